@@ -1,0 +1,223 @@
+package replication
+
+import "time"
+
+// The session is Step(now, event) -> effects (design 6.1). Its driver turns what
+// happens into events and carries out effects in order. The driver may delay an
+// effect's answer for as long as it likes; the session goes on meanwhile.
+
+// Event is what happens to a session.
+type Event interface{ event() }
+
+// Started is the first event: Hello is done.
+type Started struct {
+	Spaces []SpaceInfo // spaces known here that the peer may have too
+}
+
+// SpaceInfo names a space; Name is empty where only the id is known.
+type SpaceInfo struct {
+	ID   SpaceID
+	Name string
+}
+
+// SpaceAdded tells of a space that this node learned of after Started.
+type SpaceAdded struct{ Space SpaceInfo }
+
+// LocalFrontier answers LoadFrontier: everything held durably of a space, and
+// what the store remembers that this peer instance once stated (Stored).
+type LocalFrontier struct {
+	Space   SpaceID
+	Entries []FrontierEntry
+	Stored  []FrontierEntry
+}
+
+// Advanced tells that a log grew durably; FromPeer if this session brought it.
+type Advanced struct {
+	Advance
+	FromPeer bool
+}
+
+// Received is a message from the peer.
+type Received struct{ Msg Message }
+
+// RunRead answers ReadRun. Err may be ErrForked, ErrDamaged, ErrUnknownLog.
+type RunRead struct {
+	Space SpaceID
+	Log   LogID
+	Run   RunBytes
+	Err   error
+}
+
+// CommitDone answers CommitRun. It is the only event from which an ack follows:
+// Result.Tip is durable (G2).
+type CommitDone struct {
+	Space  SpaceID
+	Log    LogID
+	Result IngestResult
+	Code   Code // why, where Result is Forked or Refused
+}
+
+// Tick says that Session.Deadline has passed.
+type Tick struct{}
+
+// Stop asks the session to end: it says Bye and closes.
+type Stop struct {
+	Code   Code
+	Detail string
+}
+
+func (Started) event()       {}
+func (SpaceAdded) event()    {}
+func (LocalFrontier) event() {}
+func (Advanced) event()      {}
+func (Received) event()      {}
+func (RunRead) event()       {}
+func (CommitDone) event()    {}
+func (Tick) event()          {}
+func (Stop) event()          {}
+
+// Effect is what the driver must do, in the order given.
+type Effect interface{ effect() }
+
+// Send puts a message on the stream. A WalAck among them was made from
+// CommitDone or LocalFrontier events only: what it states is durable.
+type Send struct{ Msg Message }
+
+// LoadFrontier asks for a LocalFrontier event.
+type LoadFrontier struct{ Space SpaceID }
+
+// ReadRun asks for a RunRead event. Covering asks for the run that covers
+// After.Seq instead (Store.RunCovering).
+type ReadRun struct {
+	Space    SpaceID
+	Log      LogID
+	After    Position
+	MaxBytes int
+	Covering bool
+}
+
+// CommitRun asks to verify and commit a complete run and for a CommitDone event
+// after its fsync.
+type CommitRun struct {
+	Space SpaceID
+	Log   LogID
+	From  Position
+	Data  []byte
+}
+
+// SaveCursor records what the peer stated that it holds (a hint).
+type SaveCursor struct {
+	Space   SpaceID
+	Entries []FrontierEntry
+}
+
+// AddSpace tells that the peer has a space that is not known here. The driver
+// answers with SpaceAdded if the node takes it.
+type AddSpace struct{ Space SpaceInfo }
+
+// StateChanged tells Connected <-> Stale.
+type StateChanged struct{ Stale bool }
+
+// Settled tells that the frontier exchange of a space is complete: from now on
+// Progress is exact for it.
+type Settled struct{ Space SpaceID }
+
+// RTT is a new round trip time.
+type RTT struct{ Value time.Duration }
+
+// DataLoss reports that this peer instance states less than it once did
+// (design 6.6): what it acked beyond Now no longer counts.
+type DataLoss struct {
+	Space    SpaceID
+	Log      LogID
+	Was, Now Position
+}
+
+// LogPaused reports a refusal that concerns one log (design 6.7); Local tells
+// that it was this side that refused.
+type LogPaused struct {
+	Space  SpaceID
+	Log    LogID
+	Code   Code
+	Detail string
+	Local  bool
+}
+
+// ForkSeen hands over a proof from the peer; the driver verifies and records it.
+type ForkSeen struct {
+	Space SpaceID
+	Proof ForkProof
+}
+
+// SendForkProof asks the driver to answer with a ForkProofMsg if it has a proof.
+type SendForkProof struct {
+	Space SpaceID
+	Log   LogID
+}
+
+// CloseSession ends the session after what was sent before it; no effect
+// follows. Received tells that the peer said so.
+type CloseSession struct {
+	Code     Code
+	Detail   string
+	FromPeer bool
+}
+
+func (Send) effect()          {}
+func (LoadFrontier) effect()  {}
+func (ReadRun) effect()       {}
+func (CommitRun) effect()     {}
+func (SaveCursor) effect()    {}
+func (AddSpace) effect()      {}
+func (StateChanged) effect()  {}
+func (Settled) effect()       {}
+func (RTT) effect()           {}
+func (DataLoss) effect()      {}
+func (LogPaused) effect()     {}
+func (ForkSeen) effect()      {}
+func (SendForkProof) effect() {}
+func (CloseSession) effect()  {}
+
+// SessionConfig holds what a session is told at its start. Zero values give the
+// defaults in parentheses.
+type SessionConfig struct {
+	Instance     Instance      // of the peer
+	PeerPullOnly bool          // the peer asked for pushes only in answer to OutboxPull
+	WindowBytes  int           // bytes in flight towards the peer (8 MiB, at least one whole run)
+	ReadBytes    int           // bytes of one push (MaxRunBytes)
+	PieceBytes   int           // runs are sent in ranges of at most this (0: whole)
+	AckDelay     time.Duration // acks are gathered for at most this (0: at once, per batch of events)
+	RetryAfter   time.Duration // first repeat of what was not answered (5 s), doubling to RetryMax (60 s)
+	RetryMax     time.Duration
+	PingEvery    time.Duration // (5 s)
+	StaleAfter   time.Duration // (15 s)
+	CloseAfter   time.Duration // silence after which the session ends (45 s)
+	Resume       *Partial      // what an earlier session of this peer instance left
+	// Rand gives jitter in [0, n); nil: no jitter.
+	Rand func(n int64) int64
+}
+
+// Partial is a run of which only the first bytes arrived before the session
+// ended (design 4.4). One is kept per peer instance.
+type Partial struct {
+	Space     SpaceID
+	Log       LogID
+	From, End Position
+	Total     uint64
+	Data      []byte
+}
+
+// Progress is where replication with a peer stands in a space.
+type Progress struct {
+	Space       SpaceID
+	Settled     bool          // frontiers have been compared since the session started
+	PendingLogs []LogProgress // what we have and the peer has not acked
+	MissingOps  uint64        // what the peer states and we do not hold
+	Paused      []LogPaused
+}
+
+// LogProgress is one log that the peer has not acked up to our tip.
+type LogProgress struct {
+	Log        LogID
+	Acked, Tip Position
+}
