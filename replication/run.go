@@ -176,7 +176,8 @@ type ForkProof struct {
 }
 
 // Verify checks that both branches are signed by the origin and differ at some
-// seq that both cover. The origin must be known to own the log.
+// seq that both cover; the block that a branch follows counts as covered. The
+// origin must be known to own the log.
 func (p *ForkProof) Verify() error {
 	var branches [2][]*Block
 	for i, raw := range [][]byte{p.A, p.B} {
@@ -194,13 +195,26 @@ func (p *ForkProof) Verify() error {
 		}
 		branches[i] = chain
 	}
-	for _, a := range branches[0] {
-		for _, b := range branches[1] {
-			overlap := a.Header.FirstSeq <= b.Header.LastSeq() && b.Header.FirstSeq <= a.Header.LastSeq()
-			if overlap && a.Hash != b.Hash {
-				return nil
+	if !contradict(branches[0], branches[1]) && !contradict(branches[1], branches[0]) {
+		return invalidf("the two branches of log %s do not contradict each other", p.Log.Short())
+	}
+	return nil
+}
+
+// contradict tells whether chain a holds, or follows, another block than b where
+// both cover a seq.
+func contradict(a, b []*Block) bool {
+	from := a[0].PrevPosition()
+	for _, y := range b {
+		covers := func(seq uint64) bool { return y.Header.FirstSeq <= seq && seq <= y.Header.LastSeq() }
+		if covers(from.Seq) && y.End() != from {
+			return true
+		}
+		for _, x := range a {
+			if x.Hash != y.Hash && (covers(x.Header.FirstSeq) || covers(x.Header.LastSeq())) {
+				return true
 			}
 		}
 	}
-	return invalidf("the two branches of log %s do not contradict each other", p.Log.Short())
+	return false
 }
