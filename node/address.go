@@ -1,0 +1,242 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Transports of an address.
+const (
+	schemeTCP  = "tcp"
+	schemeQUIC = "quic"
+)
+
+// target is an address that someone wants a session with.
+type target struct {
+	// Key is scheme://host:port: what the connection guard counts by. Two ways
+	// to write one endpoint have one key.
+	Key string
+	// ID is the peer expected there; empty: whoever answers.
+	ID peer.ID
+	// Addr is the multiaddr as given; nil for the host:port forms.
+	Addr ma.Multiaddr
+	// Host, Port and Schemes, in the order to try, of the host:port forms.
+	Host    string
+	Port    uint16
+	Schemes []string
+}
+
+// parseTarget reads an address to connect to: host:port, tcp://host:port,
+// quic://host:port, or a multiaddr with or without /p2p/ID.
+func parseTarget(s string) (target, error) {
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(s, "/") {
+		return parseMultiaddrTarget(s)
+	}
+	scheme, rest, found := strings.Cut(s, "://")
+	t := target{Schemes: []string{schemeTCP, schemeQUIC}}
+	if found {
+		switch scheme {
+		case schemeTCP, schemeQUIC:
+			t.Schemes = []string{scheme}
+		default:
+			return t, fmt.Errorf("address %q: the scheme %q is not known: use tcp://host:port, quic://host:port, host:port or a multiaddr", s, scheme)
+		}
+		s = rest
+	}
+	host, port, err := splitHostPort(s)
+	if err != nil {
+		return t, err
+	}
+	if host == "" || port == 0 {
+		return t, fmt.Errorf("address %q names no %s to connect to: use host:port, for example 127.0.0.1:9001", s, map[bool]string{true: "host", false: "port"}[host == ""])
+	}
+	t.Host, t.Port = host, port
+	t.Key = endpointKey(t.Schemes[0], host, port)
+	return t, nil
+}
+
+func parseMultiaddrTarget(s string) (target, error) {
+	bad := func(why string) (target, error) {
+		return target{}, fmt.Errorf("address %q: %s: use host:port or a multiaddr such as /ip4/127.0.0.1/tcp/9001", s, why)
+	}
+	addr, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return bad(err.Error())
+	}
+	transport, id := peer.SplitAddr(addr)
+	if len(transport) == 0 {
+		return bad("it names a peer and no address")
+	}
+	key, ok := multiaddrKey(transport)
+	if !ok {
+		return bad("it is neither a TCP nor a QUIC address")
+	}
+	return target{Key: key, ID: id, Addr: transport}, nil
+}
+
+// multiaddrKey is the scheme://host:port of a TCP or QUIC multiaddr.
+func multiaddrKey(addr ma.Multiaddr) (string, bool) {
+	scheme, host, port := "", "", uint64(0)
+	for _, c := range addr {
+		switch c.Protocol().Code {
+		case ma.P_IP4, ma.P_IP6, ma.P_DNS, ma.P_DNS4, ma.P_DNS6, ma.P_DNSADDR:
+			host = c.Value()
+		case ma.P_TCP:
+			scheme = schemeTCP
+			port, _ = strconv.ParseUint(c.Value(), 10, 16)
+		case ma.P_UDP:
+			port, _ = strconv.ParseUint(c.Value(), 10, 16)
+		case ma.P_QUIC_V1:
+			scheme = schemeQUIC
+		case ma.P_CIRCUIT:
+			// Through a relay: the relay's endpoint does not tell the peers
+			// behind it apart, the whole address does.
+			return "relay://" + addr.String(), true
+		}
+	}
+	if scheme == "" || host == "" || port == 0 {
+		return "", false
+	}
+	return endpointKey(scheme, host, uint16(port)), true
+}
+
+// endpointKey is the guard's name of an endpoint.
+func endpointKey(scheme, host string, port uint16) string {
+	return scheme + "://" + net.JoinHostPort(strings.ToLower(host), strconv.Itoa(int(port)))
+}
+
+// splitHostPort reads host:port; the port is a number.
+func splitHostPort(s string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %q is not host:port (an IPv6 host goes in brackets), for example 127.0.0.1:9001", s)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %q: %q is not a port number from 0 to 65535", s, p)
+	}
+	return host, uint16(n), nil
+}
+
+// multiaddrOf is the multiaddr of an IP address and port.
+func multiaddrOf(scheme string, ip netip.Addr, port uint16) (ma.Multiaddr, error) {
+	family := "ip4"
+	if ip.Unmap().Is6() {
+		family = "ip6"
+	}
+	zone := ""
+	if z := ip.Zone(); z != "" && family == "ip6" {
+		zone = "/ip6zone/" + z
+	}
+	host := zone + "/" + family + "/" + ip.Unmap().WithZone("").String()
+	if scheme == schemeQUIC {
+		return ma.NewMultiaddr(fmt.Sprintf("%s/udp/%d/quic-v1", host, port))
+	}
+	return ma.NewMultiaddr(fmt.Sprintf("%s/tcp/%d", host, port))
+}
+
+// listenSpec is one --listen value.
+type listenSpec struct {
+	text string
+	// addr is set for a multiaddr; else hosts and port for TCP and QUIC of one
+	// port, the same for both if it is 0 and that can be had.
+	addr     ma.Multiaddr
+	hosts    []netip.Addr
+	port     uint16
+	wildcard bool // of the port form: hosts that are not there are left out
+}
+
+// parseListen reads a port, host:port or multiaddr to listen on. A port alone
+// means loopback, or every interface in an open node (design 9.7).
+func parseListen(s string, open bool) (listenSpec, error) {
+	s = strings.TrimSpace(s)
+	spec := listenSpec{text: s}
+	if strings.HasPrefix(s, "/") {
+		addr, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return spec, fmt.Errorf("cannot listen on %q: %w", s, err)
+		}
+		spec.addr = addr
+		return spec, spec.check(open)
+	}
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+		if n > 65535 {
+			return spec, fmt.Errorf("cannot listen on port %d: a port is a number from 0 (any free port) to 65535", n)
+		}
+		spec.port, spec.wildcard = uint16(n), true
+		spec.hosts = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+		if open {
+			spec.hosts = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+		}
+		return spec, nil
+	}
+	host, port, err := splitHostPort(s)
+	if err != nil {
+		return spec, fmt.Errorf("cannot listen on %q: it is not a port, host:port or multiaddr", s)
+	}
+	spec.port = port
+	switch host {
+	case "":
+		spec.wildcard = true
+		spec.hosts = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	case "localhost":
+		spec.wildcard = true
+		spec.hosts = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	default:
+		ip, err := netip.ParseAddr(host)
+		if err != nil {
+			return spec, fmt.Errorf("cannot listen on %q: %q is not an IP address of this machine", s, host)
+		}
+		spec.hosts = []netip.Addr{ip}
+	}
+	return spec, spec.check(open)
+}
+
+// ErrNeedsOpen: an open network listens on loopback only, unless Config.Open.
+var ErrNeedsOpen = errors.New("an open development network listens on loopback only, because anyone who reaches it can read and write: add --open (Config.Open) to allow that, or listen on 127.0.0.1")
+
+// check refuses what reaches beyond this machine unless the node is open.
+func (l listenSpec) check(open bool) error {
+	if open {
+		return nil
+	}
+	if l.addr != nil {
+		if _, host, err := hostOf(l.addr); err != nil || !host.IsLoopback() {
+			return fmt.Errorf("cannot listen on %s: %w", l.text, ErrNeedsOpen)
+		}
+	}
+	for _, h := range l.hosts {
+		if !h.Unmap().IsLoopback() {
+			return fmt.Errorf("cannot listen on %s: %w", l.text, ErrNeedsOpen)
+		}
+	}
+	return nil
+}
+
+// hostOf is the IP address at the front of a multiaddr, and its transport.
+func hostOf(addr ma.Multiaddr) (scheme string, host netip.Addr, err error) {
+	for _, c := range addr {
+		switch c.Protocol().Code {
+		case ma.P_IP4, ma.P_IP6:
+			if host, err = netip.ParseAddr(c.Value()); err != nil {
+				return "", host, err
+			}
+		case ma.P_TCP:
+			scheme = schemeTCP
+		case ma.P_QUIC_V1:
+			scheme = schemeQUIC
+		}
+	}
+	if !host.IsValid() {
+		return "", host, fmt.Errorf("%s has no IP address", addr)
+	}
+	return scheme, host.Unmap(), nil
+}

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestParseTarget(t *testing.T) {
+	const id = "12D3KooWGzBm2Rk4JtC3TrZ7bUoMRE6yNfkWmBxNqbuBZ5gQm9ma"
+	for _, c := range []struct{ in, key, err string }{
+		{in: "127.0.0.1:9001", key: "tcp://127.0.0.1:9001"},
+		{in: " Example.COM:9001 ", key: "tcp://example.com:9001"},
+		{in: "tcp://127.0.0.1:9001", key: "tcp://127.0.0.1:9001"},
+		{in: "quic://127.0.0.1:9001", key: "quic://127.0.0.1:9001"},
+		{in: "[::1]:9001", key: "tcp://[::1]:9001"},
+		{in: "/ip4/127.0.0.1/tcp/9001", key: "tcp://127.0.0.1:9001"},
+		{in: "/ip4/127.0.0.1/udp/9001/quic-v1", key: "quic://127.0.0.1:9001"},
+		{in: "/dns4/example.com/tcp/9001/p2p/" + id, key: "tcp://example.com:9001"},
+		{in: "", err: "is not host:port"},
+		{in: "9001", err: "is not host:port"},
+		{in: "127.0.0.1", err: "is not host:port"},
+		{in: ":9001", err: "names no host"},
+		{in: "127.0.0.1:0", err: "names no port"},
+		{in: "127.0.0.1:http", err: "not a port number"},
+		{in: "127.0.0.1:70000", err: "not a port number"},
+		{in: "udp://127.0.0.1:9001", err: `scheme "udp" is not known`},
+		{in: "/ip4/127.0.0.1", err: "neither a TCP nor a QUIC"},
+		{in: "/ip4/300.0.0.1/tcp/1", err: "use host:port or a multiaddr"},
+		{in: "/p2p/" + id, err: "names a peer and no address"},
+	} {
+		got, err := parseTarget(c.in)
+		switch {
+		case c.err != "":
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q: error %v, want one with %q", c.in, err, c.err)
+			}
+		case err != nil:
+			t.Errorf("%q: %v", c.in, err)
+		case got.Key != c.key:
+			t.Errorf("%q: key %q, want %q", c.in, got.Key, c.key)
+		case strings.Contains(c.in, id) != (got.ID.String() == id):
+			t.Errorf("%q: peer %q", c.in, got.ID)
+		}
+	}
+}
+
+// TestListenNeedsOpen: an open network is for this machine alone unless its user
+// says otherwise (design 9.7).
+func TestListenNeedsOpen(t *testing.T) {
+	for _, c := range []struct {
+		in     string
+		closed bool // refused without Open
+		bad    bool // refused in any case
+	}{
+		{in: "9001"}, {in: "0"},
+		{in: "127.0.0.1:9001"}, {in: "[::1]:0"}, {in: "localhost:9001"},
+		{in: "/ip4/127.0.0.1/tcp/9001"}, {in: "/ip6/::1/udp/9001/quic-v1"},
+		{in: "0.0.0.0:9001", closed: true}, {in: "[::]:9001", closed: true}, {in: ":9001", closed: true},
+		{in: "192.0.2.1:9001", closed: true}, {in: "[::ffff:192.0.2.1]:9001", closed: true},
+		{in: "/ip4/0.0.0.0/tcp/9001", closed: true}, {in: "/dns4/example.com/tcp/1", closed: true},
+		{in: "65536", bad: true}, {in: "-1", bad: true}, {in: "abc", bad: true},
+		{in: "example.com:9001", bad: true}, {in: "127.0.0.1:x", bad: true}, {in: "/nonsense", bad: true},
+	} {
+		_, err := parseListen(c.in, false)
+		if (err != nil) != (c.closed || c.bad) {
+			t.Errorf("%q without open: %v", c.in, err)
+		}
+		if c.closed && !errors.Is(err, ErrNeedsOpen) {
+			t.Errorf("%q without open: %v, want ErrNeedsOpen", c.in, err)
+		}
+		if _, err := parseListen(c.in, true); (err != nil) != c.bad {
+			t.Errorf("%q with open: %v", c.in, err)
+		}
+	}
+	spec, err := parseListen("9001", true)
+	if err != nil || !spec.hosts[0].IsUnspecified() {
+		t.Errorf("a port in an open node: %+v, %v", spec, err)
+	}
+}

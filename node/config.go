@@ -1,0 +1,250 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Durability says when a write counts as done.
+type Durability int
+
+const (
+	// Strict: a write returns after its block was fsynced (G1).
+	Strict Durability = iota
+	// Relaxed: a write returns once the system has it; a crash of the machine
+	// (not of the process) may lose the newest writes. Shown in Status.
+	Relaxed
+)
+
+func (d Durability) String() string {
+	if d == Relaxed {
+		return "relaxed"
+	}
+	return "strict"
+}
+
+// ParseDurability reads "strict" or "relaxed".
+func ParseDurability(s string) (Durability, error) {
+	switch s {
+	case "strict":
+		return Strict, nil
+	case "relaxed":
+		return Relaxed, nil
+	}
+	return Strict, fmt.Errorf("durability %q is not known: use strict or relaxed", s)
+}
+
+// Defaults of Config.
+const (
+	DefaultNetworkName  = "dev"
+	DefaultMaxPeers     = 64
+	DefaultPingEvery    = 5 * time.Second
+	DefaultStaleAfter   = 15 * time.Second
+	DefaultHelloTimeout = 5 * time.Second
+	DefaultBudgetBytes  = 32 << 20
+	DefaultReserveBytes = 64 << 20
+)
+
+// maxNameBytes bounds a label and the name of an open network.
+const maxNameBytes = 64
+
+// Config says how to run a node. Zero values are good defaults; Open does not
+// change the caller's copy.
+type Config struct {
+	// DataDir holds the node's identity, logs and views. Default: the place that
+	// DefaultDataDir names for Label.
+	DataDir string
+	// Label is a name for people, never an identity: at most 64 bytes of
+	// printable text. Default: the first characters of the peer ID.
+	Label string
+
+	// NetworkName tells open networks apart; nodes of different names refuse
+	// each other. A data directory keeps its network for life. Default "dev".
+	NetworkName string
+	// Open allows an open network to listen beyond loopback, where anyone who
+	// reaches it can read and write. Default off.
+	Open bool
+
+	// Listen is where to listen: a port (TCP and UDP, 0 = any free port),
+	// host:port or a multiaddr. Default: any free port.
+	Listen []string
+	// Advertise is addresses (host:port or multiaddr) at which other machines
+	// reach this node, beside those it listens on; for forwarded ports.
+	Advertise []string
+	// Connect is peers to keep a session with, retried for life: host:port,
+	// tcp://host:port, quic://host:port or a multiaddr.
+	Connect []string
+	// ConnectDelay is how long after the start the first of them is dialled.
+	// Default 0.
+	ConnectDelay time.Duration
+	// NoConnect dials nothing by itself; Node.Connect still works, and peers
+	// may dial this node.
+	NoConnect bool
+	// Offline uses no network at all: reading and writing work.
+	Offline bool
+	// NoTCP and NoQUIC switch a transport off. Default: both on.
+	NoTCP, NoQUIC bool
+
+	// Durability says when a write counts as done. Default Strict.
+	Durability Durability
+	// MaxPeers bounds sessions; a peer beyond it is told that this node is busy.
+	// Default 64.
+	MaxPeers int
+	// BudgetBytes bounds the memory in which runs from all peers together wait
+	// to be verified and committed. Default 32 MiB.
+	BudgetBytes int64
+	// ReserveBytes of the disk are left free: below that, writes are refused
+	// with ErrNoSpace until there is room again. Default 64 MiB; negative: none.
+	ReserveBytes int64
+
+	// PingEvery is the interval of pings; StaleAfter the silence after which a
+	// peer counts as Stale; HelloTimeout what a handshake may take. Defaults 5 s,
+	// 15 s, 5 s.
+	PingEvery, StaleAfter, HelloTimeout time.Duration
+
+	// Host brings your own libp2p host. The node sets its stream handlers on it
+	// and removes them at Close; it does not close it, and listens on nothing
+	// itself. Its key becomes the identity and must be Ed25519. Default: a host
+	// of the node's own.
+	Host host.Host
+	// Logger receives what happens, one line an event. Default: nothing.
+	Logger *slog.Logger
+	// Registerer receives metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Now is the clock of writes and of the connection guard. Default time.Now.
+	Now func() time.Time
+
+	// API is the loopback host:port of the local API through which commands
+	// reach a running node, port 0 = any free one. Default "": off.
+	API string
+}
+
+// withDefaults checks c and returns a copy with every default filled in.
+func (c Config) withDefaults() (Config, error) {
+	if c.NetworkName == "" {
+		c.NetworkName = DefaultNetworkName
+	}
+	if err := checkName("network name", c.NetworkName); err != nil {
+		return c, err
+	}
+	if err := checkLabel(c.Label); err != nil {
+		return c, err
+	}
+	if c.DataDir == "" {
+		dir, err := DefaultDataDir(c.Label)
+		if err != nil {
+			return c, err
+		}
+		c.DataDir = dir
+	}
+	if len(c.Listen) == 0 {
+		c.Listen = []string{"0"}
+	}
+	if c.MaxPeers == 0 {
+		c.MaxPeers = DefaultMaxPeers
+	}
+	if c.BudgetBytes == 0 {
+		c.BudgetBytes = DefaultBudgetBytes
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = DefaultReserveBytes
+	}
+	for _, d := range []struct {
+		v    *time.Duration
+		def  time.Duration
+		name string
+	}{
+		{&c.PingEvery, DefaultPingEvery, "ping interval"},
+		{&c.StaleAfter, DefaultStaleAfter, "time after which a peer is stale"},
+		{&c.HelloTimeout, DefaultHelloTimeout, "hello timeout"},
+		{&c.ConnectDelay, 0, "connect delay"},
+	} {
+		if *d.v < 0 {
+			return c, fmt.Errorf("the %s is %s: it cannot be negative", d.name, *d.v)
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.MaxPeers < 1:
+		return fmt.Errorf("the maximum of %d peers leaves room for none: use 1 or more, or run offline", c.MaxPeers)
+	case c.StaleAfter <= c.PingEvery:
+		return fmt.Errorf("peers would be stale after %s, before a ping every %s can be answered: make the first longer", c.StaleAfter, c.PingEvery)
+	case c.BudgetBytes < minBudgetBytes:
+		return fmt.Errorf("a budget of %d bytes does not hold the runs of even one peer: use at least %d", c.BudgetBytes, minBudgetBytes)
+	case c.Durability != Strict && c.Durability != Relaxed:
+		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
+	case c.NoTCP && c.NoQUIC && c.Host == nil && !c.Offline:
+		return fmt.Errorf("both transports are switched off: leave one on, or run offline")
+	}
+	if c.Host == nil && !c.Offline {
+		if _, err := c.listenSpecs(); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.Connect {
+		if _, err := parseTarget(s); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.Advertise {
+		if _, err := parseTarget(s); err != nil {
+			return fmt.Errorf("cannot advertise: %w", err)
+		}
+	}
+	return nil
+}
+
+// minBudgetBytes is room for two whole runs: one that arrives while another is
+// committed.
+const minBudgetBytes = 4 << 20
+
+func (c *Config) listenSpecs() ([]listenSpec, error) {
+	var specs []listenSpec
+	for _, s := range c.Listen {
+		spec, err := parseListen(s, c.Open)
+		if err != nil {
+			return nil, err
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
+}
+
+// checkLabel accepts what is fit to be shown: it may come from a peer.
+func checkLabel(label string) error {
+	if label == "" {
+		return nil
+	}
+	return checkName("label", label)
+}
+
+func checkName(what, s string) error {
+	switch {
+	case s == "" || len(s) > maxNameBytes:
+		return fmt.Errorf("the %s has %d bytes: it must have 1 to %d", what, len(s), maxNameBytes)
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("the %s %q contains characters that cannot be shown: use printable text", what, s)
+	case strings.TrimSpace(s) != s:
+		return fmt.Errorf("the %s %q starts or ends with a space: remove it", what, s)
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+	mss "github.com/multiformats/go-multistream"
+)
+
+const (
+	// tcpDialTimeout leaves time for QUIC within connectTimeout. A dead UDP port
+	// answers nothing, so a dial to one waits for its whole deadline.
+	tcpDialTimeout  = 2500 * time.Millisecond
+	quicDialTimeout = 1500 * time.Millisecond
+	// maxResolved bounds the addresses of one DNS name that are dialled.
+	maxResolved = 8
+)
+
+// resolver turns a host into the multiaddrs of its addresses now.
+type resolver func(ctx context.Context, scheme, host string, port uint16) ([]ma.Multiaddr, error)
+
+// resolveHost asks the system; an IP address resolves to itself, and an
+// unspecified one to loopback.
+func resolveHost(ctx context.Context, scheme, host string, port uint16) ([]ma.Multiaddr, error) {
+	ips := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.IsUnspecified() {
+			ip = map[bool]netip.Addr{true: netip.IPv6Loopback(), false: netip.MustParseAddr("127.0.0.1")}[ip.Is6()]
+		}
+		ips = append(ips, ip)
+	} else {
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return nil, fmt.Errorf("the name %s cannot be resolved: %w", host, err)
+		}
+		ips = append(ips, found[:min(len(found), maxResolved)]...)
+	}
+	var addrs []ma.Multiaddr
+	for _, ip := range ips {
+		a, err := multiaddrOf(scheme, ip, port)
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}
+
+// connector makes libp2p connections to targets.
+type connector struct {
+	host    host.Host
+	resolve resolver
+}
+
+// DialError: an endpoint could not be connected to.
+type DialError struct {
+	Endpoint string
+	Cause    error
+}
+
+func (e *DialError) Error() string {
+	var mismatch sec.ErrPeerIDMismatch
+	switch {
+	case errors.Is(e.Cause, ErrSelf):
+		return fmt.Sprintf("%s: %v", e.Endpoint, ErrSelf)
+	case errors.As(e.Cause, &mismatch):
+		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
+	case errors.Is(e.Cause, syscall.ECONNREFUSED):
+		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", e.Endpoint)
+	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH):
+		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", e.Endpoint)
+	case isTimeout(e.Cause):
+		return fmt.Sprintf("%s does not answer: check the address, and that no firewall is in between", e.Endpoint)
+	}
+	return fmt.Sprintf("cannot connect to %s: %v", e.Endpoint, innermost(e.Cause))
+}
+func (e *DialError) Unwrap() error { return e.Cause }
+
+// innermost finds the one cause in libp2p's list of attempts, which prints on
+// several lines.
+func innermost(err error) error {
+	var dial *swarm.DialError
+	if errors.As(err, &dial) && len(dial.DialErrors) > 0 {
+		return dial.DialErrors[len(dial.DialErrors)-1].Cause
+	}
+	return err
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+}
+
+// connect returns an open connection to the target. The peer ID is proven: the
+// one that the target names, or whoever answers. hint is who answered there last.
+func (c *connector) connect(ctx context.Context, t target, hint peer.ID) (network.Conn, error) {
+	if t.Addr != nil {
+		conn, err := c.reach(ctx, t, []ma.Multiaddr{t.Addr}, hint)
+		return conn, wrapDial(t.Key, err)
+	}
+	var first error
+	for i, scheme := range t.Schemes {
+		addrs, err := c.resolve(ctx, scheme, t.Host, t.Port)
+		if err == nil && !c.speaks(addrs[0]) {
+			continue
+		}
+		if err == nil {
+			limit := tcpDialTimeout
+			if i > 0 {
+				limit = quicDialTimeout
+			}
+			tryCtx, cancel := context.WithTimeout(ctx, limit)
+			var conn network.Conn
+			conn, err = c.reach(tryCtx, t, addrs, hint)
+			cancel()
+			if err == nil {
+				return conn, nil
+			}
+		}
+		if first == nil {
+			first = err // TCP tells best why nobody is there
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrSelf) || errors.As(err, new(sec.ErrPeerIDMismatch)) {
+			break
+		}
+	}
+	if first == nil {
+		first = swarm.ErrNoTransport
+	}
+	return nil, wrapDial(t.Key, first)
+}
+
+func wrapDial(endpoint string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &DialError{Endpoint: endpoint, Cause: err}
+}
+
+// speaks tells whether the host has a transport for the address.
+func (c *connector) speaks(a ma.Multiaddr) bool {
+	sw, ok := c.host.Network().(interface {
+		TransportForDialing(a ma.Multiaddr) transport.Transport
+	})
+	return !ok || sw.TransportForDialing(a) != nil
+}
+
+// reach connects at exactly these addresses of one endpoint. A peer that is not
+// named is learned: a dial that expects an ID that nobody has fails with the ID
+// of who is there, and a second dial proves that.
+func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, hint peer.ID) (network.Conn, error) {
+	if slices.ContainsFunc(addrs, c.isOwn) {
+		return nil, ErrSelf
+	}
+	id := t.ID
+	if id == "" {
+		id = hint
+	}
+	if id == "" {
+		actual, err := c.whoIs(ctx, addrs)
+		if err != nil {
+			return nil, err
+		}
+		id = actual
+	}
+	conn, err := c.dial(ctx, id, addrs)
+	var mismatch sec.ErrPeerIDMismatch
+	if errors.As(err, &mismatch) && t.ID == "" && mismatch.Actual != id {
+		// Somebody else answers there now.
+		conn, err = c.dial(ctx, mismatch.Actual, addrs)
+	}
+	return conn, err
+}
+
+// whoIs asks an endpoint for the ID of the peer that answers there. It is a
+// hint until a dial that expects it succeeds.
+func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr) (peer.ID, error) {
+	nobody, err := randomPeerID()
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		c.host.Peerstore().ClearAddrs(nobody)
+		c.host.Peerstore().RemovePeer(nobody)
+	}()
+	_, err = c.dial(ctx, nobody, addrs)
+	var mismatch sec.ErrPeerIDMismatch
+	if errors.As(err, &mismatch) {
+		return mismatch.Actual, nil
+	}
+	if err == nil {
+		err = errors.New("the peer claims an identity that nobody has")
+	}
+	return "", err
+}
+
+func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) (network.Conn, error) {
+	if id == c.host.ID() {
+		return nil, ErrSelf
+	}
+	// The guard decides when to dial; libp2p's own backoff, up to 5 minutes,
+	// would only hide that the peer is back.
+	if sw, ok := c.host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		sw.Backoff().Clear(id)
+	}
+	if err := c.host.Connect(ctx, peer.AddrInfo{ID: id, Addrs: addrs}); err != nil {
+		return nil, err
+	}
+	conn := pickConn(c.host.Network().ConnsToPeer(id))
+	if conn == nil {
+		return nil, errors.New("the connection was closed at once: the peer does not accept it")
+	}
+	return conn, nil
+}
+
+// pickConn prefers a direct connection, and one that this node dialled.
+func pickConn(conns []network.Conn) (best network.Conn) {
+	rank := func(c network.Conn) int {
+		r := 0
+		if !c.Stat().Limited {
+			r += 2
+		}
+		if c.Stat().Direction == network.DirOutbound {
+			r++
+		}
+		return r
+	}
+	for _, c := range conns {
+		if !c.IsClosed() && (best == nil || rank(c) > rank(best)) {
+			best = c
+		}
+	}
+	return best
+}
+
+// isOwn tells an address on which this node itself listens.
+func (c *connector) isOwn(a ma.Multiaddr) bool {
+	key, ok := multiaddrKey(a)
+	if !ok {
+		return false
+	}
+	own, err := c.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(own, func(o ma.Multiaddr) bool {
+		k, ok := multiaddrKey(o)
+		return ok && k == key
+	})
+}
+
+// openStream opens a stream of the protocol on exactly this connection, so that
+// a session ends with the connection that its dialer made.
+func openStream(ctx context.Context, conn network.Conn, proto protocol.ID) (network.Stream, error) {
+	s, err := conn.NewStream(network.WithAllowLimitedConn(ctx, string(proto)))
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		// A connection without deadlines (a test's pipe) has no need of one.
+		_ = s.SetDeadline(deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { s.Reset() })
+	defer stop()
+	if err = s.SetProtocol(proto); err == nil {
+		err = mss.SelectProtoOrFail(proto, s)
+	}
+	if err != nil {
+		s.Reset()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func randomPeerID() (peer.ID, error) {
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return "", err
+	}
+	pub, err := crypto.UnmarshalEd25519PublicKey(key[:])
+	if err != nil {
+		return "", err
+	}
+	return peer.IDFromPublicKey(pub)
+}

@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// maxDials bounds dials under way at one time, handshakes included.
+	maxDials = 8
+	// maxTargets bounds the addresses that are kept and retried.
+	maxTargets = 1024
+	// connectTimeout is what one attempt may take, handshake included, and
+	// explicitWait how long Connect waits for a backoff to end: together less
+	// than the 5 s in which a dead port must have failed.
+	connectTimeout = 4500 * time.Millisecond
+	explicitWait   = manualBackoff
+	// shortSession: a session that ends sooner counts as a failed attempt, so
+	// that a peer which accepts and breaks is not dialled in a loop.
+	shortSession = 5 * time.Second
+)
+
+// source finds addresses of peers. The configured list is one; discovery and
+// registries are others. run offers targets until ctx ends or it has no more.
+type source interface {
+	run(ctx context.Context, offer func(t target, kind attemptKind))
+}
+
+// staticSource is the configured list of peers.
+type staticSource struct {
+	targets []target
+	delay   time.Duration
+}
+
+func (s staticSource) run(ctx context.Context, offer func(target, attemptKind)) {
+	if len(s.targets) == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(s.delay):
+	}
+	for _, t := range s.targets {
+		offer(t, manual)
+	}
+}
+
+// link is what the dialer needs of sessions.
+type link interface {
+	// establish connects to the target and completes Hello. It returns the peer
+	// as soon as that is known, even with an error. hint is the peer that
+	// answered there last time.
+	establish(ctx context.Context, t target, hint peer.ID) (peer.ID, error)
+	// busy tells that a peer has a session, or must not be dialled because its
+	// user or ours asked for a disconnect.
+	busy(id peer.ID) (connected, held bool)
+	// unhold lets a peer be dialled again.
+	unhold(id peer.ID)
+}
+
+// errLostRace: the handshake was complete, but another session of the same pair
+// stays. It says nothing against the endpoint.
+var errLostRace = errors.New("another session with this peer stays")
+
+// dialer keeps sessions with the targets that its sources name: it alone dials,
+// so that no endpoint and no peer is dialled twice at one time (design 8).
+type dialer struct {
+	guard *guard
+	link  link
+	now   func() time.Time
+	log   *slog.Logger
+	slots chan struct{} // maxDials
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // capacity 1
+
+	mu       sync.Mutex // guards below
+	targets  map[string]*dialTarget
+	attempts map[string]*attempt // by endpoint; under way
+}
+
+// dialTarget is an endpoint to keep a session with.
+type dialTarget struct {
+	target
+	kind attemptKind
+	seen peer.ID // who answered there last
+}
+
+// attempt is a dial under way; several callers may wait for it.
+type attempt struct {
+	done chan struct{} // closed at the end
+	id   peer.ID       // valid after done, like err
+	err  error
+}
+
+func newDialer(g *guard, l link, now func() time.Time, log *slog.Logger) *dialer {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &dialer{
+		guard: g, link: l, now: now, log: log,
+		slots: make(chan struct{}, maxDials),
+		ctx:   ctx, cancel: cancel,
+		wake:    make(chan struct{}, 1),
+		targets: map[string]*dialTarget{}, attempts: map[string]*attempt{},
+	}
+}
+
+// start runs the sources and keeps their targets connected until close.
+func (d *dialer) start(sources ...source) {
+	for _, s := range sources {
+		d.wg.Go(func() { s.run(d.ctx, d.offer) })
+	}
+	d.wg.Go(d.run)
+}
+
+// close ends every dial and waits for what was started.
+func (d *dialer) close() {
+	d.cancel()
+	d.wg.Wait()
+}
+
+// kick makes the dialer look at its targets again.
+func (d *dialer) kick() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// offer adds a target to keep a session with. One that is known, connected or
+// backing off is counted as such.
+func (d *dialer) offer(t target, kind attemptKind) {
+	d.mu.Lock()
+	have := d.targets[t.Key]
+	switch {
+	case have != nil:
+		have.kind = max(have.kind, kind)
+		if t.ID != "" {
+			have.ID = t.ID
+		}
+		if d.now().Before(d.guard.next(t.Key)) {
+			d.guard.begin(d.now(), t.Key, kind) // counts, and cannot admit
+		} else {
+			d.guard.dedupe()
+		}
+	case len(d.targets) < maxTargets:
+		d.targets[t.Key] = &dialTarget{target: t, kind: kind}
+	default:
+		d.log.Warn("too many addresses to dial; this one is left out", "endpoint", t.Key, "limit", maxTargets)
+	}
+	d.mu.Unlock()
+	d.kick()
+}
+
+// run starts attempts that are due and sleeps until the next one is.
+func (d *dialer) run() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		next := d.startDue()
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = max(next.Sub(d.now()), time.Millisecond)
+		}
+		timer.Reset(wait)
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-d.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// startDue starts an attempt at each target that is due, and returns when the
+// next one will be; zero: not before something changes.
+func (d *dialer) startDue() (next time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	for key, t := range d.targets {
+		if d.attempts[key] != nil {
+			continue
+		}
+		if id := t.expected(); id != "" {
+			if connected, held := d.link.busy(id); connected || held {
+				continue
+			}
+		}
+		at := d.guard.next(key)
+		if !at.After(now) {
+			var v verdict
+			if v, at = d.beginLocked(t.target, t.kind, t.seen); v == admitted {
+				continue
+			}
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// expected is the peer that the target leads to, as far as is known.
+func (t *dialTarget) expected() peer.ID {
+	if t.ID != "" {
+		return t.ID
+	}
+	return t.seen
+}
+
+// beginLocked starts an attempt if the guard allows it.
+func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID) (verdict, time.Time) {
+	if d.ctx.Err() != nil {
+		return deduped, time.Time{}
+	}
+	v, at := d.guard.begin(d.now(), t.Key, kind)
+	if v != admitted {
+		return v, at
+	}
+	a := &attempt{done: make(chan struct{})}
+	d.attempts[t.Key] = a
+	d.wg.Go(func() { d.attempt(a, t, hint) })
+	return v, at
+}
+
+// attempt makes one attempt and reports it to the guard and to who waits.
+func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
+	defer close(a.done)
+	select {
+	case d.slots <- struct{}{}:
+		a.id, a.err = d.establish(t, hint)
+		<-d.slots
+	case <-d.ctx.Done():
+		a.err = d.ctx.Err()
+	}
+	switch {
+	case a.err == nil:
+		d.guard.succeed(t.Key)
+	case errors.Is(a.err, errLostRace):
+		d.guard.release(t.Key)
+		a.err = nil // there is a session with that peer
+	case d.ctx.Err() != nil:
+		d.guard.release(t.Key)
+	default:
+		again := d.guard.fail(d.now(), t.Key, a.err)
+		d.log.Info("cannot connect", "endpoint", t.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
+	}
+	d.mu.Lock()
+	delete(d.attempts, t.Key)
+	if have := d.targets[t.Key]; have != nil && a.id != "" {
+		have.seen = a.id
+	}
+	d.mu.Unlock()
+	d.kick()
+}
+
+func (d *dialer) establish(t target, hint peer.ID) (peer.ID, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
+	defer cancel()
+	return d.link.establish(ctx, t, hint)
+}
+
+// connect makes a session with the target now, for a user who waits for it, and
+// keeps it from then on. An endpoint that failed a moment ago is waited for, if
+// that is not long, so that even a loop of calls cannot storm it.
+func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
+	if t.ID != "" {
+		d.link.unhold(t.ID)
+	}
+	waited := false
+	for {
+		id, a, v, at := d.beginConnect(t)
+		switch {
+		case id != "":
+			d.keep(t, id)
+			return id, nil
+		case a != nil:
+			select {
+			case <-a.done:
+			case <-ctx.Done():
+				return "", fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+			}
+			if a.err == nil {
+				d.link.unhold(a.id)
+				d.keep(t, a.id)
+			}
+			return a.id, a.err
+		case d.ctx.Err() != nil:
+			return "", errNodeClosed
+		}
+		wait := at.Sub(d.now())
+		if v == backingOff && (waited || wait > explicitWait) {
+			return "", &BackoffError{Endpoint: t.Key, Wait: wait, Last: d.guard.lastError(t.Key)}
+		}
+		waited = true
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return "", fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+		case <-d.ctx.Done():
+			return "", errNodeClosed
+		}
+	}
+}
+
+// beginConnect finds a session that is there, an attempt that is under way, or
+// starts one.
+func (d *dialer) beginConnect(t target) (id peer.ID, a *attempt, v verdict, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id = t.ID
+	var hint peer.ID
+	if have := d.targets[t.Key]; have != nil && id == "" {
+		id, hint = have.expected(), have.seen
+	}
+	if id != "" {
+		if connected, _ := d.link.busy(id); connected {
+			d.guard.dedupe()
+			return id, nil, deduped, time.Time{}
+		}
+		d.link.unhold(id)
+	}
+	if a = d.attempts[t.Key]; a != nil {
+		d.guard.dedupe()
+		return "", a, deduped, time.Time{}
+	}
+	if v, at = d.beginLocked(t, manual, hint); v == admitted {
+		a = d.attempts[t.Key]
+	}
+	return "", a, v, at
+}
+
+// keep makes a target that answered one to keep a session with.
+func (d *dialer) keep(t target, id peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if have := d.targets[t.Key]; have != nil {
+		have.seen = id
+	} else if len(d.targets) < maxTargets {
+		d.targets[t.Key] = &dialTarget{target: t, kind: manual, seen: id}
+	}
+}
+
+// sessionEnded tells of the end of a session that came from an attempt at
+// endpoint (empty: the peer dialled), so that it is made again in due time. bad
+// tells that the endpoint should back off first.
+func (d *dialer) sessionEnded(endpoint string, bad error) {
+	if endpoint != "" && bad != nil {
+		d.guard.fail(d.now(), endpoint, bad)
+	}
+	d.kick()
+}

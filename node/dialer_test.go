@@ -1,0 +1,293 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// fakeLink stands for sessions: what each endpoint answers is set by the test.
+type fakeLink struct {
+	mu        sync.Mutex // guards below
+	answers   map[string]func() (peer.ID, error)
+	dials     map[string][]time.Time
+	underWay  int
+	most      int
+	took      time.Duration
+	connected map[peer.ID]bool
+	held      map[peer.ID]bool
+}
+
+func newFakeLink() *fakeLink {
+	return &fakeLink{
+		answers: map[string]func() (peer.ID, error){}, dials: map[string][]time.Time{},
+		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{},
+	}
+}
+
+func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID) (peer.ID, error) {
+	f.mu.Lock()
+	f.dials[t.Key] = append(f.dials[t.Key], time.Now())
+	f.underWay++
+	f.most = max(f.most, f.underWay)
+	answer, took := f.answers[t.Key], f.took
+	f.mu.Unlock()
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.underWay--
+	if answer == nil {
+		return "", errRefused
+	}
+	id, err := answer()
+	if err == nil {
+		f.connected[id] = true
+	}
+	return id, err
+}
+
+func (f *fakeLink) busy(id peer.ID) (bool, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.connected[id], f.held[id]
+}
+
+func (f *fakeLink) unhold(id peer.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.held, id)
+}
+
+func (f *fakeLink) drop(id peer.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.connected, id)
+}
+
+func (f *fakeLink) count(key string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.dials[key])
+}
+
+func mustTarget(t *testing.T, s string) target {
+	t.Helper()
+	tgt, err := parseTarget(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tgt
+}
+
+func testDialer(f *fakeLink) *dialer {
+	return newDialer(newGuard(nil), f, time.Now, slog.New(slog.DiscardHandler))
+}
+
+// TestDialerRetriesForLife: a configured peer that is away is tried on the
+// manual schedule until it is there, and again when its session ends.
+func TestDialerRetriesForLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		d.start(staticSource{targets: []target{tgt}, delay: 3 * time.Second})
+		time.Sleep(2 * time.Second)
+		if n := f.count(tgt.Key); n != 0 {
+			t.Errorf("%d dials before the delay", n)
+		}
+		time.Sleep(time.Second + 100*time.Second)
+		// At 0, 2.5, 7.5, 17.5, then every 12 s up to 89.5; the next is at 101.5.
+		if n := f.count(tgt.Key); n != 10 {
+			t.Errorf("%d dials in 100 s, want 10", n)
+		}
+		f.mu.Lock()
+		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		f.mu.Unlock()
+		time.Sleep(time.Hour)
+		if n := f.count(tgt.Key); n != 11 {
+			t.Errorf("%d dials, want one more that succeeds and then none", n)
+		}
+		f.drop("B")
+		d.sessionEnded(tgt.Key, nil)
+		synctest.Wait()
+		if n := f.count(tgt.Key); n != 12 {
+			t.Errorf("%d dials after the session ended, want another at once", n)
+		}
+		d.close()
+	})
+}
+
+// TestDialerPacesShortSessions: a peer that accepts and drops us at once is
+// dialled with growing pauses, not in a loop.
+func TestDialerPacesShortSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answers[tgt.Key] = func() (peer.ID, error) {
+			time.AfterFunc(10*time.Millisecond, func() {
+				f.drop("B")
+				d.sessionEnded(tgt.Key, nil)
+			})
+			return "B", nil
+		}
+		d.start(staticSource{targets: []target{tgt}})
+		time.Sleep(9 * time.Second)
+		if n := f.count(tgt.Key); n > 11 {
+			t.Errorf("%d dials in 9 s: closer than the window of %s", n, dedupeWindow)
+		}
+		d.close()
+	})
+}
+
+// TestConnectSharesOneDial: many who ask for one endpoint cause one dial and get
+// one answer.
+func TestConnectSharesOneDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		f.took = time.Second
+		d := testDialer(f)
+		d.start()
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if id, err := d.connect(t.Context(), tgt); id != "B" || err != nil {
+					t.Errorf("connect: %q, %v", id, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := f.count(tgt.Key); n != 1 {
+			t.Errorf("%d dials, want 1", n)
+		}
+		if c, _ := d.guard.snapshot(); c.ConnectAttempts != 1 || c.ConnectDeduped != 19 {
+			t.Errorf("counters %+v", c)
+		}
+		// What answered once is kept.
+		f.drop("B")
+		d.sessionEnded(tgt.Key, nil)
+		time.Sleep(time.Minute)
+		if n := f.count(tgt.Key); n != 2 {
+			t.Errorf("%d dials, want a second to keep the session", n)
+		}
+		d.close()
+	})
+}
+
+// TestConnectToDeadPort: it fails within 5 s, however often it is repeated, and
+// repeating it does not storm the endpoint.
+func TestConnectToDeadPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		f.took = 20 * time.Millisecond
+		d := testDialer(f)
+		d.start()
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		began := time.Now()
+		for time.Since(began) < time.Minute {
+			start := time.Now()
+			_, err := d.connect(t.Context(), tgt)
+			if took := time.Since(start); err == nil || took > 5*time.Second {
+				t.Fatalf("connect to a dead port: %v after %s", err, took)
+			}
+			if !errors.Is(err, errRefused) {
+				t.Fatalf("the reason is lost: %v", err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := f.count(tgt.Key); n > 8 {
+			t.Errorf("%d dials in a minute", n)
+		}
+		d.close()
+	})
+}
+
+func TestDialsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		f.took = time.Second
+		d := testDialer(f)
+		var targets []target
+		for _, port := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
+			targets = append(targets, mustTarget(t, "10.0.0.1:"+port))
+		}
+		d.start(staticSource{targets: targets})
+		time.Sleep(30 * time.Second)
+		d.close()
+		if f.most != maxDials {
+			t.Errorf("%d dials at one time, want %d", f.most, maxDials)
+		}
+		for _, tgt := range targets {
+			if f.count(tgt.Key) == 0 {
+				t.Errorf("%s was never dialled", tgt.Key)
+			}
+		}
+	})
+}
+
+// TestHeldPeerIsLeftAlone: after Disconnect nothing dials the peer until a user
+// asks for it again.
+func TestHeldPeerIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		d.start(staticSource{targets: []target{tgt}})
+		time.Sleep(time.Second)
+		f.mu.Lock()
+		f.held["B"] = true
+		delete(f.connected, "B")
+		f.mu.Unlock()
+		d.sessionEnded(tgt.Key, nil)
+		time.Sleep(time.Hour)
+		if n := f.count(tgt.Key); n != 1 {
+			t.Errorf("%d dials, want 1", n)
+		}
+		if _, err := d.connect(t.Context(), tgt); err != nil {
+			t.Error(err)
+		}
+		f.drop("B")
+		d.sessionEnded(tgt.Key, nil)
+		time.Sleep(time.Minute)
+		if n := f.count(tgt.Key); n != 3 {
+			t.Errorf("%d dials, want the user's and then an automatic one", n)
+		}
+		d.close()
+	})
+}
+
+// TestDialerCloses: attempts and callers that wait end with the dialer.
+func TestDialerCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		f.took = time.Hour
+		d := testDialer(f)
+		d.start()
+		result := make(chan error)
+		go func() {
+			_, err := d.connect(t.Context(), mustTarget(t, "10.0.0.1:9001"))
+			result <- err
+		}()
+		synctest.Wait()
+		d.close()
+		if err := <-result; err == nil {
+			t.Error("connect succeeded on a closed dialer")
+		}
+		if _, err := d.connect(t.Context(), mustTarget(t, "10.0.0.1:9002")); !errors.Is(err, ErrClosed) {
+			t.Errorf("connect after close: %v", err)
+		}
+	})
+}

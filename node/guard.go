@@ -1,0 +1,243 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// attemptKind says who wants a dial.
+type attemptKind int
+
+const (
+	// automatic: found by discovery, a registry or memory.
+	automatic attemptKind = iota
+	// manual: named by the user, in the configuration or by Connect.
+	manual
+)
+
+// Limits of the connection guard (design 8). They are those of the program that
+// this one follows, so that its users see the pace that they know.
+const (
+	dedupeWindow     = 900 * time.Millisecond // between automatic attempts at one endpoint
+	manualBackoff    = 2500 * time.Millisecond
+	manualBackoffMax = 12 * time.Second
+	autoBackoff      = 2 * time.Second
+	autoBackoffMax   = 15 * time.Second
+	// jitterPart: a backoff is shortened by up to 1/jitterPart of itself, so
+	// that peers which lost each other at one moment do not meet in step.
+	jitterPart = 5
+	// maxEndpoints bounds the endpoints that the guard remembers; beyond it the
+	// one unused for the longest time is forgotten.
+	maxEndpoints = 4096
+)
+
+// verdict is the guard's answer to "may this endpoint be dialled now?".
+type verdict int
+
+const (
+	admitted verdict = iota
+	// deduped: the same endpoint is being dialled, or was so a moment ago.
+	deduped
+	// backingOff: it failed and its time has not come.
+	backingOff
+)
+
+// guard decides when an endpoint may be dialled. It is pure but for its lock:
+// times are passed in, nothing waits.
+type guard struct {
+	rand func(n int64) int64 // jitter in [0, n); nil: none
+
+	mu        sync.Mutex // guards everything below
+	endpoints map[string]*endpointState
+	counters  GuardCounters
+}
+
+// GuardCounters count what the connection guard did since the node opened.
+type GuardCounters struct {
+	ConnectAttempts  uint64 // dials that were made
+	ConnectDeduped   uint64 // dials not made: the same was under way or just made
+	ConnectFailures  uint64 // dials and handshakes that failed
+	BackoffSkips     uint64 // dials not made: the endpoint was backing off
+	TrackedEndpoints int    // endpoints that the guard knows now
+}
+
+// endpointState is what the guard knows of one endpoint.
+type endpointState struct {
+	inFlight bool
+	last     time.Time // start of the last attempt
+	failures int       // in a row; invariant: 0 exactly when until is zero
+	until    time.Time // no attempt before this
+	lastErr  error     // of the last attempt, nil after success
+	lastKind attemptKind
+}
+
+// EndpointStatus tells about one endpoint that the node has dialled.
+type EndpointStatus struct {
+	Endpoint string    // scheme://host:port
+	Failures int       // in a row; 0 after success
+	Next     time.Time // when it may be tried again; zero: now
+	Error    string    // why the last attempt failed; empty after success
+	Dialing  bool      // an attempt is under way
+}
+
+func newGuard(rand func(n int64) int64) *guard {
+	return &guard{rand: rand, endpoints: map[string]*endpointState{}}
+}
+
+// begin asks for an attempt at the endpoint. After admitted the caller must
+// report succeed or fail. With backingOff it returns when the endpoint's time
+// comes, with deduped when to ask again.
+func (g *guard) begin(now time.Time, endpoint string, kind attemptKind) (verdict, time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.trackLocked(endpoint)
+	switch {
+	case e.inFlight:
+		g.counters.ConnectDeduped++
+		return deduped, now.Add(dedupeWindow)
+	case now.Before(e.until):
+		g.counters.BackoffSkips++
+		return backingOff, e.until
+	case kind == automatic && !e.last.IsZero() && now.Sub(e.last) < dedupeWindow:
+		g.counters.ConnectDeduped++
+		return deduped, e.last.Add(dedupeWindow)
+	}
+	e.inFlight, e.last, e.lastKind = true, now, kind
+	g.counters.ConnectAttempts++
+	return admitted, time.Time{}
+}
+
+// dedupe counts a dial that was not made because its peer is connected or on
+// the way.
+func (g *guard) dedupe() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counters.ConnectDeduped++
+}
+
+// succeed ends an attempt well: the backoff is cleared.
+func (g *guard) succeed(endpoint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.trackLocked(endpoint)
+	e.inFlight, e.failures, e.until, e.lastErr = false, 0, time.Time{}, nil
+}
+
+// release ends an attempt that says nothing about the endpoint: its session
+// lost against another of the same pair, or the node is closing.
+func (g *guard) release(endpoint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trackLocked(endpoint).inFlight = false
+}
+
+// fail ends an attempt badly, or tells that what an attempt brought was lost at
+// once, and returns when the endpoint may be tried again.
+func (g *guard) fail(now time.Time, endpoint string, err error) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.trackLocked(endpoint)
+	e.inFlight, e.lastErr = false, err
+	e.failures++
+	e.until = now.Add(g.delayLocked(e.lastKind, e.failures))
+	g.counters.ConnectFailures++
+	return e.until
+}
+
+// clear forgets a backoff: there is a reason to believe that the peer is back.
+func (g *guard) clear(endpoint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.endpoints[endpoint]; e != nil {
+		e.failures, e.until = 0, time.Time{}
+	}
+}
+
+// next is the earliest time at which begin would admit an automatic attempt.
+func (g *guard) next(endpoint string) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.endpoints[endpoint]
+	if e == nil || e.last.IsZero() {
+		return time.Time{}
+	}
+	if at := e.last.Add(dedupeWindow); at.After(e.until) {
+		return at
+	}
+	return e.until
+}
+
+// lastError is why the last attempt at the endpoint failed, or nil.
+func (g *guard) lastError(endpoint string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.endpoints[endpoint]; e != nil {
+		return e.lastErr
+	}
+	return nil
+}
+
+func (g *guard) delayLocked(kind attemptKind, failures int) time.Duration {
+	d, most := autoBackoff, autoBackoffMax
+	if kind == manual {
+		d, most = manualBackoff, manualBackoffMax
+	}
+	for i := 1; i < failures && d < most; i++ {
+		d *= 2
+	}
+	d = min(d, most)
+	if g.rand != nil {
+		d -= time.Duration(g.rand(int64(d / jitterPart)))
+	}
+	return d
+}
+
+// trackLocked returns the endpoint's state and makes room for it.
+func (g *guard) trackLocked(endpoint string) *endpointState {
+	if e := g.endpoints[endpoint]; e != nil {
+		return e
+	}
+	if len(g.endpoints) >= maxEndpoints {
+		var oldest string
+		var at time.Time
+		for name, e := range g.endpoints {
+			if !e.inFlight && (oldest == "" || e.last.Before(at)) {
+				oldest, at = name, e.last
+			}
+		}
+		delete(g.endpoints, oldest)
+	}
+	e := &endpointState{}
+	g.endpoints[endpoint] = e
+	return e
+}
+
+// snapshot returns the counters and what is known of every endpoint.
+func (g *guard) snapshot() (GuardCounters, []EndpointStatus) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.counters
+	c.TrackedEndpoints = len(g.endpoints)
+	list := make([]EndpointStatus, 0, len(g.endpoints))
+	for name, e := range g.endpoints {
+		s := EndpointStatus{Endpoint: name, Failures: e.failures, Next: e.until, Dialing: e.inFlight}
+		if e.lastErr != nil {
+			s.Error = e.lastErr.Error()
+		}
+		list = append(list, s)
+	}
+	return c, list
+}
+
+// BackoffError: an endpoint failed a moment ago and is not tried again yet.
+type BackoffError struct {
+	Endpoint string
+	Wait     time.Duration
+	Last     error // why it failed
+}
+
+func (e *BackoffError) Error() string {
+	return fmt.Sprintf("%s failed a moment ago (%v): it is tried again in %s", e.Endpoint, e.Last, e.Wait.Round(100*time.Millisecond))
+}
+func (e *BackoffError) Unwrap() error { return e.Last }

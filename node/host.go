@@ -1,0 +1,315 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// tcpHeadStart is by how much a TCP dial precedes QUIC on loopback and LAN.
+// There TCP is two to three times as fast, but dialled together QUIC wins the
+// race every time. Across the internet the order of libp2p holds: QUIC first,
+// because it crosses NATs better and saves round trips.
+const tcpHeadStart = 500 * time.Millisecond
+
+// newHost makes a host that listens nowhere yet: the node's handlers must be
+// there before the first peer.
+func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (host.Host, error) {
+	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the identity: %w", err)
+	}
+	limits, err := newResourceManager(cfg.MaxPeers)
+	if err != nil {
+		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
+	}
+	// Sessions are bounded by MaxPeers before this trims; it ends connections
+	// that carry none.
+	connections, err := connmgr.NewConnManager(2*cfg.MaxPeers+16, 3*cfg.MaxPeers+64, connmgr.WithGracePeriod(30*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(priv),
+		libp2p.NoListenAddrs,
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.ResourceManager(limits),
+		libp2p.ConnectionManager(connections),
+		libp2p.DialRanker(rankDials),
+		libp2p.UserAgent("vix-node"),
+		libp2p.Ping(false), // the session has its own
+		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {
+			return append(slices.Clone(own), advertise...)
+		}),
+	}
+	if !cfg.NoTCP {
+		// Without SO_REUSEPORT: with it two nodes share a port in silence, and
+		// crossed dials between two listening ports meet as one connection that
+		// neither side accepted.
+		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()))
+	}
+	if !cfg.NoQUIC {
+		opts = append(opts, libp2p.Transport(libp2pquic.NewTransport))
+	}
+	if cfg.Registerer != nil {
+		opts = append(opts, libp2p.PrometheusRegisterer(cfg.Registerer))
+	} else {
+		opts = append(opts, libp2p.DisableMetrics())
+	}
+	h, err := libp2p.New(opts...)
+	if err != nil {
+		closeErr := errors.Join(limits.Close(), connections.Close())
+		return nil, fmt.Errorf("cannot start the network: %w", errors.Join(err, closeErr))
+	}
+	return h, nil
+}
+
+// newResourceManager bounds connections, streams and memory by the number of
+// sessions. libp2p's defaults, 8 connections an address and one new one in 5
+// seconds, would keep out peers that share one address behind a NAT.
+func newResourceManager(maxPeers int) (network.ResourceManager, error) {
+	scaled := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&scaled)
+	// Two connections a peer while crossed dials are sorted out, and as much
+	// again for those in a handshake.
+	conns := rcmgr.LimitVal(4*maxPeers + 64)
+	limits := rcmgr.PartialLimitConfig{
+		System:    rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
+		Transient: rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
+	}.Build(scaled.AutoScale())
+	perHost := 4 * maxPeers
+	burst := rate.Limit{RPS: 10, Burst: perHost}
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perHost}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perHost}, {PrefixLength: 48, ConnCount: 2 * perHost}}),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: []rate.PrefixLimit{
+				{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, // zero: no limit
+				{Prefix: netip.MustParsePrefix("::1/128")},
+			},
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: burst}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: burst}},
+				GracePeriod:      time.Minute,
+			},
+		}))
+}
+
+// rankDials orders the addresses of one peer: on loopback and LAN TCP goes
+// first; elsewhere libp2p's order holds.
+func rankDials(addrs []ma.Multiaddr) []network.AddrDelay {
+	var near, far []ma.Multiaddr
+	for _, a := range addrs {
+		if manet.IsPrivateAddr(a) && !isRelayed(a) {
+			near = append(near, a)
+		} else {
+			far = append(far, a)
+		}
+	}
+	ranked := swarm.DefaultDialRanker(far)
+	hasTCP := slices.ContainsFunc(near, isTCP)
+	for _, a := range near {
+		d := network.AddrDelay{Addr: a}
+		if hasTCP && !isTCP(a) {
+			d.Delay = tcpHeadStart
+		}
+		ranked = append(ranked, d)
+	}
+	return ranked
+}
+
+func isTCP(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_TCP)
+	return err == nil
+}
+
+func isRelayed(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil
+}
+
+// listener is the part of a swarm that listening needs.
+type listener interface {
+	AddListenAddr(a ma.Multiaddr) error
+	ListenAddresses() []ma.Multiaddr
+}
+
+// listen opens every address of the specs, or none: on error the caller closes
+// the host.
+func listen(l listener, specs []listenSpec, tcp, quic bool) error {
+	for _, spec := range specs {
+		if spec.addr != nil {
+			if err := l.AddListenAddr(spec.addr); err != nil {
+				return &ListenError{Addr: spec.text, Cause: err}
+			}
+			continue
+		}
+		if err := listenPort(l, spec, tcp, quic); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freePortTries is how often another free port is looked for that is free for
+// TCP and UDP and on every host of the spec.
+const freePortTries = 8
+
+// listenPort opens one port for TCP and QUIC on every host of the spec.
+func listenPort(l listener, spec listenSpec, tcp, quic bool) error {
+	port, opened := spec.port, 0
+	open := func(scheme string, ip netip.Addr) error {
+		addr, err := multiaddrOf(scheme, ip, port)
+		if err != nil {
+			return err
+		}
+		if err := l.AddListenAddr(addr); err != nil {
+			if spec.wildcard && noSuchAddress(err) {
+				return nil // no IPv6 on this machine, for example
+			}
+			return &ListenError{Addr: spec.text, Scheme: scheme, Host: ip.String(), Port: port, Cause: err}
+		}
+		opened++
+		if port == 0 {
+			port = portOf(l.ListenAddresses(), scheme, ip)
+		}
+		return nil
+	}
+	var schemes []string
+	if tcp {
+		schemes = append(schemes, schemeTCP)
+	}
+	if quic {
+		schemes = append(schemes, schemeQUIC)
+	}
+	for _, ip := range spec.hosts {
+		for _, scheme := range schemes {
+			err := open(scheme, ip)
+			for tries := 0; spec.port == 0 && errors.Is(err, syscall.EADDRINUSE) && tries < freePortTries; tries++ {
+				port = 0 // taken for this transport or host: then any other
+				err = open(scheme, ip)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if opened == 0 {
+		return &ListenError{Addr: spec.text, Port: port, Cause: errors.New("this machine has none of its addresses")}
+	}
+	return nil
+}
+
+func noSuchAddress(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// portOf is the port that was given to the newest listener on ip.
+func portOf(addrs []ma.Multiaddr, scheme string, ip netip.Addr) uint16 {
+	for _, a := range addrs {
+		s, h, err := hostOf(a)
+		if err != nil || s != scheme || h != ip.Unmap() {
+			continue
+		}
+		for _, c := range a {
+			if code := c.Protocol().Code; code == ma.P_TCP || code == ma.P_UDP {
+				if n, err := strconv.ParseUint(c.Value(), 10, 16); err == nil {
+					return uint16(n)
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// ListenError: an address could not be listened on.
+type ListenError struct {
+	Addr   string // as configured
+	Scheme string // tcp or quic; empty for a multiaddr
+	Host   string
+	Port   uint16
+	Cause  error
+}
+
+func (e *ListenError) Error() string {
+	what := e.Addr
+	if e.Port != 0 {
+		proto := "TCP"
+		if e.Scheme == schemeQUIC {
+			proto = "UDP"
+		}
+		what = fmt.Sprintf("%s port %d", proto, e.Port)
+		if e.Host != "" {
+			what += " of " + e.Host
+		}
+	}
+	switch {
+	case errors.Is(e.Cause, syscall.EADDRINUSE):
+		return fmt.Sprintf("cannot listen on %s: another program uses it: stop that program, or listen on another port (0 = any free one)", what)
+	case errors.Is(e.Cause, syscall.EACCES):
+		return fmt.Sprintf("cannot listen on %s: this user may not: use a port of 1024 or above", what)
+	case errors.Is(e.Cause, syscall.EADDRNOTAVAIL):
+		return fmt.Sprintf("cannot listen on %s: this machine does not have that address", what)
+	case errors.Is(e.Cause, swarm.ErrNoTransport):
+		return fmt.Sprintf("cannot listen on %s: its transport is switched off or not known: use a TCP or QUIC address", what)
+	}
+	return fmt.Sprintf("cannot listen on %s: %v", what, e.Cause)
+}
+func (e *ListenError) Unwrap() error { return e.Cause }
+
+// advertised turns Config.Advertise into multiaddrs.
+func advertised(ctx context.Context, list []string, resolve resolver) ([]ma.Multiaddr, error) {
+	var addrs []ma.Multiaddr
+	for _, s := range list {
+		t, err := parseTarget(s)
+		if err != nil {
+			return nil, fmt.Errorf("cannot advertise: %w", err)
+		}
+		if t.Addr != nil {
+			addrs = append(addrs, t.Addr)
+			continue
+		}
+		for _, scheme := range t.Schemes {
+			found, err := resolve(ctx, scheme, t.Host, t.Port)
+			if err != nil {
+				return nil, fmt.Errorf("cannot advertise %s: %w", s, err)
+			}
+			addrs = append(addrs, found...)
+		}
+	}
+	return addrs, nil
+}
+
+// readable gives an address as people write it, host:port with its transport.
+func readable(a ma.Multiaddr) string {
+	if key, ok := multiaddrKey(a); ok {
+		return strings.TrimSuffix(key, "/")
+	}
+	return a.String()
+}
