@@ -57,6 +57,16 @@ type CommitDone struct {
 	Code   Code // why, where Result is Forked or Refused
 }
 
+// Pull asks the peer for about MaxOps operations or MaxBytes bytes of what it has
+// for us (design 6.5); 0 means no limit of that kind, a zero Space all shared
+// spaces. A Pulled effect tells when the answer is complete. For a node that told
+// its peers to push only when asked.
+type Pull struct {
+	Space    SpaceID
+	MaxOps   uint64
+	MaxBytes uint64
+}
+
 // Tick says that Session.Deadline has passed.
 type Tick struct{}
 
@@ -73,6 +83,7 @@ func (Advanced) event()      {}
 func (Received) event()      {}
 func (RunRead) event()       {}
 func (CommitDone) event()    {}
+func (Pull) event()          {}
 func (Tick) event()          {}
 func (Stop) event()          {}
 
@@ -155,6 +166,10 @@ type SendForkProof struct {
 	Log   LogID
 }
 
+// Pulled tells that the peer has sent its last push in answer to the oldest
+// unanswered Pull; its runs may still be committing.
+type Pulled struct{}
+
 // CloseSession ends the session after what was sent before it; no effect
 // follows. Received tells that the peer said so.
 type CloseSession struct {
@@ -176,6 +191,7 @@ func (DataLoss) effect()      {}
 func (LogPaused) effect()     {}
 func (ForkSeen) effect()      {}
 func (SendForkProof) effect() {}
+func (Pulled) effect()        {}
 func (CloseSession) effect()  {}
 
 // SessionConfig holds what a session is told at its start. Zero values give the

@@ -1,25 +1,305 @@
 package replication
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
-// Session is one peer's replication state machine. It is not safe for
-// concurrent use; a driver owns it.
-type Session struct{ cfg SessionConfig }
+// Session is one peer's replication state machine (design 6): Step(now, event)
+// gives effects. It does no I/O, reads no clock and starts no goroutine; the same
+// events give the same effects. It is not safe for concurrent use: a driver owns
+// it.
+//
+// Per space the session first compares frontiers with the peer. From then on the
+// space is settled and a log of which the session keeps no state is one of which
+// the peer holds our tip ("absent = equal"), so that memory follows the
+// difference between the two sides and not the count of logs.
+//
+// G2 is a property of this type: a position is stated to the peer only if it came
+// in a LocalFrontier or CommitDone event, and Acked repeats only what the peer
+// stated.
+type Session struct {
+	cfg SessionConfig
+	now time.Time
+	out []Effect
+
+	started bool
+	closed  bool // invariant: no effect is added once it is set
+
+	spaces map[SpaceID]*spaceState
+	order  []*spaceState // all of spaces, in the order in which they were added
+	// strangers are spaces that the peer asked about and that are not known here,
+	// with the peer's last question. At most MaxPeerSpaces.
+	strangers map[SpaceID]question
+	saving    []*spaceState     // spaces with saves of this step
+	rounds    uint64            // questions asked so far
+	askQueue  fifo[*spaceState] // spaces that wait for their first question
+	asking    int               // questions in their first try; at most maxAsking
+
+	sender
+	receiver
+	liveness
+	timers timerHeap
+}
+
+// Limits of what a peer can make a session keep (G8).
+const (
+	// MaxPeerSpaces bounds the spaces that a peer may ask about and that are not
+	// known here.
+	MaxPeerSpaces = 4096
+	// MaxFrontierEntries bounds the entries of one FrontierDiff.
+	MaxFrontierEntries = 200_000
+	// MaxDiffEntries is how many entries go into one part of a FrontierDiff, so
+	// that it stays below 16 KiB; MaxAckEntries likewise for a WalAck.
+	MaxDiffEntries = 120
+	MaxAckEntries  = 64
+	// MaxDetailBytes bounds the text of a refusal.
+	MaxDetailBytes = 200
+	// MaxQueuedPulls bounds the OutboxPulls that wait for their answer.
+	MaxQueuedPulls = 64
+	// MaxUncommittedBytes and MaxUncommitted bound received runs that wait for
+	// their commit. What goes beyond is dropped; the peer sends it again.
+	MaxUncommittedBytes = 32 << 20
+	MaxUncommitted      = 16_384
+
+	maxReceivedDiffEntries = 512    // entries of one received part
+	maxMissingUnknown      = 65_536 // logs that only the peer has, kept by name
+	maxRefused             = 4096   // refusals of ours, kept for Progress
+	maxAsking              = 8
+	maxReads               = 2  // ReadRun effects and read runs that wait for room
+	maxRewinds             = 16 // without progress; then only the retry timer rewinds
+	maxCovers              = 2  // pushes of a run that shows a fork, per log
+	maxPings               = 16
+)
+
+// Defaults of SessionConfig.
+const (
+	DefaultWindowBytes = 8 << 20
+	DefaultRetryAfter  = 5 * time.Second
+	DefaultRetryMax    = 60 * time.Second
+	DefaultPingEvery   = 5 * time.Second
+	DefaultStaleAfter  = 15 * time.Second
+	DefaultCloseAfter  = 45 * time.Second
+)
 
 // NewSession makes a session that waits for Started.
-func NewSession(cfg SessionConfig) *Session { return &Session{cfg: cfg} }
+func NewSession(cfg SessionConfig) *Session {
+	setDefault(&cfg.WindowBytes, DefaultWindowBytes)
+	setDefault(&cfg.ReadBytes, MaxRunBytes)
+	setDefault(&cfg.RetryAfter, DefaultRetryAfter)
+	setDefault(&cfg.RetryMax, max(DefaultRetryMax, cfg.RetryAfter))
+	setDefault(&cfg.PingEvery, DefaultPingEvery)
+	setDefault(&cfg.StaleAfter, DefaultStaleAfter)
+	setDefault(&cfg.CloseAfter, DefaultCloseAfter)
+	s := &Session{
+		cfg:       cfg,
+		spaces:    map[SpaceID]*spaceState{},
+		strangers: map[SpaceID]question{},
+	}
+	s.receiver.init(cfg.Resume)
+	return s
+}
 
-// Step advances the session. The result is valid until the next call.
-func (s *Session) Step(now time.Time, ev Event) []Effect { return nil }
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Step advances the session. The result is valid until the next call; it is
+// empty once the session is closed.
+func (s *Session) Step(now time.Time, ev Event) []Effect {
+	s.out = s.out[:0]
+	if s.closed {
+		return nil
+	}
+	s.now = now
+	if stop, ok := ev.(Stop); ok {
+		s.close(stop.Code, stop.Detail)
+		return s.out
+	}
+	if start, ok := ev.(Started); ok && !s.started {
+		s.start(start)
+	}
+	if !s.started {
+		return nil
+	}
+	s.handle(ev)
+	if !s.closed {
+		s.pump()
+		s.flushSaves()
+		s.flushAcks(false)
+	}
+	return s.out
+}
+
+func (s *Session) handle(ev Event) {
+	switch ev := ev.(type) {
+	case SpaceAdded:
+		s.addSpace(ev.Space)
+	case LocalFrontier:
+		s.localFrontier(ev)
+	case Advanced:
+		s.advanced(ev)
+	case Received:
+		s.heard()
+		s.receive(ev.Msg)
+	case RunRead:
+		s.runRead(ev)
+	case CommitDone:
+		s.commitDone(ev)
+	case Pull:
+		s.pull(ev)
+	case Tick:
+		s.tick()
+	}
+}
+
+func (s *Session) start(ev Started) {
+	s.started = true
+	s.startLiveness()
+	s.announcePartial()
+	for _, info := range ev.Spaces {
+		s.addSpace(info)
+	}
+}
+
+func (s *Session) receive(m Message) {
+	switch m := m.(type) {
+	case *FrontierDigest:
+		if m.Reply {
+			s.answered(m)
+		} else {
+			s.asked(m)
+		}
+	case *FrontierDiff:
+		s.diffPart(m)
+	case *WalPush:
+		s.walPush(m)
+	case *WalAck:
+		s.walAck(m)
+	case *OutboxPull:
+		s.outboxPull(m)
+	case *Ping:
+		s.send(&Pong{Nonce: m.Nonce})
+	case *Pong:
+		s.pong(m)
+	case *ForkProofMsg:
+		s.emit(ForkSeen{Space: m.Space, Proof: m.Proof})
+	case *Bye:
+		s.closed = true
+		s.out = append(s.out, CloseSession{Code: m.Code, Detail: m.Detail, FromPeer: true})
+	case *Announce, *Prune, *Graft, *Control, *Receipt:
+		// Of the mesh and of trust (design 6.4, 9.1): understood, of no effect here.
+	}
+}
 
 // Deadline is when the session wants a Tick; zero: never.
-func (s *Session) Deadline() time.Time { return time.Time{} }
+func (s *Session) Deadline() time.Time {
+	if s.closed || len(s.timers) == 0 {
+		return time.Time{}
+	}
+	return s.timers[0].at
+}
 
 // Acked tells whether the peer stated that it durably holds log up to seq.
-func (s *Session) Acked(space SpaceID, log LogID, seq uint64) bool { return false }
+//
+// The caller must hold seq of that log durably and must have delivered every
+// Advanced event up to it first: a log without a difference is not kept here, so
+// that for it the answer is true for any seq. It is false until the space is
+// settled.
+func (s *Session) Acked(space SpaceID, log LogID, seq uint64) bool {
+	sp := s.spaces[space]
+	if sp == nil || !sp.settled {
+		return false
+	}
+	l := sp.logs[log]
+	return l == nil || seq <= l.acked.Seq
+}
 
-// Progress tells where replication of each space stands.
-func (s *Session) Progress() []Progress { return nil }
+// Progress tells where replication of each space stands, spaces in the order in
+// which they became known, logs by id. A log that is paused because it forked or
+// was cut is in Paused only; other paused logs are in PendingLogs too.
+func (s *Session) Progress() []Progress {
+	out := make([]Progress, 0, len(s.order))
+	for _, sp := range s.order {
+		out = append(out, sp.progress())
+	}
+	return out
+}
 
-// Partial is what to pass to the next session of the same peer instance.
-func (s *Session) Partial() *Partial { return nil }
+func (sp *spaceState) progress() Progress {
+	p := Progress{Space: sp.info.ID, Settled: sp.settled, MissingOps: sp.missingOps + sp.missingMore}
+	for _, l := range sp.logs {
+		if l.paused != CodeOK {
+			p.Paused = append(p.Paused, l.pausedEffect())
+		}
+		done := l.acked == l.tip || l.base.Seq >= l.tip.Seq && !l.covering()
+		if done || l.paused == CodeForked || l.paused == CodeRevoked {
+			continue
+		}
+		p.PendingLogs = append(p.PendingLogs, LogProgress{Log: l.id, Acked: higher(l.acked, l.base), Tip: l.tip})
+	}
+	for _, r := range sp.refused {
+		p.Paused = append(p.Paused, r)
+	}
+	sort.Slice(p.PendingLogs, func(i, j int) bool { return p.PendingLogs[i].Log.Compare(p.PendingLogs[j].Log) < 0 })
+	sort.Slice(p.Paused, func(i, j int) bool {
+		if c := p.Paused[i].Log.Compare(p.Paused[j].Log); c != 0 {
+			return c < 0
+		}
+		return !p.Paused[i].Local && p.Paused[j].Local
+	})
+	return p
+}
+
+// Partial is what to pass to the next session of the same peer instance, or nil.
+func (s *Session) Partial() *Partial {
+	if s.partial == nil || len(s.partial.Data) == 0 {
+		return nil
+	}
+	return s.partial
+}
+
+// emit adds an effect, unless the session is closed.
+func (s *Session) emit(e Effect) {
+	if !s.closed {
+		s.out = append(s.out, e)
+	}
+}
+
+func (s *Session) send(m Message) {
+	if !s.closed {
+		s.sends++
+		s.out = append(s.out, Send{Msg: m})
+	}
+}
+
+// close ends the session in good order: what is durable here is still acked.
+func (s *Session) close(code Code, detail string) {
+	if s.closed {
+		return
+	}
+	s.flushSaves()
+	s.flushAcks(true)
+	s.send(&Bye{Code: code, Detail: cutDetail(detail)})
+	s.emit(CloseSession{Code: code, Detail: detail})
+	s.closed = true
+}
+
+// violation ends the session because the peer broke the protocol.
+func (s *Session) violation(detail string) { s.close(CodeProtocol, detail) }
+
+func cutDetail(d string) string {
+	if len(d) > MaxDetailBytes {
+		return d[:MaxDetailBytes]
+	}
+	return d
+}
+
+func higher(a, b Position) Position {
+	if b.Seq > a.Seq {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,538 @@
+package replication
+
+import (
+	"fmt"
+	"time"
+)
+
+// The frontier exchange of a space (design 6.3), robust against loss, repetition
+// and reordering of messages:
+//
+//	asker                                answerer
+//	FrontierDigest{round, digest}   ->   loads its frontier
+//	                                <-   FrontierDigest{reply, round, digest}
+//	                                <-   FrontierDiff{round, part}...  if the digests differ
+//
+// Equal digests settle the space at once, on both sides. Otherwise the asker
+// loads its frontier again when it has the whole diff, and what differs then gets
+// a logState. While a question is open only what advances meanwhile is kept (since),
+// not a copy of the frontier. An unanswered or half answered question is
+// asked again under a new round.
+
+// spaceState is the session's view of one space.
+type spaceState struct {
+	info SpaceInfo
+	// settled: frontiers were compared. Invariant from then on: the peer holds
+	// our tip of every log that is not in logs.
+	settled bool
+	logs    map[LogID]*logState
+	queue   fifo[*logState] // logs with something to send, each once
+	active  bool            // in Session.active
+
+	ask  ask
+	load load
+	diff diff
+	// since is what advanced after the frontier on which an open question or a
+	// load under way stands.
+	since map[LogID]advanceSince
+
+	// What the peer states and we do not hold. Logs that we do not know at all
+	// are kept by name only up to maxMissingUnknown; missingMore counts the rest.
+	missing        map[LogID]missingLog
+	missingUnknown int
+	missingOps     uint64 // invariant: sum over missing of want.Seq - have
+	missingMore    uint64
+
+	refused map[LogID]LogPaused // refusals of ours, at most maxRefused
+	saves   []FrontierEntry     // for SaveCursor at the end of the step
+}
+
+// ask is our own question.
+type ask struct {
+	round     uint64 // 0: none open
+	digest    Hash
+	sends     uint64 // messages sent up to it
+	tries     int
+	first     bool // counts in Session.asking
+	delay     time.Duration
+	timer     timer
+	reconcile bool // the stored cursor differs from our frontier
+}
+
+// question is what the peer asked.
+type question struct {
+	round  uint64
+	digest Hash
+}
+
+// load is a LoadFrontier under way and what it is for.
+type load struct {
+	running   bool
+	ask       bool
+	answer    *question
+	compare   bool // with diff
+	reconcile bool // the stored cursor with what the peer states
+}
+
+// diff is the peer's frontier while it arrives in parts.
+type diff struct {
+	round   uint64
+	next    uint64
+	entries []FrontierEntry
+	done    bool
+}
+
+// advanceSince is how far a log grew since a point in time.
+type advanceSince struct {
+	prev, tip Position // ours: then and now
+	peer      Position // the highest that the peer brought; zero if it brought none
+}
+
+type missingLog struct {
+	have uint64   // our tip
+	want Position // what the peer states; want.Seq > have
+}
+
+func (s *Session) addSpace(info SpaceInfo) {
+	if sp := s.spaces[info.ID]; sp != nil {
+		if sp.info.Name == "" {
+			sp.info.Name = info.Name
+		}
+		return
+	}
+	sp := &spaceState{
+		info:    info,
+		logs:    map[LogID]*logState{},
+		since:   map[LogID]advanceSince{},
+		missing: map[LogID]missingLog{},
+		refused: map[LogID]LogPaused{},
+	}
+	sp.ask.delay = s.cfg.RetryAfter
+	sp.ask.timer.fire = func() { s.askAgain(sp) }
+	s.spaces[info.ID] = sp
+	s.order = append(s.order, sp)
+	s.askQueue.push(sp)
+	if q, ok := s.strangers[info.ID]; ok {
+		delete(s.strangers, info.ID)
+		sp.load.answer = &q
+		s.loadFrontier(sp)
+	}
+	s.askNext()
+}
+
+// askNext starts questions, few at a time: each costs a pass over the space.
+func (s *Session) askNext() {
+	for s.asking < maxAsking && s.askQueue.len() > 0 {
+		sp := s.askQueue.pop()
+		if sp.settled {
+			continue
+		}
+		s.asking++
+		sp.ask.first = true
+		sp.load.ask = true
+		s.loadFrontier(sp)
+	}
+}
+
+// firstTryOver gives the place of sp to another space's first question.
+func (s *Session) firstTryOver(sp *spaceState) {
+	if sp.ask.first {
+		sp.ask.first = false
+		s.asking--
+		s.askNext()
+	}
+}
+
+func (s *Session) loadFrontier(sp *spaceState) {
+	if !sp.load.running {
+		sp.load.running = true
+		s.emit(LoadFrontier{Space: sp.info.ID})
+	}
+}
+
+// askAgain repeats a question that was not answered in time.
+func (s *Session) askAgain(sp *spaceState) {
+	if sp.ask.sends > s.ponged {
+		// The peer has not read the question yet.
+		s.after(&sp.ask.timer, sp.ask.delay)
+		return
+	}
+	sp.ask.delay = s.backoff(sp.ask.delay)
+	s.reask(sp)
+}
+
+func (s *Session) reask(sp *spaceState) {
+	s.stopTimer(&sp.ask.timer)
+	sp.ask.round = 0
+	sp.diff = diff{}
+	sp.load.ask, sp.load.compare = true, false
+	s.loadFrontier(sp)
+	s.firstTryOver(sp)
+}
+
+// asked notes the peer's question; the answer follows from our frontier.
+func (s *Session) asked(m *FrontierDigest) {
+	q := question{round: m.Round, digest: m.Digest}
+	sp := s.spaces[m.Space]
+	if sp == nil {
+		s.askedUnknown(m, q)
+		return
+	}
+	if sp.load.answer == nil || sp.load.answer.round < q.round {
+		sp.load.answer = &q
+	}
+	s.loadFrontier(sp)
+}
+
+func (s *Session) askedUnknown(m *FrontierDigest, q question) {
+	old, known := s.strangers[m.Space]
+	if !known && len(s.strangers) == MaxPeerSpaces {
+		s.violation(fmt.Sprintf("the peer asked about more than %d spaces that are not known here", MaxPeerSpaces))
+		return
+	}
+	if !known || old.round < q.round {
+		s.strangers[m.Space] = q
+	}
+	if !known {
+		s.emit(AddSpace{Space: SpaceInfo{ID: m.Space, Name: m.Name}})
+	}
+}
+
+// answered takes the reply to our question.
+func (s *Session) answered(m *FrontierDigest) {
+	sp := s.spaces[m.Space]
+	if sp == nil || sp.ask.round == 0 || sp.ask.round != m.Round {
+		return
+	}
+	if m.Digest == sp.ask.digest {
+		s.settleEqual(sp)
+		return
+	}
+	s.after(&sp.ask.timer, sp.ask.delay) // the diff is on its way
+}
+
+func (s *Session) diffPart(m *FrontierDiff) {
+	sp := s.spaces[m.Space]
+	if sp == nil || sp.ask.round == 0 || sp.ask.round != m.Round {
+		return
+	}
+	d := &sp.diff
+	if d.round != m.Round {
+		*d = diff{round: m.Round}
+	}
+	if d.done || m.Part != d.next {
+		return // a repeated part, or one is missing and we ask again
+	}
+	if len(m.Entries) > maxReceivedDiffEntries || len(d.entries)+len(m.Entries) > MaxFrontierEntries {
+		s.violation(fmt.Sprintf("a frontier difference of more than %d entries, or more than %d in one part", MaxFrontierEntries, maxReceivedDiffEntries))
+		return
+	}
+	if len(m.Entries) == 0 && !m.Last {
+		s.violation("an empty part of a frontier difference that is not the last")
+		return
+	}
+	for _, e := range m.Entries {
+		if e.Branch.IsZero() { // other branches are for later versions (design 4.8)
+			if !validPosition(e.Pos) || e.Pos.Seq == 0 {
+				s.violation("a frontier entry without a position")
+				return
+			}
+			d.entries = append(d.entries, e)
+		}
+	}
+	d.next++
+	s.after(&sp.ask.timer, sp.ask.delay)
+	if m.Last {
+		d.done = true
+		sp.load.compare = true
+		s.loadFrontier(sp)
+	}
+}
+
+// localFrontier serves everything that the load was for.
+func (s *Session) localFrontier(ev LocalFrontier) {
+	sp := s.spaces[ev.Space]
+	if sp == nil || !sp.load.running {
+		return
+	}
+	ld := sp.load
+	sp.load = load{}
+	own := sortedEntries(sp.withSince(ev.Entries))
+	var root Hash
+	if ld.ask || ld.answer != nil {
+		root = FrontierRoot(own)
+	}
+	if ld.answer != nil {
+		s.answer(sp, *ld.answer, own, root)
+		if root == ld.answer.digest && !sp.settled {
+			// The peer stated exactly what we hold: its question answers ours.
+			ld = load{reconcile: true}
+			clear(sp.since)
+			sp.ask.reconcile = false
+			s.settleEqual(sp)
+		}
+	}
+	if ld.ask {
+		s.sendAsk(sp, own, root, ev.Stored)
+	}
+	if ld.compare {
+		s.compare(sp, own, ev.Stored)
+	} else if ld.reconcile {
+		s.reconcile(sp, own, nil, ev.Stored)
+	}
+	if sp.settled && !sp.load.running {
+		clear(sp.since)
+	}
+}
+
+// withSince is the loaded frontier brought up to what was told meanwhile.
+func (sp *spaceState) withSince(entries []FrontierEntry) []FrontierEntry {
+	if len(sp.since) == 0 {
+		return entries
+	}
+	out := append(make([]FrontierEntry, 0, len(entries)+len(sp.since)), entries...)
+	seen := 0
+	for i := range out {
+		a, ok := sp.since[out[i].Log]
+		if !ok {
+			continue
+		}
+		seen++
+		out[i].Pos = higher(out[i].Pos, a.tip)
+	}
+	if seen < len(sp.since) {
+		held := make(map[LogID]bool, seen)
+		for i := range out {
+			if _, ok := sp.since[out[i].Log]; ok {
+				held[out[i].Log] = true
+			}
+		}
+		for id, a := range sp.since { // sorted by the caller
+			if !held[id] {
+				out = append(out, FrontierEntry{Log: id, Base: 1, Pos: a.tip})
+			}
+		}
+	}
+	return out
+}
+
+func (s *Session) answer(sp *spaceState, q question, own []FrontierEntry, root Hash) {
+	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: q.round, Reply: true, Digest: root, Logs: uint64(len(own))})
+	if root == q.digest {
+		return
+	}
+	for part := uint64(0); ; part++ {
+		n := min(len(own), MaxDiffEntries)
+		last := n == len(own)
+		s.send(&FrontierDiff{Space: sp.info.ID, Round: q.round, Part: part, Last: last, Entries: own[:n:n]})
+		if last {
+			return
+		}
+		own = own[n:]
+	}
+}
+
+func (s *Session) sendAsk(sp *spaceState, own []FrontierEntry, root Hash, stored []FrontierEntry) {
+	s.rounds++
+	a := &sp.ask
+	a.round, a.digest = s.rounds, root
+	a.tries++
+	a.reconcile = differ(own, stored)
+	sp.diff = diff{}
+	clear(sp.since) // the question states it all; from here on what comes later
+	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: a.round, Digest: root, Logs: uint64(len(own))})
+	a.sends = s.sends
+	s.after(&a.timer, s.jitter(a.delay))
+}
+
+// settleEqual: the peer holds what we held when since began.
+func (s *Session) settleEqual(sp *spaceState) {
+	reconcile := sp.ask.reconcile
+	s.askDone(sp)
+	if sp.settled {
+		sp.clearMissing()
+		return
+	}
+	for _, id := range sortedKeys(sp.since) {
+		a := sp.since[id]
+		if at := higher(a.prev, a.peer); at != a.tip {
+			s.addLog(sp, id, a.tip, at, at)
+		}
+	}
+	s.settled(sp)
+	if reconcile {
+		sp.load.reconcile = true
+		s.loadFrontier(sp)
+	} else if !sp.load.running {
+		clear(sp.since)
+	}
+}
+
+func (s *Session) askDone(sp *spaceState) {
+	s.stopTimer(&sp.ask.timer)
+	sp.ask.round = 0
+	sp.ask.reconcile = false
+	sp.ask.delay = s.cfg.RetryAfter
+	sp.diff = diff{}
+	sp.load.ask, sp.load.compare = false, false
+	s.firstTryOver(sp)
+}
+
+func (s *Session) settled(sp *spaceState) {
+	sp.settled = true
+	s.emit(Settled{Space: sp.info.ID})
+	for _, id := range sortedKeys(sp.logs) {
+		s.enqueue(sp.logs[id])
+	}
+}
+
+// compare takes the complete diff against what we hold.
+func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
+	peer := sortedEntries(sp.diff.entries)
+	s.askDone(sp)
+	first := !sp.settled
+	sp.clearMissing()
+	walkFrontiers(own, peer, nil, func(log LogID, o, p, _ Position) {
+		if first && o.Seq > 0 {
+			s.compareLog(sp, log, o, p)
+		}
+		if p.Seq > o.Seq {
+			sp.want(log, o.Seq, p)
+		}
+	})
+	if first {
+		s.settled(sp)
+		s.reconcile(sp, own, peer, stored)
+	}
+}
+
+func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
+	known := Position{} // stated by the peer and on our branch
+	if a := sp.since[log]; a.peer.Seq > 0 {
+		known = a.peer
+	}
+	if peer.Seq < known.Seq {
+		peer = known
+	}
+	if peer == own {
+		return
+	}
+	s.addLog(sp, log, own, known, peer)
+}
+
+// reconcile brings the stored cursor in line with what the peer states and
+// reports what the peer lost (design 6.6). Positions of logs that we do not hold
+// are not stored.
+func (s *Session) reconcile(sp *spaceState, own, peer, stored []FrontierEntry) {
+	walkFrontiers(own, peer, sortedEntries(stored), func(log LogID, o, p, st Position) {
+		now := p
+		if l := sp.logs[log]; l != nil {
+			now = higher(l.acked, l.base)
+		} else if o.Seq > 0 {
+			now = o
+		}
+		if st.Seq > now.Seq {
+			s.emit(DataLoss{Space: sp.info.ID, Log: log, Was: st, Now: now})
+		} else if o.Seq == 0 {
+			return
+		}
+		if now != st {
+			s.save(sp, log, now)
+		}
+	})
+}
+
+// advanced takes the growth of a log.
+func (s *Session) advanced(ev Advanced) {
+	sp := s.spaces[ev.Space]
+	if sp == nil || ev.Tip.Seq == 0 {
+		return
+	}
+	if !sp.settled || sp.load.running {
+		a, ok := sp.since[ev.Log]
+		if !ok {
+			a.prev = ev.Prev
+		}
+		a.tip = higher(a.tip, ev.Tip)
+		if ev.FromPeer {
+			a.peer = higher(a.peer, ev.Tip)
+		}
+		sp.since[ev.Log] = a
+	}
+	if ev.FromPeer {
+		s.save(sp, ev.Log, ev.Tip)
+	}
+	want := sp.got(ev.Log, ev.Tip.Seq, ev.Ops, ev.FromPeer)
+	if sp.settled {
+		s.logAdvanced(sp, ev, want)
+	}
+	if sp.settled && sp.missingMore > 0 && len(sp.missing) == 0 && sp.ask.round == 0 && !sp.load.ask {
+		s.reask(sp) // more was missing than is kept by name: compare again
+	}
+}
+
+// want notes that the peer states a position beyond ours.
+func (sp *spaceState) want(log LogID, have uint64, want Position) {
+	m, ok := sp.missing[log]
+	if ok {
+		if want.Seq <= m.want.Seq {
+			return
+		}
+		sp.missingOps += want.Seq - m.want.Seq
+		m.want = want
+		sp.missing[log] = m
+		return
+	}
+	if have == 0 {
+		if sp.missingUnknown == maxMissingUnknown {
+			sp.missingMore += want.Seq
+			return
+		}
+		sp.missingUnknown++
+	}
+	sp.missing[log] = missingLog{have: have, want: want}
+	sp.missingOps += want.Seq - have
+}
+
+// got notes that we hold log up to seq now, and returns what the peer states of
+// it if that was more than we held.
+func (sp *spaceState) got(log LogID, seq, ops uint64, fromPeer bool) Position {
+	m, ok := sp.missing[log]
+	if !ok {
+		if fromPeer {
+			sp.missingMore -= min(ops, sp.missingMore)
+		}
+		return Position{}
+	}
+	if seq <= m.have {
+		return m.want
+	}
+	if m.have == 0 {
+		sp.missingUnknown--
+	}
+	if seq >= m.want.Seq {
+		sp.missingOps -= m.want.Seq - m.have
+		delete(sp.missing, log)
+		return m.want
+	}
+	sp.missingOps -= seq - m.have
+	m.have = seq
+	sp.missing[log] = m
+	return m.want
+}
+
+func (sp *spaceState) clearMissing() {
+	clear(sp.missing)
+	sp.missingUnknown, sp.missingOps, sp.missingMore = 0, 0, 0
+}
+
+// giveUp forgets that a log is missing: it was refused here.
+func (sp *spaceState) giveUp(log LogID) {
+	if m, ok := sp.missing[log]; ok {
+		if m.have == 0 {
+			sp.missingUnknown--
+		}
+		sp.missingOps -= m.want.Seq - m.have
+		delete(sp.missing, log)
+	}
+}

@@ -1,0 +1,198 @@
+package replication
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// names turns the words of a transcript into ids and back.
+type names struct {
+	logs   map[LogID]string
+	spaces map[SpaceID]string
+	hashes map[Hash]string // the branch of a position
+}
+
+func newNames() *names {
+	return &names{logs: map[LogID]string{{}: "-"}, spaces: map[SpaceID]string{{}: "-"}, hashes: map[Hash]string{}}
+}
+
+func (n *names) space(w string) SpaceID {
+	var id SpaceID
+	copy(id[:], w)
+	n.spaces[id] = w
+	return id
+}
+
+func (n *names) log(w string) LogID {
+	var id LogID
+	copy(id[:], w)
+	n.logs[id] = w
+	return id
+}
+
+// pos reads 5 or 5b.
+func (n *names) pos(log LogID, w string) Position {
+	digits := strings.TrimRight(w, "abcdefgh")
+	seq, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		panic(fmt.Sprintf("%q is not a position", w))
+	}
+	if seq == 0 {
+		return Position{}
+	}
+	h := HashParts("test", log[:], []byte(w))
+	n.hashes[h] = w[len(digits):]
+	return Position{Seq: seq, Hash: h}
+}
+
+// entry reads A=5.
+func (n *names) entry(w string) (LogID, Position) {
+	name, at, _ := strings.Cut(w, "=")
+	log := n.log(name)
+	return log, n.pos(log, at)
+}
+
+func (n *names) entries(words []string) []FrontierEntry {
+	var out []FrontierEntry
+	for _, w := range words {
+		log, pos := n.entry(w)
+		out = append(out, FrontierEntry{Log: log, Base: 1, Pos: pos})
+	}
+	return out
+}
+
+func (n *names) at(_ LogID, p Position) string {
+	return strconv.FormatUint(p.Seq, 10) + n.hashes[p.Hash]
+}
+
+func (n *names) list(entries []FrontierEntry) string {
+	var b strings.Builder
+	for _, e := range entries {
+		b.WriteString(" " + n.logs[e.Log] + "=" + n.at(e.Log, e.Pos))
+	}
+	return b.String()
+}
+
+func (n *names) effect(e Effect) string {
+	switch e := e.(type) {
+	case Send:
+		return "-> " + n.message(e.Msg)
+	case LoadFrontier:
+		return "load " + n.spaces[e.Space]
+	case ReadRun:
+		what := "read"
+		if e.Covering {
+			what = "read covering"
+		}
+		return fmt.Sprintf("%s %s %s after %s max %d", what, n.spaces[e.Space], n.logs[e.Log], n.at(e.Log, e.After), e.MaxBytes)
+	case CommitRun:
+		return fmt.Sprintf("commit %s %s after %s, %d bytes", n.spaces[e.Space], n.logs[e.Log], n.at(e.Log, e.From), len(e.Data))
+	case SaveCursor:
+		return fmt.Sprintf("save cursor %s%s", n.spaces[e.Space], n.list(e.Entries))
+	case AddSpace:
+		return "add space " + e.Space.Name
+	case StateChanged:
+		if e.Stale {
+			return "stale"
+		}
+		return "not stale any more"
+	case Settled:
+		return "settled " + n.spaces[e.Space]
+	case RTT:
+		return "rtt " + e.Value.String()
+	case DataLoss:
+		return fmt.Sprintf("data loss %s %s was %s now %s", n.spaces[e.Space], n.logs[e.Log], n.at(e.Log, e.Was), n.at(e.Log, e.Now))
+	case LogPaused:
+		return "paused " + n.paused(e)
+	case ForkSeen:
+		return "fork seen " + n.logs[e.Proof.Log]
+	case SendForkProof:
+		return "send fork proof " + n.logs[e.Log]
+	case CloseSession:
+		by := "by us"
+		if e.FromPeer {
+			by = "by the peer"
+		}
+		return fmt.Sprintf("close %s (%s) %s", by, e.Code, e.Detail)
+	case Pulled:
+		return "pulled"
+	}
+	return fmt.Sprintf("%T", e)
+}
+
+func (n *names) paused(e LogPaused) string {
+	by := "by the peer"
+	if e.Local {
+		by = "here"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s (%s) %s", n.spaces[e.Space], n.logs[e.Log], by, e.Code, e.Detail))
+}
+
+func (n *names) message(m Message) string {
+	switch m := m.(type) {
+	case *FrontierDigest:
+		what := "ask"
+		if m.Reply {
+			what = "reply"
+		}
+		return fmt.Sprintf("%s %s round %d digest %.8s logs %d", what, m.Name, m.Round, m.Digest.String(), m.Logs)
+	case *FrontierDiff:
+		last := ""
+		if m.Last {
+			last = " last"
+		}
+		return fmt.Sprintf("diff %s round %d part %d%s:%s", n.spaces[m.Space], m.Round, m.Part, last, n.list(m.Entries))
+	case *WalPush:
+		s := "push"
+		if m.Total > 0 {
+			s += fmt.Sprintf(" %s %s %s..%s %d+%d of %d", n.spaces[m.Space], n.logs[m.Log], n.at(m.Log, m.From), n.at(m.Log, m.End), m.Offset, len(m.Data), m.Total)
+		}
+		if m.Pull > 0 {
+			s += fmt.Sprintf(" pull %d", m.Pull)
+		}
+		if m.PullEnd {
+			s += " end"
+		}
+		return s
+	case *WalAck:
+		var parts []string
+		for _, e := range m.Entries {
+			a := fmt.Sprintf("%s=%s", n.logs[e.Log], n.at(e.Log, e.Pos))
+			if e.Code != CodeOK {
+				a += " (" + e.Code.String() + ")"
+			}
+			if e.PartialEnd.Seq > 0 {
+				a += fmt.Sprintf(" partial %s..%s has %d", n.at(e.Log, e.PartialFrom), n.at(e.Log, e.PartialEnd), e.PartialBytes)
+			}
+			parts = append(parts, a)
+		}
+		return "ack " + strings.Join(parts, ", ")
+	case *OutboxPull:
+		return fmt.Sprintf("pull %d ops %d bytes %d", m.ID, m.MaxOps, m.MaxBytes)
+	case *Ping:
+		return fmt.Sprintf("ping %d", m.Nonce)
+	case *Pong:
+		return fmt.Sprintf("pong %d", m.Nonce)
+	case *ForkProofMsg:
+		return "fork proof " + n.logs[m.Proof.Log]
+	case *Bye:
+		return strings.TrimSpace(fmt.Sprintf("bye (%s) %s", m.Code, m.Detail))
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func (n *names) progress(all []Progress) string {
+	var parts []string
+	for _, p := range all {
+		s := fmt.Sprintf("%s settled %v missing %d", n.spaces[p.Space], p.Settled, p.MissingOps)
+		for _, l := range p.PendingLogs {
+			s += fmt.Sprintf(" pending %s %s..%s", n.logs[l.Log], n.at(l.Log, l.Acked), n.at(l.Log, l.Tip))
+		}
+		for _, l := range p.Paused {
+			s += " paused " + n.paused(l)
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,102 @@
+package replication
+
+import (
+	"sort"
+)
+
+// sortedEntries is entries ascending by log, each log once with its highest
+// position. It returns its argument where that is so already, else a copy.
+func sortedEntries(entries []FrontierEntry) []FrontierEntry {
+	sorted := true
+	for i := 1; i < len(entries) && sorted; i++ {
+		sorted = entries[i-1].Log.Compare(entries[i].Log) < 0
+	}
+	if sorted {
+		return entries
+	}
+	out := append([]FrontierEntry(nil), entries...)
+	sort.SliceStable(out, func(i, j int) bool {
+		if c := out[i].Log.Compare(out[j].Log); c != 0 {
+			return c < 0
+		}
+		return out[i].Pos.Seq > out[j].Pos.Seq
+	})
+	n := 0
+	for i := range out {
+		if i == 0 || out[i].Log != out[n-1].Log {
+			out[n] = out[i]
+			n++
+		}
+	}
+	return out[:n]
+}
+
+// sortedKeys is the keys of a map in order, so that no map order shows in what a
+// session does.
+func sortedKeys[V any](m map[LogID]V) []LogID {
+	keys := make([]LogID, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
+	return keys
+}
+
+// walkFrontiers calls fn for every log of three sorted lists, in order, with its
+// position in each; zero where a list does not have it.
+func walkFrontiers(a, b, c []FrontierEntry, fn func(log LogID, a, b, c Position)) {
+	lists := [3][]FrontierEntry{a, b, c}
+	for {
+		var log LogID
+		found := false
+		for _, l := range lists {
+			if len(l) > 0 && (!found || l[0].Log.Compare(log) < 0) {
+				log, found = l[0].Log, true
+			}
+		}
+		if !found {
+			return
+		}
+		var pos [3]Position
+		for i, l := range lists {
+			if len(l) > 0 && l[0].Log == log {
+				pos[i] = l[0].Pos
+				lists[i] = l[1:]
+			}
+		}
+		fn(log, pos[0], pos[1], pos[2])
+	}
+}
+
+// differ tells whether two lists state different positions; both are sorted
+// here.
+func differ(a, b []FrontierEntry) bool {
+	found := false
+	walkFrontiers(sortedEntries(a), sortedEntries(b), nil, func(_ LogID, a, b, _ Position) {
+		found = found || a != b
+	})
+	return found
+}
+
+// validPosition: a position has a hash exactly where it has a seq.
+func validPosition(p Position) bool { return (p.Seq == 0) == p.Hash.IsZero() }
+
+// save notes what the peer states for the cursor; the last word on a log holds.
+func (s *Session) save(sp *spaceState, log LogID, pos Position) {
+	if len(sp.saves) == 0 {
+		s.saving = append(s.saving, sp)
+	}
+	if n := len(sp.saves); n > 0 && sp.saves[n-1].Log == log {
+		sp.saves = sp.saves[:n-1]
+	}
+	sp.saves = append(sp.saves, FrontierEntry{Log: log, Pos: pos})
+}
+
+// flushSaves emits one SaveCursor per space for everything of this step.
+func (s *Session) flushSaves() {
+	for _, sp := range s.saving {
+		s.emit(SaveCursor{Space: sp.info.ID, Entries: sp.saves})
+		sp.saves = nil
+	}
+	s.saving = s.saving[:0]
+}
