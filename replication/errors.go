@@ -35,6 +35,8 @@ var (
 	ErrCursorReset = errors.New("cursor of another history")
 	// ErrLocked: another process uses the data directory.
 	ErrLocked = errors.New("data directory in use")
+	// ErrBusy: a bounded queue is full; retry later.
+	ErrBusy = errors.New("busy")
 	// ErrNotAllowed: the origin may not write in the space.
 	ErrNotAllowed = errors.New("not allowed")
 	// ErrUpgradeNeeded: a critical operation of a kind that this version does

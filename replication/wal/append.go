@@ -1,0 +1,319 @@
+package wal
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"runtime"
+	"slices"
+
+	r "vixp2p/replication"
+)
+
+// Append makes one batch durable as one transaction.
+func (s *Store) Append(ctx context.Context, b r.Batch) (r.Appended, error) {
+	req, err := newAppend(b)
+	if err != nil {
+		return r.Appended{}, err
+	}
+	if err := s.writable(); err != nil {
+		return r.Appended{}, err
+	}
+	if err := s.queue.pushLocal(ctx, req); err != nil {
+		return r.Appended{}, err
+	}
+	select {
+	case a := <-req.done:
+		return a.at, a.err
+	case <-ctx.Done():
+		return r.Appended{}, ctx.Err()
+	}
+}
+
+// newAppend checks what can be checked without the log.
+func newAppend(b r.Batch) (*appendReq, error) {
+	if len(b.Ops) == 0 {
+		return nil, fmt.Errorf("%w: a batch without operations", r.ErrInvalid)
+	}
+	if len(b.Ops) > r.MaxOpsPerBlock {
+		return nil, tooManyOps(len(b.Ops))
+	}
+	if len(b.If) > 0 && b.Resolver == nil {
+		return nil, fmt.Errorf("%w: a condition needs a view that can check it (Batch.Resolver)", r.ErrInvalid)
+	}
+	size := 0
+	for i := range b.Ops {
+		if err := checkOp(&b.Ops[i]); err != nil {
+			return nil, err
+		}
+		size += r.OpSize(&b.Ops[i])
+	}
+	if size > r.MaxRawBody {
+		if exact := exactSize(b.Ops); exact > r.MaxRawBody {
+			return nil, tooLarge(exact)
+		}
+	}
+	return &appendReq{batch: b, size: size, done: make(chan appendAnswer, 1)}, nil
+}
+
+func tooLarge(size int) error {
+	return &r.TooLargeError{What: "batch", Size: size, Max: r.MaxRawBody}
+}
+
+func tooManyOps(n int) error {
+	return fmt.Errorf("a batch of %d operations, more than the limit of %d: split it: %w", n, r.MaxOpsPerBlock, r.ErrTooLarge)
+}
+
+// exactSize bounds the encoded size of operations that have no readings yet: an
+// HLC delta and an order of the largest length are added.
+func exactSize(ops []r.Op) int {
+	ops = slices.Clone(ops)
+	for i := range ops {
+		ops[i].HLC, ops[i].Order = r.HLC(i), 0
+	}
+	return len(r.EncodeBody(r.LogID{}, ops)) + len(ops)*16
+}
+
+// checkOp refuses what every reader would treat as void.
+func checkOp(o *r.Op) error {
+	if err := r.CheckOp(o); err != nil {
+		return err
+	}
+	if len(o.Key) == 0 && (o.Order != 0 || len(o.Supersedes) > 0) {
+		return fmt.Errorf("%w: an operation without a key has an order or superseded writes", r.ErrInvalid)
+	}
+	for i, d := range o.Supersedes {
+		if d.Seq == 0 || (i > 0 && o.Supersedes[i-1].Compare(d) >= 0) {
+			return fmt.Errorf("%w: superseded writes are not ascending, each once", r.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// placed is a batch that has its place in a block of this transaction.
+type placed struct {
+	req *appendReq
+	at  r.Appended // Pos and Arrival once its block is built
+}
+
+// localBatch is the local appends of one transaction.
+type localBatch struct {
+	c      *committer
+	t      *tx
+	open   map[r.SpaceID]*blockBuilder
+	order  []*blockBuilder // in order of creation
+	placed []*placed
+}
+
+// blockBuilder gathers the batches of one block.
+type blockBuilder struct {
+	log   *logState // staged; its tip is where the block goes
+	gen   *r.Genesis
+	ops   []r.Op
+	bound int // upper bound of the encoded ops
+	in    []*placed
+}
+
+// stageLocals takes what waits and builds blocks of it, one per space and more
+// where one is full.
+func (c *committer) stageLocals(t *tx) *localBatch {
+	b := &localBatch{c: c, t: t, open: map[r.SpaceID]*blockBuilder{}}
+	for _, req := range c.s.queue.takeLocals(localTx) {
+		if err := b.place(req); err != nil {
+			req.done <- appendAnswer{err: err}
+		}
+	}
+	for _, bb := range b.order {
+		b.build(bb)
+	}
+	return b
+}
+
+// place gives a batch its readings and its place. A batch that has grown beyond
+// the open block by what it supersedes goes to a new block of the same
+// transaction: its seqs, and so its dots, are the same there.
+func (b *localBatch) place(req *appendReq) error {
+	space := req.batch.Space
+	bb := b.open[space]
+	if bb == nil {
+		bb = b.builder(space)
+		b.open[space] = bb
+		b.order = append(b.order, bb)
+	}
+	first := r.Dot{Log: bb.log.id, Seq: bb.log.tip.Seq + uint64(len(bb.ops)) + 1}
+	ops := slices.Clone(req.batch.Ops)
+	now := b.c.s.opt.Now()
+	for i := range ops {
+		ops[i].HLC = b.c.clock.Tick(now)
+	}
+	if res := req.batch.Resolver; res != nil {
+		if err := res.Resolve(space, first, ops, req.batch.If); err != nil {
+			return err
+		}
+	}
+	bound, err := checkResolved(bb.log.id, ops)
+	if err != nil {
+		if res := req.batch.Resolver; res != nil {
+			res.Discard(space, first.Log, first.Seq)
+		}
+		return err
+	}
+	if len(bb.ops) > 0 && (bb.bound+bound > r.MaxRawBody || len(bb.ops)+len(ops) > r.MaxOpsPerBlock) {
+		b.build(bb)
+	}
+	p := &placed{req: req, at: r.Appended{First: first, HLC: ops[0].HLC}}
+	bb.ops = append(bb.ops, ops...)
+	bb.bound += bound
+	bb.in = append(bb.in, p)
+	b.placed = append(b.placed, p)
+	return nil
+}
+
+// checkResolved completes orders and checks a resolved batch; it returns an
+// upper bound of its encoded size, exact where it is near the limit.
+func checkResolved(log r.LogID, ops []r.Op) (bound int, err error) {
+	for i := range ops {
+		o := &ops[i]
+		if len(o.Key) > 0 {
+			o.Order = max(o.Order, uint64(o.HLC))
+		}
+		if err := checkOp(o); err != nil {
+			return 0, err
+		}
+		if o.OrderVoid() {
+			return 0, fmt.Errorf("%w: an order %d beyond the operation's time", r.ErrInvalid, o.Order-uint64(o.HLC))
+		}
+		bound += r.OpSize(o)
+	}
+	if bound > r.MaxRawBody {
+		if bound = len(r.EncodeBody(log, ops)); bound > r.MaxRawBody {
+			return 0, tooLarge(bound)
+		}
+	}
+	return bound, nil
+}
+
+// builder opens a block at the tip of this node's log in a space; a log that
+// does not exist yet begins.
+func (b *localBatch) builder(space r.SpaceID) *blockBuilder {
+	s, t := b.c.s, b.t
+	epoch := t.epoch()
+	id := r.LogOf(s.opt.Network, space, s.self, epoch)
+	if l := t.log(id); l != nil {
+		return &blockBuilder{log: l}
+	}
+	g := &r.Genesis{Network: s.opt.Network, Space: space, Origin: s.self, Epoch: epoch}
+	if prev := t.newestOwn(space); prev != nil {
+		g.PrevLog, g.PrevPos = prev.id, prev.tip
+	}
+	// Staged only once a block is built: a refused batch leaves no empty log.
+	return &blockBuilder{log: &logState{id: id, space: &spaceState{id: space}}, gen: g}
+}
+
+// newestOwn is this node's log in a space that was written last.
+func (t *tx) newestOwn(space r.SpaceID) *logState {
+	var newest *logState
+	consider := func(l *logState) {
+		if l.origin == t.s.self && l.space.id == space && (newest == nil || l.lastHLC > newest.lastHLC) {
+			newest = l
+		}
+	}
+	if sp := t.s.idx.spaces[space]; sp != nil {
+		for _, l := range sp.logs {
+			consider(t.log(l.id))
+		}
+	}
+	for _, l := range t.logs {
+		consider(l)
+	}
+	return newest
+}
+
+// build signs the open block, stages it and empties the builder.
+func (b *localBatch) build(bb *blockBuilder) {
+	if len(bb.ops) == 0 {
+		return
+	}
+	s, t := b.c.s, b.t
+	if bb.gen != nil {
+		bb.log = t.create(bb.log.id, bb.gen)
+	} else {
+		bb.log = t.change(bb.log)
+	}
+	l := bb.log
+	body := r.EncodeBody(l.id, bb.ops)
+	h := &r.Header{
+		Log: l.id, FirstSeq: l.tip.Seq + 1, Count: uint64(len(bb.ops)), Prev: l.tip.Hash,
+		BodyHash: sha256.Sum256(body), BodyLen: uint64(len(body)), RawLen: uint64(len(body)),
+		FirstHLC: bb.ops[0].HLC, LastHLC: bb.ops[len(bb.ops)-1].HLC, Genesis: bb.gen,
+	}
+	raw := r.AppendHeader(nil, h)
+	hash := r.Hash(sha256.Sum256(raw))
+	sig := r.SignBlock(s.opt.Key, hash)
+	buf := make([]byte, 0, len(raw)+len(sig)+len(body)+16+trailerLen)
+	prev := l.tip
+	buf = r.AppendBlock(buf, raw, sig, body)
+	size := len(buf)
+	t.addBlock(l, h, hash, buf)
+	t.advance(l, prev, uint64(size), 0)
+	for _, p := range bb.in {
+		p.at.Pos, p.at.Arrival = l.tip, l.arrival
+	}
+	bb.gen, bb.ops, bb.bound, bb.in = nil, nil, 0, nil
+}
+
+// advance notes that a staged log has grown since prev.
+func (t *tx) advance(l *logState, prev r.Position, size, source uint64) {
+	t.advances = append(t.advances, r.Advance{
+		Space: l.space.id, Log: l.id, Origin: l.origin, Prev: prev, Tip: l.tip, Arrival: l.arrival,
+		Ops: l.tip.Seq - prev.Seq, Bytes: size, Source: source,
+	})
+}
+
+// settle tells the resolvers what became of what they resolved.
+func (b *localBatch) settle(err error) {
+	type told struct {
+		res r.Resolver
+		log r.LogID
+	}
+	first := map[told]uint64{}
+	last := map[told]uint64{}
+	var order []told
+	for _, p := range b.placed {
+		res := p.req.batch.Resolver
+		if res == nil {
+			continue
+		}
+		k := told{res, p.at.First.Log}
+		if _, ok := first[k]; !ok {
+			first[k] = p.at.First.Seq
+			order = append(order, k)
+		}
+		last[k] = p.at.First.Seq + uint64(len(p.req.batch.Ops)) - 1
+	}
+	for _, k := range order {
+		space := b.spaceOf(k.log)
+		if err == nil {
+			k.res.Settle(space, k.log, last[k])
+		} else {
+			k.res.Discard(space, k.log, first[k])
+		}
+	}
+}
+
+func (b *localBatch) spaceOf(log r.LogID) r.SpaceID {
+	return b.t.log(log).space.id
+}
+
+func (b *localBatch) answer(err error) {
+	for _, p := range b.placed {
+		if err != nil {
+			p.req.done <- appendAnswer{err: err}
+			continue
+		}
+		p.req.done <- appendAnswer{at: p.at}
+	}
+}
+
+// yield lets the writers run that were just answered.
+func yield() { runtime.Gosched() }

@@ -1,0 +1,305 @@
+package wal
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	r "vixp2p/replication"
+)
+
+const (
+	// cursorDelay bounds how long a cursor stays in memory only.
+	cursorDelay = time.Second
+	// maxCursorTx bounds what cursors add to one transaction, in bytes.
+	maxCursorTx = 128 << 10
+)
+
+type cursorID struct {
+	peer     r.OriginKey
+	instance r.Instance
+}
+
+type entryID struct{ log, branch r.LogID }
+
+func idOf(e *r.FrontierEntry) entryID { return entryID{e.Log, r.LogID(e.Branch)} }
+
+// cursorBuffer gathers cursors until a commit takes them along. They are hints:
+// losing some costs a peer a comparison, not data.
+type cursorBuffer struct {
+	s *Store
+
+	mu      sync.Mutex // guards all below
+	pending map[cursorID]map[entryID]r.FrontierEntry
+	staged  map[cursorID]map[entryID]r.FrontierEntry // in the transaction under way
+	timer   *time.Timer
+	stopped bool
+}
+
+// SaveCursor merges entries into what is kept for a peer instance. It is durable
+// with a later commit, at the latest a second later or at Close.
+func (s *Store) SaveCursor(peer r.OriginKey, instance r.Instance, entries []r.FrontierEntry) {
+	if len(entries) == 0 {
+		return
+	}
+	c := &s.cursors
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return
+	}
+	id := cursorID{peer, instance}
+	if c.pending == nil {
+		c.pending = map[cursorID]map[entryID]r.FrontierEntry{}
+	}
+	if c.pending[id] == nil {
+		c.pending[id] = map[entryID]r.FrontierEntry{}
+	}
+	for i := range entries {
+		c.pending[id][idOf(&entries[i])] = entries[i]
+	}
+	if c.timer == nil {
+		c.timer = time.AfterFunc(cursorDelay, c.flush)
+	}
+}
+
+// flush asks the committer for a transaction; stage adds the cursors to it.
+func (c *cursorBuffer) flush() {
+	_ = c.s.queue.pushControl(&controlReq{stage: func(t *tx) error { c.stage(t); return nil }, done: make(chan error, 1)})
+}
+
+// stage adds what is pending to a transaction, as far as it has room.
+func (c *cursorBuffer) stage(t *tx) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) == 0 || c.staged != nil {
+		return
+	}
+	const entryCost = 17 + 64 + 52 + 12
+	budget := maxCursorTx
+	take := map[cursorID]map[entryID]r.FrontierEntry{}
+	for id, entries := range c.pending {
+		for k, e := range entries {
+			if budget -= entryCost; budget < 0 {
+				break
+			}
+			if take[id] == nil {
+				take[id] = map[entryID]r.FrontierEntry{}
+				budget -= 2 * entryCost
+			}
+			take[id][k] = e
+			delete(entries, k)
+		}
+		if len(entries) == 0 {
+			delete(c.pending, id)
+		}
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	if len(c.pending) > 0 && !c.stopped {
+		c.timer = time.AfterFunc(cursorDelay, c.flush)
+	}
+	c.staged = take
+	for id, entries := range take {
+		if err := c.stageOne(t, id, entries); err != nil {
+			c.s.opt.Logger.Warn("a damaged cursor of a peer starts anew", "error", err)
+		}
+	}
+}
+
+// stageOne merges entries into one cursor. A damaged cursor starts anew.
+func (c *cursorBuffer) stageOne(t *tx, id cursorID, entries map[entryID]r.FrontierEntry) error {
+	key := cursorsKey(id.peer, id.instance)
+	var h cursorHead
+	old := map[entryID]digest{}
+	err := c.s.view(func(txn *badger.Txn) error {
+		raw, err := get(txn, key)
+		if err != nil || raw == nil {
+			return err
+		}
+		if h, err = decodeCursorHead(raw); err != nil {
+			return err
+		}
+		for k, e := range entries {
+			ekey := cursorKey(h.num, &e)
+			value, err := get(txn, ekey)
+			if err != nil {
+				return err
+			}
+			if value != nil {
+				old[k] = recordHash(ekey, value)
+			}
+		}
+		return nil
+	})
+	if err != nil || h.num == 0 {
+		t.head.cursors++
+		h, old = cursorHead{num: t.head.cursors}, nil
+	}
+	h.updated = c.s.opt.Now()
+	for k, e := range entries {
+		ekey, value := cursorKey(h.num, &e), encodeCursorEntry(&e)
+		h.entries.sub(old[k])
+		h.entries.add(recordHash(ekey, value))
+		t.set(ekey, seal(ekey, value))
+	}
+	t.setOther(key, h.encode())
+	return err
+}
+
+// settle ends the transaction that stage added to. What did not commit is
+// pending again, unless something newer is.
+func (c *cursorBuffer) settle(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	staged := c.staged
+	c.staged = nil
+	if err == nil || len(staged) == 0 || c.stopped {
+		return
+	}
+	for id, entries := range staged {
+		if c.pending[id] == nil {
+			if c.pending == nil {
+				c.pending = map[cursorID]map[entryID]r.FrontierEntry{}
+			}
+			c.pending[id] = map[entryID]r.FrontierEntry{}
+		}
+		for k, e := range entries {
+			if _, newer := c.pending[id][k]; !newer {
+				c.pending[id][k] = e
+			}
+		}
+	}
+	if c.timer == nil {
+		c.timer = time.AfterFunc(cursorDelay, c.flush)
+	}
+}
+
+func (c *cursorBuffer) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// LoadCursor returns what is known of a peer instance, ascending by log, what is
+// not durable yet included; nil where nothing is known.
+func (s *Store) LoadCursor(peer r.OriginKey, instance r.Instance) ([]r.FrontierEntry, error) {
+	merged := map[entryID]r.FrontierEntry{}
+	id := cursorID{peer, instance}
+	// Memory is read first: what leaves it meanwhile is in the database then.
+	s.cursors.mu.Lock()
+	for _, from := range []map[cursorID]map[entryID]r.FrontierEntry{s.cursors.staged, s.cursors.pending} {
+		for k, e := range from[id] {
+			merged[k] = e
+		}
+	}
+	s.cursors.mu.Unlock()
+	err := s.view(func(txn *badger.Txn) error {
+		stored, err := readCursor(txn, id)
+		for _, e := range stored {
+			if _, newer := merged[idOf(&e)]; !newer {
+				merged[idOf(&e)] = e
+			}
+		}
+		return err
+	})
+	if err = s.damaged(r.LogID{}, 0, err); err != nil || len(merged) == 0 {
+		return nil, err
+	}
+	entries := make([]r.FrontierEntry, 0, len(merged))
+	for _, e := range merged {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b r.FrontierEntry) int {
+		if c := a.Log.Compare(b.Log); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Branch[:], b.Branch[:])
+	})
+	return entries, nil
+}
+
+// readCursor reads and checks all stored entries of a peer instance.
+func readCursor(txn *badger.Txn, id cursorID) ([]r.FrontierEntry, error) {
+	raw, err := get(txn, cursorsKey(id.peer, id.instance))
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	h, err := decodeCursorHead(raw)
+	if err != nil {
+		return nil, err
+	}
+	var entries []r.FrontierEntry
+	var sum digest
+	err = each(txn, cursorPrefix(h.num), nil, func(key, value []byte) (bool, error) {
+		v, err := unseal(key, value)
+		if err != nil {
+			return false, err
+		}
+		e, err := decodeCursorEntry(key, v)
+		entries = append(entries, e)
+		sum.add(recordHash(key, v))
+		return true, err
+	})
+	if err == nil && sum != h.entries {
+		err = problem("entries of a peer's cursor are missing or old")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+// ListCursors returns the peer instances that have a cursor, newest last.
+func (s *Store) ListCursors() ([]r.CursorInfo, error) {
+	found := map[cursorID]time.Time{}
+	now := s.opt.Now()
+	s.cursors.mu.Lock()
+	for _, from := range []map[cursorID]map[entryID]r.FrontierEntry{s.cursors.staged, s.cursors.pending} {
+		for id := range from {
+			found[id] = now
+		}
+	}
+	s.cursors.mu.Unlock()
+	err := s.view(func(txn *badger.Txn) error {
+		return each(txn, []byte{kindCursors}, nil, func(key, value []byte) (bool, error) {
+			raw, err := unseal(key, value)
+			if err != nil {
+				return false, err
+			}
+			h, err := decodeCursorHead(raw)
+			if err != nil {
+				return false, err
+			}
+			var id cursorID
+			copy(id.peer[:], key[1:])
+			copy(id.instance[:], key[1+len(id.peer):])
+			if _, newer := found[id]; !newer {
+				found[id] = h.updated
+			}
+			return true, nil
+		})
+	})
+	if err = s.damaged(r.LogID{}, 0, err); err != nil {
+		return nil, err
+	}
+	list := make([]r.CursorInfo, 0, len(found))
+	for id, at := range found {
+		list = append(list, r.CursorInfo{Peer: id.peer, Instance: id.instance, Updated: at})
+	}
+	slices.SortFunc(list, func(a, b r.CursorInfo) int {
+		if c := a.Updated.Compare(b.Updated); c != 0 {
+			return c
+		}
+		return bytes.Compare(append(a.Peer[:], a.Instance[:]...), append(b.Peer[:], b.Instance[:]...))
+	})
+	return list, nil
+}

@@ -1,0 +1,278 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	r "vixp2p/replication"
+)
+
+// Ingest queues a run from a peer; done is called once, after the answer is
+// durable, and must not block.
+func (s *Store) Ingest(source uint64, run *r.VerifiedRun, done func(r.IngestResult)) {
+	refuse := func(err error) {
+		res := r.IngestResult{Code: r.Refused, Err: err}
+		if run != nil {
+			if l, ok := s.Log(run.Log); ok {
+				res.Tip = l.Tip
+			}
+		}
+		done(res)
+	}
+	if !run.Verified() {
+		refuse(fmt.Errorf("%w: a run that was not verified", r.ErrInvalid))
+		return
+	}
+	req := &ingestReq{source: source, run: run, done: done}
+	for _, b := range run.Blocks {
+		req.size += b.EncodedLen()
+	}
+	for _, b := range run.Tail {
+		req.size += b.EncodedLen()
+	}
+	if err := s.queue.pushRun(req); err != nil {
+		refuse(err)
+	}
+}
+
+// runAnswer is what becomes of a run if the transaction commits.
+type runAnswer struct {
+	req *ingestReq
+	res r.IngestResult
+}
+
+// stageRuns fills the transaction with runs, fairly among the sources.
+func (c *committer) stageRuns(t *tx) []runAnswer {
+	var answers []runAnswer
+	touched := map[r.LogID]bool{}
+	for {
+		req := c.s.queue.takeRun(func(req *ingestReq) bool {
+			if t.raw == 0 {
+				return true
+			}
+			// A second run of a log waits for the first, so that it can be
+			// compared with what is stored.
+			return !touched[req.run.Log] && t.logs[req.run.Log] == nil &&
+				t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM
+		})
+		if req == nil {
+			return answers
+		}
+		touched[req.run.Log] = true
+		answers = append(answers, runAnswer{req, c.stageRun(t, req)})
+	}
+}
+
+// runCost is what a run counts against Badger's limit.
+func runCost(run *r.VerifiedRun) int {
+	const perBlock = 17 + 12 + 25 + 28 + 12 // both keys and the index value
+	n := 4096
+	for _, b := range run.Blocks {
+		n += lsmCost(0, b.EncodedLen()+trailerLen) + perBlock
+	}
+	for _, b := range run.Tail {
+		n += b.EncodedLen()
+	}
+	return n
+}
+
+func (c *committer) answerRun(a runAnswer, err error) {
+	if err != nil {
+		a.res = r.IngestResult{Code: r.Refused, Err: err}
+	}
+	if l, ok := c.s.Log(a.req.run.Log); ok {
+		a.res.Tip = l.Tip
+	}
+	a.req.done(a.res)
+}
+
+func refused(format string, a ...any) r.IngestResult {
+	return r.IngestResult{Code: r.Refused, Err: fmt.Errorf(format, a...)}
+}
+
+// stageRun decides about one run and stages what is new of it.
+func (c *committer) stageRun(t *tx, req *ingestReq) r.IngestResult {
+	run := req.run
+	l := t.log(run.Log)
+	if l == nil {
+		return c.stageFirst(t, req)
+	}
+	if run.Space != l.space.id || run.Origin != l.origin {
+		return refused("%w: log %s is of another space or origin", r.ErrInvalid, run.Log.Short())
+	}
+	if run.From.Seq > l.tip.Seq {
+		return r.IngestResult{Code: r.Gap}
+	}
+	fresh, found := beyond(run, l.tip)
+	switch {
+	case found && len(fresh) == 0:
+		c.stageTail(t, l, run)
+		return r.IngestResult{Code: r.Duplicate}
+	case found:
+		return c.stageBlocks(t, l, fresh, req)
+	}
+	// The tip is not a boundary of the run: it ends before, or it is of another
+	// branch.
+	same, err := c.s.sameBranch(run, l)
+	switch {
+	case err != nil:
+		return r.IngestResult{Code: r.Refused, Err: err}
+	case same:
+		return r.IngestResult{Code: r.Duplicate}
+	}
+	return c.stageFork(t, l, run)
+}
+
+// beyond returns the blocks of a run after a position that is one of its
+// boundaries; found tells whether it is.
+func beyond(run *r.VerifiedRun, at r.Position) (fresh []*r.Block, found bool) {
+	if run.From == at {
+		return run.Blocks, true
+	}
+	for i, b := range run.Blocks {
+		if b.End() == at {
+			return run.Blocks[i+1:], true
+		}
+	}
+	return nil, false
+}
+
+// stageFirst stages a run of a log that is not known.
+func (c *committer) stageFirst(t *tx, req *ingestReq) r.IngestResult {
+	run := req.run
+	g := run.Genesis()
+	if run.From.Seq != 0 {
+		return r.IngestResult{Code: r.Gap}
+	}
+	if g == nil || g.Network != c.s.opt.Network || g.Space != run.Space || g.Origin != run.Origin {
+		return refused("%w: log %s does not begin here", r.ErrInvalid, run.Log.Short())
+	}
+	return c.stageBlocks(t, t.create(run.Log, g), run.Blocks, req)
+}
+
+// stageBlocks stages blocks that follow the log's tip.
+func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *ingestReq) r.IngestResult {
+	if l.origin == c.s.self && l.epoch == t.epoch() {
+		if err := c.endEpoch(t, "another machine writes with this node's identity: a copy of it runs"); err != nil {
+			return r.IngestResult{Code: r.Refused, Err: err}
+		}
+	}
+	l = t.change(l)
+	prev, size := l.tip, 0
+	tailSig, err := c.tailSignature(l)
+	if err != nil {
+		return r.IngestResult{Code: r.Refused, Err: err}
+	}
+	for _, b := range blocks {
+		sig := b.Sig
+		if sig == nil {
+			sig = tailSig[b.Hash]
+		}
+		buf := make([]byte, 0, b.EncodedLen()+len(sig)+trailerLen)
+		buf = r.AppendBlock(buf, b.HeaderRaw, sig, b.Body)
+		size += len(buf)
+		t.addBlock(l, b.Header, b.Hash, buf)
+	}
+	c.stageTail(t, l, req.run)
+	c.observe(l.origin, l.lastHLC)
+	t.advance(l, prev, uint64(size), req.source)
+	return r.IngestResult{Code: r.Committed}
+}
+
+// stageTail keeps the headers that follow the run's last body up to its
+// signature, if the run ends at the log's tip; else it forgets an older tail.
+func (c *committer) stageTail(t *tx, l *logState, run *r.VerifiedRun) {
+	key := tailKey(l.id)
+	switch {
+	case run.End() != l.tip:
+	case len(run.Tail) > 0 && (l.flags&flagTail == 0 || t.logs[l.id] != nil):
+		l = t.change(l)
+		l.flags |= flagTail
+		t.setOther(key, encodeChain(run.Tail))
+	case len(run.Tail) == 0 && l.flags&flagTail != 0 && t.logs[l.id] != nil:
+		l.flags &^= flagTail
+		t.delOther(key)
+	}
+}
+
+// encodeChain encodes headers and the last one's signature.
+func encodeChain(blocks []*r.Block) []byte {
+	var out []byte
+	for i, b := range blocks {
+		var sig []byte
+		if i == len(blocks)-1 {
+			sig = b.Sig
+		}
+		out = r.AppendBlock(out, b.HeaderRaw, sig, nil)
+	}
+	return out
+}
+
+// parseChain reads what encodeChain wrote.
+func parseChain(raw []byte) ([]*r.Block, error) {
+	var blocks []*r.Block
+	for len(raw) > 0 {
+		b, rest, err := r.ParseBlockHeader(raw)
+		if err != nil {
+			return nil, problem("a stored chain of headers is damaged: " + err.Error())
+		}
+		blocks = append(blocks, b)
+		raw = rest
+	}
+	return blocks, nil
+}
+
+// tailSignature is the verified signature beyond the log's tip, by block hash:
+// when the block's body comes it keeps it, so that signatures stay as close as
+// they were.
+func (c *committer) tailSignature(l *logState) (map[r.Hash][]byte, error) {
+	if l.flags&flagTail == 0 {
+		return nil, nil
+	}
+	var tail []*r.Block
+	err := c.s.view(func(txn *badger.Txn) (err error) {
+		tail, err = readTail(txn, l.id)
+		return err
+	})
+	if err != nil || len(tail) == 0 {
+		return nil, c.s.damaged(l.id, l.tip.Seq, err)
+	}
+	last := tail[len(tail)-1]
+	return map[r.Hash][]byte{last.Hash: last.Sig}, nil
+}
+
+func readTail(txn *badger.Txn, id r.LogID) ([]*r.Block, error) {
+	raw, err := get(txn, tailKey(id))
+	if err != nil {
+		return nil, err
+	}
+	return parseChain(raw)
+}
+
+// stageFork records the proof that a run contradicts what is held.
+func (c *committer) stageFork(t *tx, l *logState, run *r.VerifiedRun) r.IngestResult {
+	res := r.IngestResult{Code: r.Forked, Err: &r.ForkedError{Log: l.id, Seq: run.From.Seq}}
+	if l.origin == c.s.self && l.epoch == t.epoch() {
+		if err := c.endEpoch(t, "another machine wrote under this node's epoch: a copy of it runs"); err != nil {
+			return r.IngestResult{Code: r.Refused, Err: err}
+		}
+	}
+	if t.hasOther(forkKey(l.id)) {
+		return res
+	}
+	proof, err := c.s.proveFork(l, run)
+	switch {
+	case errors.Is(err, errNoOverlap):
+		return res // the run that this one follows is the one that proves it
+	case err != nil:
+		return r.IngestResult{Code: r.Refused, Err: err}
+	}
+	t.setOther(forkKey(l.id), encodeFork(proof))
+	t.change(l).flags |= flagForked
+	res.Proof = proof
+	c.s.opt.Logger.Warn("a log has two branches: its origin wrote twice (a copied machine?); the first stays",
+		"log", l.id, "origin", l.origin)
+	return res
+}

@@ -1,0 +1,252 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+
+	r "vixp2p/replication"
+)
+
+var errHeld = errors.New("held by another process")
+
+// minOpenBytes must be free beyond which opening a store does not write blindly
+// into a full disk.
+const minOpenBytes = 8 << 20
+
+// Open opens the store in a directory, made if it is missing.
+//
+// ErrLocked: another process uses it. ErrTooNew: a later version wrote it.
+// ErrNoSpace: the disk is too full to open it. Nothing was touched then. What
+// was found wrong and repaired is in StoreInfo.Recovered.
+func Open(o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+	}
+	lock, err := lockFile(filepath.Join(o.Dir, "lock"))
+	if errors.Is(err, errHeld) {
+		return nil, fmt.Errorf("%w: another process has %s open: stop it, or use another --data-dir", r.ErrLocked, o.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the data directory: %w", err)
+	}
+	s, err := openLocked(o)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.lock = lock
+	go s.committer.run()
+	return s, nil
+}
+
+// openLocked opens a directory that this process has locked.
+func openLocked(o Options) (*Store, error) {
+	note, err := checkFormat(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.ReserveBytes > 0 {
+		need := o
+		need.ReserveBytes = min(o.ReserveBytes, minOpenBytes)
+		if err := checkSpace(&need, 0); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{
+		opt: o, self: o.self(), queue: newQueue(), dblog: &badgerLog{l: o.Logger},
+		closing: make(chan struct{}), stopped: make(chan struct{}),
+		info: r.StoreInfo{Network: o.Network, Self: o.self(), Relaxed: o.Relaxed},
+	}
+	s.cursors.s = s
+	if err := s.openFiles(note); err != nil {
+		if s.db != nil {
+			err = errors.Join(err, guard(s.db.Close))
+		}
+		if s.witness != nil {
+			err = errors.Join(err, s.witness.close())
+		}
+		return nil, err
+	}
+	s.startCommitter()
+	return s, nil
+}
+
+// openFiles opens the database, decides about instance and epoch and records the
+// new lease (design 4.7).
+func (s *Store) openFiles(note string) error {
+	dir := s.opt.Dir
+	lease, err := readLease(dir)
+	if err != nil {
+		return fmt.Errorf("cannot read the lease file: %w", err)
+	}
+	wit, err := readWitness(dir)
+	if err != nil {
+		return fmt.Errorf("cannot read the witness file: %w", err)
+	}
+	if s.db, err = openBadger(&s.opt, 2, s.dblog); err != nil {
+		return err
+	}
+	loaded, err := s.load()
+	if err != nil {
+		return err
+	}
+	c := continuity{}
+	if loaded.identity != nil {
+		if loaded.identity.network != s.opt.Network {
+			return fmt.Errorf("%w: %s", errOtherNetwork, dir)
+		}
+		c = judge(loaded.identity, &s.idx.head, s.opt.bootID(), lease, wit)
+	}
+	if s.identity, err = s.drawIdentity(loaded.identity, c); err != nil {
+		return err
+	}
+	if s.info.Recovered = c.why; s.info.Recovered == "" {
+		s.info.Recovered = note
+	}
+	return s.renew(c.keepInstance)
+}
+
+// renew writes a new lease, opens the witness, a new one with a new instance,
+// and records both.
+func (s *Store) renew(keepInstance bool) error {
+	lease, err := renewLease(s.opt.Dir, s.opt.Rand)
+	if err != nil {
+		return fmt.Errorf("cannot write the lease file: %w", err)
+	}
+	id := s.identity
+	id.boot, id.lease, id.nonce = s.opt.bootID(), lease.proof, lease.nonce
+	if s.witness, id.witness, err = openWitness(s.opt.Dir, !keepInstance); err != nil {
+		return fmt.Errorf("cannot open the witness file: %w", err)
+	}
+	t := s.newTx()
+	t.identity = &id
+	t.setOther(keyIdentity, id.encode())
+	if err := s.commit(t); err != nil {
+		return err
+	}
+	s.info.Instance = id.instance
+	return nil
+}
+
+func (s *Store) startCommitter() {
+	s.committer = &committer{s: s, skewed: map[r.OriginKey]bool{}, clock: r.NewClock(0)}
+	for _, l := range s.idx.logs {
+		if l.origin == s.self {
+			s.committer.clock = r.NewClock(max(s.committer.clock.Last(), l.lastHLC))
+		}
+	}
+	now := s.opt.Now()
+	for _, l := range s.idx.logs {
+		s.committer.clock.Observe(l.lastHLC, now)
+	}
+}
+
+// openBadger opens the database; what Badger cannot read is damage.
+func openBadger(o *Options, compactors int, l *badgerLog) (db *badger.DB, err error) {
+	err = guard(func() error {
+		db, err = badger.Open(badgerOptions(o.Dir, o.Relaxed, compactors, l))
+		return err
+	})
+	if err != nil {
+		return nil, &r.DamageError{File: filepath.Join(o.Dir, dbDir), Problem: err.Error()}
+	}
+	return db, nil
+}
+
+// loaded is what a store's small records say.
+type loaded struct {
+	identity *identity // nil in a new store
+}
+
+// load reads head, identity, all logs and the hashes of the other small records,
+// and checks them against the head's digest.
+func (s *Store) load() (loaded, error) {
+	var out loaded
+	s.idx, s.others = newIndex(), map[string]digest{}
+	err := guard(func() error {
+		return s.db.View(func(txn *badger.Txn) error {
+			raw, err := get(txn, keyHead)
+			if err != nil {
+				return err
+			}
+			if raw != nil {
+				if s.idx.head, err = decodeHead(raw); err != nil {
+					return err
+				}
+				s.headHash = s.idx.head.hash()
+			}
+			sum, err := s.loadRecords(txn, &out)
+			if err == nil && sum != s.idx.head.digest {
+				err = problem("small records are missing or old")
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return out, s.openProblem(err)
+	}
+	return out, nil
+}
+
+func (s *Store) openProblem(err error) error {
+	if errors.Is(err, r.ErrDamaged) {
+		return &r.DamageError{File: filepath.Join(s.opt.Dir, dbDir), Problem: err.Error()}
+	}
+	return err
+}
+
+// loadRecords reads every record that the digest covers.
+func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error) {
+	var logs []*logState
+	err = each(txn, []byte{kindLog}, nil, func(key, value []byte) (bool, error) {
+		v, err := unseal(key, value)
+		if err != nil {
+			return false, err
+		}
+		sum.add(recordHash(key, v))
+		l, space, err := decodeLog(r.LogID(key[1:]), v)
+		if err != nil {
+			return false, err
+		}
+		l.space = s.idx.space(space)
+		logs = append(logs, l)
+		return true, nil
+	})
+	if err != nil {
+		return sum, err
+	}
+	s.idx.load(logs)
+	for _, kind := range otherKinds {
+		err = each(txn, []byte{kind}, nil, func(key, value []byte) (bool, error) {
+			v, err := unseal(key, value)
+			if err != nil {
+				return false, err
+			}
+			if kind == kindIdentity {
+				id, err := decodeIdentity(v)
+				if err != nil {
+					return false, err
+				}
+				out.identity = &id
+			}
+			h := recordHash(key, v)
+			sum.add(h)
+			s.others[string(key)] = h
+			return true, nil
+		})
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// otherKinds are the records besides logs that the head's digest covers.
+var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindMeta, kindTail}

@@ -1,0 +1,269 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/dgraph-io/badger/v4"
+
+	r "vixp2p/replication"
+)
+
+const (
+	// maxTxLSM bounds what counts against Badger's limit of a transaction, 15 %
+	// of a memtable.
+	maxTxLSM = memTableSize * 13 / 100
+	// localTx is how many bytes of local appends one transaction gathers before
+	// it takes no further batch.
+	localTx = r.MaxRawBody
+	// maxTx bounds the bytes of a transaction, so that nobody waits long for it.
+	maxTx = 6 << 20
+)
+
+// tx is one transaction while it is put together. Nothing of it is visible until
+// Store.commit applied it. Only the committer uses it.
+type tx struct {
+	s      *Store
+	head   head
+	logs   map[r.LogID]*logState // staged copies
+	spaces map[r.SpaceID]uint64  // staged newest arrivals
+	others map[string]digest     // staged hashes of other records; zero: removed
+
+	sets     []*badger.Entry
+	deletes  [][]byte
+	lsm, raw int
+	advances []r.Advance
+	// identity is set where the epoch ends in this transaction.
+	identity *identity
+}
+
+func (s *Store) newTx() *tx {
+	return &tx{
+		s: s, head: s.idx.head,
+		logs: map[r.LogID]*logState{}, spaces: map[r.SpaceID]uint64{}, others: map[string]digest{},
+	}
+}
+
+func (t *tx) empty() bool { return len(t.sets) == 0 && len(t.deletes) == 0 && len(t.logs) == 0 }
+
+// log returns the staged state of a log, nil if it is not known.
+func (t *tx) log(id r.LogID) *logState {
+	if l := t.logs[id]; l != nil {
+		return l
+	}
+	return t.s.idx.logs[id]
+}
+
+// change returns the staged copy of a log that is to change.
+func (t *tx) change(l *logState) *logState {
+	if staged := t.logs[l.id]; staged != nil {
+		return staged
+	}
+	c := *l
+	t.logs[l.id] = &c
+	return &c
+}
+
+// create stages a log that is not known yet.
+func (t *tx) create(id r.LogID, g *r.Genesis) *logState {
+	t.head.logs++
+	l := &logState{id: id, num: t.head.logs, space: &spaceState{id: g.Space}, origin: g.Origin, epoch: g.Epoch, base: 1}
+	t.logs[id] = l
+	return l
+}
+
+// set stages a write. Key and value belong to the transaction from now on.
+func (t *tx) set(key, value []byte) {
+	t.sets = append(t.sets, badger.NewEntry(key, value))
+	t.raw += len(key) + len(value)
+	t.lsm += lsmCost(len(key), len(value))
+}
+
+// lsmCost is Badger's measure of an entry.
+func lsmCost(key, value int) int {
+	if value >= valueThreshold {
+		value = 12
+	}
+	return key + value + 12
+}
+
+func (t *tx) del(key []byte) {
+	t.deletes = append(t.deletes, key)
+	t.lsm += len(key) + 12
+}
+
+// setOther stages a small record that the head's digest covers.
+func (t *tx) setOther(key, value []byte) {
+	t.dropOther(key)
+	h := recordHash(key, value)
+	t.head.digest.add(h)
+	t.others[string(key)] = h
+	t.set(key, seal(key, value))
+}
+
+// delOther removes such a record, if it is there.
+func (t *tx) delOther(key []byte) {
+	if t.dropOther(key) {
+		t.others[string(key)] = digest{}
+		t.del(key)
+	}
+}
+
+// dropOther takes a record out of the digest.
+func (t *tx) dropOther(key []byte) bool {
+	h, ok := t.others[string(key)]
+	if !ok {
+		h = t.s.others[string(key)]
+	}
+	t.head.digest.sub(h)
+	return h != digest{}
+}
+
+// hasOther tells whether the record is there.
+func (t *tx) hasOther(key []byte) bool {
+	if h, ok := t.others[string(key)]; ok {
+		return h != digest{}
+	}
+	_, ok := t.s.others[string(key)]
+	return ok
+}
+
+// addBlock stages a block that follows l's tip: its bytes, trailer, arrival and
+// the log's new state. buf holds the block's bytes and room for the trailer.
+func (t *tx) addBlock(l *logState, h *r.Header, hash r.Hash, buf []byte) {
+	t.head.arrivals++
+	prev, ok := t.spaces[l.space.id]
+	if !ok {
+		if sp := t.s.idx.spaces[l.space.id]; sp != nil {
+			prev = sp.arrival
+		}
+	}
+	t.spaces[l.space.id] = t.head.arrivals
+	l.bytes += uint64(len(buf))
+	l.blocks++
+	l.tip = r.Position{Seq: h.LastSeq(), Hash: hash}
+	l.lastHLC = h.LastHLC
+	l.arrival = t.head.arrivals
+	key := blockKey(l.num, h.FirstSeq)
+	t.set(key, sealBlock(key, buf, l.bytes, l.arrival))
+	akey := arrivalKey(l.space.id, l.arrival)
+	t.set(akey, seal(akey, arrivalRecord{l.num, h.FirstSeq, prev}.encode()))
+}
+
+// finish stages the logs' records and the head.
+func (t *tx) finish() {
+	for id, l := range t.logs {
+		key := logKey(id)
+		if old := t.s.idx.logs[id]; old != nil {
+			t.head.digest.sub(recordHash(key, old.encode()))
+		}
+		value := l.encode()
+		t.head.digest.add(recordHash(key, value))
+		t.set(key, seal(key, value))
+	}
+	t.head.commits++
+	t.head.prev = t.s.headHash
+	t.set(append([]byte(nil), keyHead...), seal(keyHead, t.head.encode()))
+}
+
+// commit makes the transaction durable and visible, in this order: disk,
+// witness, memory. After an error nothing of it is visible; where the disk's
+// state is then unknown the store takes no further write until it is opened
+// again.
+func (s *Store) commit(t *tx) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	t.finish()
+	if err := s.checkSpace(uint64(t.raw)); err != nil {
+		return err
+	}
+	btx := s.db.NewTransaction(true)
+	defer btx.Discard()
+	for _, e := range t.sets {
+		if err := btx.SetEntry(e); err != nil {
+			return fmt.Errorf("the transaction cannot be put together: %w", err)
+		}
+	}
+	for _, k := range t.deletes {
+		if err := btx.Delete(k); err != nil {
+			return fmt.Errorf("the transaction cannot be put together: %w", err)
+		}
+	}
+	complaints := s.dblog.errors.Load()
+	err := guard(btx.Commit)
+	if err == nil && s.dblog.errors.Load() != complaints {
+		err = errors.New("the database reported an error during the commit")
+	}
+	hash := t.head.hash()
+	if err == nil {
+		err = s.witness.put(t.head.commits, hash)
+	}
+	if err != nil {
+		return s.fail(fmt.Errorf("the commit in %s failed: %w", s.opt.Dir, err))
+	}
+	s.apply(t, hash)
+	return nil
+}
+
+// apply makes a durable transaction visible.
+func (s *Store) apply(t *tx, hash r.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, l := range t.logs {
+		if old := s.idx.logs[id]; old != nil {
+			sp := old.space
+			*old = *l
+			old.space = sp
+			continue
+		}
+		l.space = s.idx.space(l.space.id)
+		s.idx.insert(l)
+	}
+	for id, arrival := range t.spaces {
+		s.idx.space(id).arrival = arrival
+	}
+	s.idx.head = t.head
+	s.headHash = hash
+	maps.Copy(s.others, t.others)
+	maps.DeleteFunc(s.others, func(_ string, h digest) bool { return h == digest{} })
+	if t.identity != nil {
+		s.identity = *t.identity
+	}
+}
+
+// fail marks the store as failed: what is on disk is not known any more.
+func (s *Store) fail(err error) error {
+	s.opt.Logger.Error("the store takes no further write until it is opened again", "error", err)
+	s.failure.CompareAndSwap(nil, &err)
+	return err
+}
+
+// writable says why the store takes no write, if so.
+func (s *Store) writable() error {
+	if err := s.failure.Load(); err != nil {
+		return fmt.Errorf("restart the node; an earlier write failed: %w", *err)
+	}
+	return nil
+}
+
+// checkSpace refuses a write that would touch the reserve.
+func (s *Store) checkSpace(need uint64) error {
+	return checkSpace(&s.opt, need)
+}
+
+func checkSpace(o *Options, need uint64) error {
+	if o.ReserveBytes < 0 {
+		return nil
+	}
+	free, err := o.FreeBytes(o.Dir)
+	if err != nil {
+		return fmt.Errorf("cannot tell how much room the disk of %s has: %w", o.Dir, err)
+	}
+	if reserve := uint64(o.ReserveBytes); free < need+reserve {
+		return fmt.Errorf("%w: %s has %d bytes free and this write needs %d beyond the reserve of %d: make room, then write again",
+			r.ErrNoSpace, o.Dir, free, need, reserve)
+	}
+	return nil
+}
