@@ -1,0 +1,160 @@
+package replicator
+
+import (
+	"errors"
+	"sync"
+
+	"vixp2p/replication"
+)
+
+// flights keeps, per log, the runs that were handed over and not yet answered.
+// Answers go to the session in the order of the runs of a log, also where a run
+// that does not verify overtakes one that waits for its commit.
+//
+// It also knows the origin of a log whose first run is verified and not yet
+// committed, so that the runs that follow it can be verified meanwhile. Nothing
+// is kept of an unknown log until its genesis is verified (design 6.3).
+type flights struct {
+	mu   sync.Mutex // guards below
+	logs map[replication.LogID]*flight
+}
+
+type flight struct {
+	runs   []*flyingRun // oldest first
+	origin *replication.OriginKey
+}
+
+type flyingRun struct {
+	replication.CommitRun
+	release func()                  // gives back the run's memory
+	result  *replication.CommitDone // nil: not answered yet
+}
+
+func (f *flights) depart(e replication.CommitRun, release func()) *flyingRun {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.logs == nil {
+		f.logs = map[replication.LogID]*flight{}
+	}
+	fl := f.logs[e.Log]
+	if fl == nil {
+		fl = &flight{}
+		f.logs[e.Log] = fl
+	}
+	run := &flyingRun{CommitRun: e, release: release}
+	fl.runs = append(fl.runs, run)
+	return run
+}
+
+func (f *flights) origin(log replication.LogID) *replication.OriginKey {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.logs[log].origin
+}
+
+func (f *flights) verified(run *replication.VerifiedRun) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.logs[run.Log].origin = &run.Origin
+}
+
+// land notes an answer and calls tell for each that is due, in order.
+func (f *flights) land(run *flyingRun, result replication.CommitDone, tell func(replication.CommitDone)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	run.result = &result
+	fl := f.logs[run.Log]
+	for len(fl.runs) > 0 && fl.runs[0].result != nil {
+		tell(*fl.runs[0].result)
+		fl.runs = fl.runs[1:]
+	}
+	if len(fl.runs) == 0 {
+		delete(f.logs, run.Log)
+	}
+}
+
+// commit verifies a run and hands it to the store, beside the actor and in the
+// order of the calls; the answer comes back as CommitDone. The memory of the run
+// is given back with the answer.
+func (p *Peer) commit(e replication.CommitRun) {
+	fly := p.inflight.depart(e, p.held.committing(e.Log))
+	p.r.ingests.add(1)
+	p.commits.do(func() {
+		select {
+		case p.r.verify <- struct{}{}:
+		case <-p.ctx.Done():
+			p.answered(fly, replication.IngestResult{Code: replication.Refused, Err: replication.ErrClosed})
+			return
+		}
+		run, res := p.check(e)
+		<-p.r.verify
+		if run == nil {
+			p.answered(fly, res)
+			return
+		}
+		p.inflight.verified(run)
+		p.r.store.Ingest(p.source, run, func(res replication.IngestResult) { p.answered(fly, res) })
+	})
+}
+
+// check verifies a run; without one the result says why it is not taken.
+func (p *Peer) check(e replication.CommitRun) (*replication.VerifiedRun, replication.IngestResult) {
+	info, known := p.r.store.Log(e.Log)
+	refused := func(err error) (*replication.VerifiedRun, replication.IngestResult) {
+		return nil, replication.IngestResult{Code: replication.Refused, Tip: info.Tip, Err: err}
+	}
+	src := replication.RunSource{Network: p.r.self.Network, Log: e.Log, Space: e.Space, From: e.From}
+	if known {
+		if info.Space != e.Space {
+			return refused(&replication.InvalidError{Reason: "log " + e.Log.Short() + " belongs to another space"})
+		}
+		src.Origin = &info.Origin
+	} else if src.Origin = p.inflight.origin(e.Log); src.Origin != nil {
+		// The run before this one is on its way to the store.
+	} else if e.From != (replication.Position{}) {
+		return nil, replication.IngestResult{Code: replication.Gap}
+	}
+	run, err := replication.VerifyRun(src, e.Data)
+	if err != nil {
+		return refused(err)
+	}
+	if may := p.r.o.MayWrite; may != nil {
+		var grant []byte
+		if g := run.Genesis(); g != nil {
+			grant = g.Grant
+		}
+		if err := may(run.Origin, e.Space, grant); err != nil {
+			if _, ok := errors.AsType[CodedError](err); !ok {
+				err = notAllowed{err}
+			}
+			return refused(err)
+		}
+	}
+	return run, replication.IngestResult{}
+}
+
+// notAllowed gives the error of a MayWrite hook its code.
+type notAllowed struct{ error }
+
+func (e notAllowed) RefusalCode() replication.Code { return replication.CodeNotAllowed }
+func (e notAllowed) Unwrap() error                 { return e.error }
+
+// answered posts the answer for a run and gives its memory back. It may be called
+// by the store's committer and does not block.
+func (p *Peer) answered(run *flyingRun, res replication.IngestResult) {
+	defer p.r.ingests.add(-1)
+	p.count.runsIn.Add(1)
+	switch res.Code {
+	case replication.Committed:
+	case replication.Duplicate:
+		p.count.duplicates.Add(1)
+	default:
+		p.count.refused.Add(1)
+	}
+	run.release()
+	done := replication.CommitDone{Space: run.Space, Log: run.Log, Result: res, Code: resultCode(res)}
+	p.inflight.land(run, done, func(ev replication.CommitDone) { p.post(item{event: ev}) })
+	if res.Proof != nil {
+		p.r.forwardFork(run.Space, *res.Proof, p) // this session sends it itself
+	}
+}

@@ -1,0 +1,171 @@
+package replicator
+
+import (
+	"time"
+
+	"vixp2p/replication"
+)
+
+// readAhead is how many bytes may wait for the peer before the next run is read
+// for it, so that a slow one does not fill the memory.
+const readAhead = 2 << 20
+
+// carryOut does what the session says. It never blocks and never steps.
+func (p *Peer) carryOut(now time.Time, e replication.Effect) {
+	switch e := e.(type) {
+	case replication.Send:
+		p.put(now, e.Msg, nil)
+	case replication.LoadFrontier:
+		p.reads.do(func() { p.loadFrontier(e) })
+	case replication.ReadRun:
+		p.reads.do(func() { p.readRun(e) })
+	case replication.CommitRun:
+		p.commit(e)
+	case replication.SaveCursor:
+		p.r.receipts.stated(p, e.Entries)
+	case replication.AddSpace:
+		p.r.meet(e.Space)
+	case replication.ForkSeen:
+		p.commits.do(func() { p.forkSeen(e) })
+	case replication.SendForkProof:
+		p.reads.do(func() { p.sendForkProof(e) })
+	case replication.StateChanged:
+		p.publish(func(n *published) { n.stale = e.Stale })
+		p.log.Info("peer state", "stale", e.Stale)
+		p.r.changes.ring()
+		p.observe(e)
+	case replication.RTT:
+		p.publish(func(n *published) { n.rtt = e.Value })
+		p.observe(e)
+	case replication.Settled:
+		p.publish(func(n *published) { n.settled[e.Space] = true })
+		p.r.receipts.settled(p, e.Space)
+		p.observe(e)
+	case replication.DataLoss:
+		p.count.losses.Add(1)
+		p.log.Warn("the peer has lost data that it once held; it is sent again, and receipts for it no longer count",
+			"space", e.Space, "log", e.Log, "was", e.Was.Seq, "now", e.Now.Seq)
+		p.r.receipts.lost(p, e)
+		p.observe(e)
+	case replication.LogPaused:
+		p.log.Warn("a log is paused", "space", e.Space, "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)
+		p.observe(e)
+	case replication.Pulled:
+		if len(p.pulls) > 0 {
+			close(p.pulls[0])
+			p.pulls = p.pulls[1:]
+		}
+	case replication.CloseSession:
+		p.end = &EndError{Peer: p.info.ID, Code: e.Code, Detail: e.Detail, FromPeer: e.FromPeer}
+		p.flush = !e.FromPeer
+		p.observe(e)
+	}
+}
+
+func (p *Peer) observe(e replication.Effect) {
+	if p.r.o.Observe != nil {
+		p.r.o.Observe(p, e)
+	}
+}
+
+func (p *Peer) publish(change func(*published)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.now)
+}
+
+// put queues a message for the peer.
+func (p *Peer) put(now time.Time, msg replication.Message, done func()) {
+	p.out.put(now, msg, done)
+}
+
+// loadFrontier tells the session what is held of a space and what the peer once
+// said of the same logs. It runs in the lane of reads.
+func (p *Peer) loadFrontier(e replication.LoadFrontier) {
+	logs := p.r.store.Logs(e.Space)
+	ev := replication.LocalFrontier{Space: e.Space, Entries: make([]replication.FrontierEntry, len(logs))}
+	held := make(map[replication.LogID]struct{}, len(logs))
+	for i, l := range logs {
+		ev.Entries[i] = l.Entry()
+		held[l.Log] = struct{}{}
+	}
+	stored, err := p.r.store.LoadCursor(p.info.Key, p.info.Instance)
+	if err != nil {
+		// It is a hint: without it the peer's own statement decides, as always.
+		p.log.Warn("what the peer stated earlier cannot be read", "error", err)
+	}
+	for _, s := range stored {
+		if _, ok := held[s.Log]; ok {
+			ev.Stored = append(ev.Stored, s)
+		}
+	}
+	p.post(item{event: ev})
+}
+
+// readRun reads the next run for the peer, when there is room for it.
+func (p *Peer) readRun(e replication.ReadRun) {
+	if !p.out.room(p.ctx, readAhead) {
+		return
+	}
+	ev := replication.RunRead{Space: e.Space, Log: e.Log}
+	if e.Covering {
+		ev.Run, ev.Err = p.r.store.RunCovering(e.Log, e.After.Seq)
+	} else {
+		ev.Run, ev.Err = p.r.store.ReadRun(e.Log, e.After, e.MaxBytes)
+	}
+	p.post(item{event: ev})
+}
+
+// forkSeen checks a proof from the peer, records it and passes it on.
+func (p *Peer) forkSeen(e replication.ForkSeen) {
+	info, ok := p.r.store.Log(e.Proof.Log)
+	if !ok || info.Space != e.Space || info.Origin != e.Proof.Origin {
+		return // of a log that is not here, or not its origin's
+	}
+	if err := e.Proof.Verify(); err != nil {
+		p.log.Warn("the peer sent a proof of a fork that does not hold", "log", e.Proof.Log, "error", err)
+		return
+	}
+	first, err := p.r.store.RecordFork(e.Proof)
+	switch {
+	case err != nil:
+		p.log.Error("a proof of a fork cannot be kept", "log", e.Proof.Log, "error", err)
+	case first:
+		p.r.forwardFork(e.Space, e.Proof, p)
+	}
+}
+
+func (p *Peer) sendForkProof(e replication.SendForkProof) {
+	if proof, ok := p.r.store.ForkProofOf(e.Log); ok {
+		p.put(time.Now(), &replication.ForkProofMsg{Space: e.Space, Proof: proof}, nil)
+	}
+}
+
+func (p *Peer) countReceived(m replication.Message) {
+	switch m := m.(type) {
+	case *replication.WalPush:
+		p.count.bytesIn.Add(uint64(len(m.Data)))
+	case *replication.WalAck:
+		p.count.acksIn.Add(uint64(len(m.Entries)))
+		p.publish(func(n *published) { n.lastAck = time.Now() })
+	}
+}
+
+// countSent is called by the writer for what the transport has taken.
+func (p *Peer) countSent(m replication.Message) {
+	switch m := m.(type) {
+	case *replication.WalPush:
+		p.count.bytesOut.Add(uint64(len(m.Data)))
+		if m.Offset+uint64(len(m.Data)) != m.Total || m.Total == 0 {
+			return
+		}
+		p.count.runsOut.Add(1)
+		p.count.opsOut.Add(m.End.Seq - m.From.Seq)
+		if m.From.Seq < p.pushed[m.Log] {
+			p.count.resends.Add(1)
+		}
+		p.pushed[m.Log] = max(p.pushed[m.Log], m.End.Seq)
+	case *replication.WalAck:
+		p.count.acksOut.Add(uint64(len(m.Entries)))
+	}
+}

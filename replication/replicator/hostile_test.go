@@ -1,0 +1,221 @@
+package replicator_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+)
+
+func sha(b []byte) [32]byte { return sha256.Sum256(b) }
+
+// ackFor returns the ack of a log.
+func (s *script) ackFor(log replication.LogID) replication.AckEntry {
+	s.t.Helper()
+	for {
+		for _, e := range hear[*replication.WalAck](s).Entries {
+			if e.Log == log {
+				return e
+			}
+		}
+	}
+}
+
+// A run that does not verify pauses its log; the session and all else go on.
+func TestGarbageRunsPauseTheirLogOnly(t *testing.T) {
+	garble := map[string]struct {
+		change func(*replication.WalPush)
+		code   replication.Code
+	}{
+		"signature": {func(m *replication.WalPush) {
+			b, _, err := replication.ParseBlock(m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sig := append([]byte(nil), b.Sig...)
+			sig[3] ^= 1
+			m.Data = replication.AppendBlock(nil, b.HeaderRaw, sig, b.Body)
+		}, replication.CodeBadRun},
+		"body": {func(m *replication.WalPush) {
+			m.Data = append([]byte(nil), m.Data...)
+			m.Data[len(m.Data)-1] ^= 1
+		}, replication.CodeBadRun},
+		"unsigned": {func(m *replication.WalPush) {
+			b, _, _ := replication.ParseBlock(m.Data)
+			m.Data = replication.AppendBlock(nil, b.HeaderRaw, nil, b.Body)
+			m.Total = uint64(len(m.Data))
+		}, replication.CodeBadRun},
+		"noise": {func(m *replication.WalPush) {
+			m.Data = make([]byte, 4000)
+			m.Total = 4000
+		}, replication.CodeBadRun},
+		"other log": {func(m *replication.WalPush) { m.Log[0] ^= 1 }, replication.CodeBadRun},
+		"not from the start": {func(m *replication.WalPush) {
+			o := newOrigin(77)
+			m.Log = o.log
+			o.push("first")
+			*m = *o.push("second")
+		}, replication.CodeGap},
+	}
+	for name, g := range garble {
+		t.Run(name, func(t *testing.T) {
+			a, honest := newNode(t, "A"), newNode(t, "B")
+			connect(a, honest)
+			bad := play(a, "evil")
+			bad.settle()
+			push := newOrigin(9).push("x")
+			g.change(push)
+			bad.say(push)
+			if e := bad.ackFor(push.Log); e.Code != g.code || e.Pos.Seq != 0 {
+				t.Errorf("the answer to the garbled run is %s at %d, not %s", e.Code, e.Pos.Seq, g.code)
+			}
+			// The same session still brings good runs.
+			good := newOrigin(10)
+			bad.say(good.push("y"))
+			if e := bad.ackFor(good.log); e.Code != replication.CodeOK || e.Pos != good.pos {
+				t.Errorf("the answer to a good run is %s at %d", e.Code, e.Pos.Seq)
+			}
+			honest.append(5, 10)
+			arrives(t, a, honest)
+			if honest.tip(good.log) != 1 || honest.tip(push.Log) != 0 {
+				t.Error("the honest peer holds something else than the good run")
+			}
+			st, _ := bad.peer.Status(within(t))
+			if g.code != replication.CodeGap && (len(st.Paused) != 1 || st.Paused[0].Log != push.Log || !st.Paused[0].Local) {
+				t.Errorf("paused: %+v", st.Paused)
+			}
+		})
+	}
+}
+
+func TestMayWriteDecides(t *testing.T) {
+	var granted []byte
+	a := newNode(t, "A", func(o *replicator.Options) {
+		o.MayWrite = func(origin replication.OriginKey, s replication.SpaceID, grant []byte) error {
+			if origin == newOrigin(9).gen.Origin {
+				return errors.New("it was never admitted")
+			}
+			if grant != nil {
+				granted = grant
+			}
+			return nil
+		}
+	})
+	s := play(a, "S")
+	s.settle()
+	no, yes := newOrigin(9), newOrigin(10)
+	s.say(no.push("x"), yes.push("y"), yes.push("z"))
+	if e := s.ackFor(no.log); e.Code != replication.CodeNotAllowed || e.Detail != "it was never admitted" {
+		t.Errorf("the answer to a run of one who may not write is %s (%s)", e.Code, e.Detail)
+	}
+	eventually(t, "commit of what is allowed", func() bool { return a.tip(yes.log) == 2 })
+	if string(granted) != "grant" || a.tip(no.log) != 0 {
+		t.Errorf("grant %q, and %d ops of what is not allowed", granted, a.tip(no.log))
+	}
+}
+
+// Answers keep the order of the runs of a log though bad ones are known at once.
+func TestPipelinedRunsOfAnUnknownLog(t *testing.T) {
+	a := newNode(t, "A")
+	s := play(a, "S")
+	s.settle()
+	o := newOrigin(9)
+	for i := range 50 {
+		push := o.push("x")
+		if i == 25 {
+			bad := *push
+			bad.Data = append([]byte(nil), push.Data...)
+			bad.Data[len(bad.Data)-1] ^= 1
+			bad.End.Hash[0] ^= 1 // or the session would see a repetition in the good one
+			s.say(&bad)
+		}
+		s.say(push)
+	}
+	eventually(t, "commit of all", func() bool { return a.tip(o.log) == 50 })
+	if c := a.r.Counters(); c.RunsIn < 50 || c.OpsIn != 50 {
+		t.Errorf("counters: %+v", c)
+	}
+}
+
+func TestSlowReaderIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, slow := newNode(t, "A"), newNode(t, "B"), newNode(t, "S")
+		connect(a, b)
+		p, _, ca := connect(a, slow)
+		if err := a.r.WaitSynced(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ca.stall(true)
+		start := time.Now()
+		for range 30 {
+			a.append(1000, 250)
+		}
+		<-p.Done()
+		var end *replicator.EndError
+		if !errors.As(p.Err(), &end) || end.Code != replication.CodeSlowReader {
+			t.Fatalf("the session with the slow reader ended with %v", p.Err())
+		}
+		if took := time.Since(start); took < 30*time.Second || took > 32*time.Second {
+			t.Errorf("it ended after %s", took)
+		}
+		arrives(t, a, b) // nobody else waits for it
+	})
+}
+
+func TestPeerThatSaysNothingGoesStaleAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stale time.Duration
+		start := time.Now()
+		a := newNode(t, "A", func(o *replicator.Options) {
+			o.Observe = func(_ *replicator.Peer, e replication.Effect) {
+				if s, ok := e.(replication.StateChanged); ok && s.Stale {
+					stale = time.Since(start)
+				}
+			}
+		})
+		s := play(a, "mute")
+		pings := 0
+		go func() {
+			for {
+				m, _, err := s.c.Read()
+				if err != nil {
+					return
+				}
+				if _, ok := m.(*replication.Ping); ok {
+					pings++
+				}
+			}
+		}()
+		<-s.peer.Done()
+		if took := time.Since(start); took != 45*time.Second || stale != 15*time.Second {
+			t.Errorf("stale after %s, ended after %s", stale, took)
+		}
+		var end *replicator.EndError
+		if !errors.As(s.peer.Err(), &end) || end.Code != replication.CodeStale {
+			t.Errorf("it ended with %v", s.peer.Err())
+		}
+		synctest.Wait()
+		if pings != 8 {
+			t.Errorf("%d pings in 45 s, not 8", pings)
+		}
+	})
+}
+
+func TestIdleSessionsStayConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, _, _ := connect(a, b)
+		time.Sleep(10 * time.Minute)
+		st, ok := pa.Status(t.Context())
+		if !ok || !st.Connected || st.Stale || !st.InStep() {
+			t.Errorf("after ten idle minutes: %v %+v", ok, st)
+		}
+		if time.Since(st.Heard) > 5*time.Second {
+			t.Errorf("last heard %s ago", time.Since(st.Heard))
+		}
+	})
+}

@@ -1,0 +1,408 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"vixp2p/replication"
+)
+
+// receipts knows who stated to hold what, and who waits for that (design 6.8).
+//
+// Of a member that is connected its newest session answers, as soon as the
+// frontiers of the space have been compared; before that, and for a member that
+// is not connected, what its current instance last stated counts, because
+// nothing has contradicted it since. A new instance voids all that an older one
+// stated.
+type receipts struct {
+	store   replication.Store
+	waiting atomic.Int64 // WaitReplicated calls under way
+
+	mu      sync.Mutex // guards below; never held during a call of the store
+	members map[replication.OriginKey]*member
+	waits   map[replication.LogID]map[*wait]struct{}
+}
+
+// member is another node that has stated something.
+type member struct {
+	instance replication.Instance // the current one
+	live     []*liveSession       // of that instance, oldest first
+	// cursor mirrors what the store has of the current instance; nil: not
+	// loaded. Invariant: if loaded, it has every statement.
+	cursor  map[replication.LogID]replication.FrontierEntry
+	version uint64 // counts what changes the cursor, loaded or not
+}
+
+type liveSession struct {
+	p       *Peer
+	settled map[replication.SpaceID]bool
+}
+
+// wait is one WaitReplicated.
+type wait struct {
+	space   replication.SpaceID
+	dot     replication.Dot
+	k       int
+	acked   map[replication.OriginKey]bool // who states it now
+	reached chan struct{}                  // closed when k of them did
+	done    bool                           // reached is closed
+}
+
+// maxCursorEntries bounds what is kept of the cursors of members, over all. A
+// member's cursor is loaded when it is needed.
+const maxCursorEntries = 1 << 16
+
+// NotReplicatedError tells how far a write got before the wait for it ended. It
+// is errors.Is(err, Cause).
+type NotReplicatedError struct {
+	Dot   replication.Dot
+	Want  int
+	Acked []replication.OriginKey // those who stated that they hold it durably
+	Cause error                   // the context's, or ErrClosed
+}
+
+func (e *NotReplicatedError) Error() string {
+	msg := fmt.Sprintf("the write %s/%d is durable here, but only %d of the %d other members that were asked for have stated that they hold it",
+		e.Dot.Log.Short(), e.Dot.Seq, len(e.Acked), e.Want)
+	if len(e.Acked) > 0 {
+		keys := make([]string, len(e.Acked))
+		for i, k := range e.Acked {
+			keys[i] = k.String()[:8]
+		}
+		msg += " (" + strings.Join(keys, ", ") + ")"
+	}
+	return msg + "; it goes on to the others as soon as they can be reached: " + e.Cause.Error()
+}
+
+func (e *NotReplicatedError) Unwrap() error { return e.Cause }
+
+// newReceipts starts with the newest instance of every member that the store
+// knows.
+func newReceipts(store replication.Store) (*receipts, error) {
+	known, err := store.ListCursors()
+	if err != nil {
+		return nil, err
+	}
+	rc := &receipts{
+		store:   store,
+		members: map[replication.OriginKey]*member{},
+		waits:   map[replication.LogID]map[*wait]struct{}{},
+	}
+	for _, c := range known { // newest last
+		rc.members[c.Peer] = &member{instance: c.Instance}
+	}
+	return rc, nil
+}
+
+// attach notes a session that begins. If its instance is a new one, what the
+// member stated before counts no more.
+func (rc *receipts) attach(p *Peer) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	m := rc.members[p.info.Key]
+	if m == nil {
+		m = &member{instance: p.info.Instance}
+		rc.members[p.info.Key] = m
+	}
+	if m.instance != p.info.Instance {
+		*m = member{instance: p.info.Instance, version: m.version + 1}
+		for _, ws := range rc.waits {
+			for w := range ws {
+				delete(w.acked, p.info.Key)
+			}
+		}
+	}
+	m.live = append(m.live, &liveSession{p: p, settled: map[replication.SpaceID]bool{}})
+}
+
+// detach notes that a session ended. What it stated keeps counting.
+func (rc *receipts) detach(p *Peer) {
+	rc.mu.Lock()
+	m := rc.members[p.info.Key]
+	m.live = slices.DeleteFunc(m.live, func(l *liveSession) bool { return l.p == p })
+	next := m.newestLocked()
+	rc.mu.Unlock()
+	if next != nil {
+		next.p.post(item{call: next.p.reportAll})
+	}
+}
+
+func (m *member) newestLocked() *liveSession {
+	if len(m.live) == 0 {
+		return nil
+	}
+	return m.live[len(m.live)-1]
+}
+
+// settled notes that the session's answers for a space are complete.
+func (rc *receipts) settled(p *Peer, space replication.SpaceID) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	for _, l := range rc.members[p.info.Key].live {
+		if l.p == p {
+			l.settled[space] = true
+		}
+	}
+}
+
+// stated records what a peer said that it holds.
+func (rc *receipts) stated(p *Peer, entries []replication.FrontierEntry) {
+	rc.store.SaveCursor(p.info.Key, p.info.Instance, entries)
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	m := rc.members[p.info.Key]
+	if m == nil || m.instance != p.info.Instance {
+		return
+	}
+	m.version++
+	if m.cursor != nil {
+		for _, e := range entries {
+			m.cursor[e.Log] = e
+		}
+	}
+}
+
+// lost takes back what a peer admits to hold no more.
+func (rc *receipts) lost(p *Peer, loss replication.DataLoss) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	m := rc.members[p.info.Key]
+	if m == nil || m.instance != p.info.Instance {
+		return
+	}
+	m.version++
+	if e, ok := m.cursor[loss.Log]; ok && e.Pos.Seq > loss.Now.Seq {
+		e.Pos = loss.Now
+		m.cursor[loss.Log] = e
+	}
+	for w := range rc.waits[loss.Log] {
+		if w.dot.Seq > loss.Now.Seq {
+			delete(w.acked, p.info.Key)
+		}
+	}
+}
+
+// waitsOn returns the waits for these logs, or all without one.
+func (rc *receipts) waitsOn(logs []replication.LogID) []*wait {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	var out []*wait
+	if logs == nil {
+		for _, ws := range rc.waits {
+			out = slices.AppendSeq(out, maps.Keys(ws))
+		}
+		return out
+	}
+	for _, l := range logs {
+		out = slices.AppendSeq(out, maps.Keys(rc.waits[l]))
+	}
+	return out
+}
+
+// report takes what the session of a peer says about a wait.
+func (rc *receipts) report(p *Peer, w *wait, acked bool) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	m := rc.members[p.info.Key]
+	newest := m.newestLocked()
+	if newest == nil || newest.p != p {
+		return // another session of the member answers
+	}
+	switch {
+	case acked:
+		rc.countLocked(w, p.info.Key)
+	case newest.settled[w.space]:
+		delete(w.acked, p.info.Key)
+	}
+}
+
+func (rc *receipts) countLocked(w *wait, key replication.OriginKey) {
+	if w.done {
+		return
+	}
+	w.acked[key] = true
+	if len(w.acked) >= w.k {
+		w.done = true
+		close(w.reached)
+	}
+}
+
+// WaitReplicated returns when k other members' current instances have stated
+// that they durably hold the write at dot (G2). The write must be durable here:
+// ErrUnknownLog otherwise. A *NotReplicatedError if ctx ends first.
+func (r *Replicator) WaitReplicated(ctx context.Context, space replication.SpaceID, dot replication.Dot, k int) error {
+	if k <= 0 {
+		return nil
+	}
+	if info, ok := r.store.Log(dot.Log); !ok || info.Tip.Seq < dot.Seq || info.Space != space {
+		return fmt.Errorf("the write %s/%d is not in this node's copy of the space: %w", dot.Log.Short(), dot.Seq, replication.ErrUnknownLog)
+	}
+	w := &wait{space: space, dot: dot, k: k, acked: map[replication.OriginKey]bool{}, reached: make(chan struct{})}
+	rc := r.receipts
+	ask := rc.begin(w)
+	defer rc.end(w)
+	// The log's advances up to the write are in every mailbox by now, before the
+	// question.
+	for _, p := range ask {
+		p.post(item{call: func() { p.report([]*wait{w}) }})
+	}
+	if err := rc.countCursors(w, r.self.Self); err != nil {
+		return err
+	}
+	select {
+	case <-w.reached:
+		return nil
+	case <-ctx.Done():
+		return rc.unreached(w, ctx.Err())
+	case <-r.quit:
+		return rc.unreached(w, replication.ErrClosed)
+	}
+}
+
+// begin registers a wait and returns the sessions to ask.
+func (rc *receipts) begin(w *wait) (ask []*Peer) {
+	rc.waiting.Add(1)
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	ws := rc.waits[w.dot.Log]
+	if ws == nil {
+		ws = map[*wait]struct{}{}
+		rc.waits[w.dot.Log] = ws
+	}
+	ws[w] = struct{}{}
+	for _, m := range rc.members {
+		if l := m.newestLocked(); l != nil {
+			ask = append(ask, l.p)
+		}
+	}
+	return ask
+}
+
+func (rc *receipts) end(w *wait) {
+	rc.waiting.Add(-1)
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	ws := rc.waits[w.dot.Log]
+	if delete(ws, w); len(ws) == 0 {
+		delete(rc.waits, w.dot.Log)
+	}
+}
+
+func (rc *receipts) unreached(w *wait, cause error) error {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if w.done {
+		return nil
+	}
+	acked := slices.SortedFunc(maps.Keys(w.acked), func(a, b replication.OriginKey) int { return strings.Compare(string(a[:]), string(b[:])) })
+	return &NotReplicatedError{Dot: w.dot, Want: w.k, Acked: acked, Cause: cause}
+}
+
+// countCursors counts the members whose last statement covers the write and of
+// whom no session can tell yet.
+func (rc *receipts) countCursors(w *wait, self replication.OriginKey) error {
+	rc.mu.Lock()
+	var keys []replication.OriginKey
+	for key, m := range rc.members {
+		if l := m.newestLocked(); key != self && (l == nil || !l.settled[w.space]) {
+			keys = append(keys, key)
+		}
+	}
+	rc.mu.Unlock()
+	for _, key := range keys {
+		if err := rc.countCursor(w, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (rc *receipts) countCursor(w *wait, key replication.OriginKey) error {
+	for {
+		entry, version, err := rc.cursorEntry(key, w.dot.Log)
+		if err != nil {
+			return err
+		}
+		if entry.Pos.Seq < w.dot.Seq || !rc.onBranch(entry) {
+			return nil
+		}
+		rc.mu.Lock()
+		m := rc.members[key]
+		if m.version != version {
+			rc.mu.Unlock()
+			continue // it said something else meanwhile
+		}
+		if l := m.newestLocked(); l == nil || !l.settled[w.space] {
+			rc.countLocked(w, key)
+		}
+		rc.mu.Unlock()
+		return nil
+	}
+}
+
+// onBranch tells whether a stated position is one that this node's copy of the
+// log has: on another branch it says nothing about our writes.
+func (rc *receipts) onBranch(e replication.FrontierEntry) bool {
+	info, ok := rc.store.Log(e.Log)
+	if !ok || e.Pos.Seq > info.Tip.Seq {
+		return false
+	}
+	if e.Pos == info.Tip {
+		return true
+	}
+	_, err := rc.store.ReadRun(e.Log, e.Pos, 1)
+	return err == nil
+}
+
+// cursorEntry is what a member's current instance stated of a log, with the
+// version of that.
+func (rc *receipts) cursorEntry(key replication.OriginKey, log replication.LogID) (replication.FrontierEntry, uint64, error) {
+	for {
+		rc.mu.Lock()
+		m := rc.members[key]
+		instance, version := m.instance, m.version
+		if m.cursor != nil {
+			e := m.cursor[log]
+			rc.mu.Unlock()
+			return e, version, nil
+		}
+		rc.mu.Unlock()
+		entries, err := rc.store.LoadCursor(key, instance)
+		if err != nil {
+			return replication.FrontierEntry{}, 0, fmt.Errorf("what members stated earlier cannot be read: %w", err)
+		}
+		cursor := make(map[replication.LogID]replication.FrontierEntry, len(entries))
+		for _, e := range entries {
+			cursor[e.Log] = e
+		}
+		rc.mu.Lock()
+		if m.version == version {
+			rc.keepCursorLocked(m, cursor)
+			rc.mu.Unlock()
+			return cursor[log], version, nil
+		}
+		rc.mu.Unlock()
+	}
+}
+
+// keepCursorLocked keeps a loaded cursor, in place of others where it gets too
+// much.
+func (rc *receipts) keepCursorLocked(m *member, cursor map[replication.LogID]replication.FrontierEntry) {
+	sum := len(cursor)
+	for _, o := range rc.members {
+		sum += len(o.cursor)
+	}
+	if sum > maxCursorEntries {
+		for _, o := range rc.members {
+			o.cursor = nil
+		}
+	}
+	if len(cursor) <= maxCursorEntries {
+		m.cursor = cursor
+	}
+}

@@ -1,0 +1,337 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vixp2p/replication"
+)
+
+// Options say what a Replicator works with. Only Store is required; zero values
+// give the defaults in parentheses. Times of the session left zero are
+// replication.SessionConfig's.
+type Options struct {
+	Store  replication.Store
+	Logger *slog.Logger // (discards)
+	// Spaces known besides those that have a log in the store.
+	Spaces []replication.SpaceInfo
+	// MayWrite says whether the origin may write in the space; grant is the one
+	// in the genesis block, nil for later runs. An error refuses the run, with
+	// the code of a CodedError or else CodeNotAllowed. (Anybody may.) It is
+	// called from several goroutines.
+	MayWrite func(origin replication.OriginKey, space replication.SpaceID, grant []byte) error
+	// OnSpace says whether to take part in a space that a peer named. (Yes.)
+	OnSpace func(replication.SpaceInfo) bool
+	// Observe hears of what sessions report: StateChanged, Settled, RTT,
+	// DataLoss, LogPaused, CloseSession. It is called from the peer's actor and
+	// must return at once. (Nobody does.)
+	Observe func(p *Peer, e replication.Effect)
+	// CodeOf is the code with which a connection is closed whose Read or Write
+	// failed. (CodeInternal.)
+	CodeOf func(error) replication.Code
+	Budget *Budget // of received runs (NewBudget(0))
+	// Verifiers is how many runs are verified at a time (GOMAXPROCS).
+	Verifiers int
+
+	WindowBytes int // in flight towards one peer
+	PieceBytes  int // runs are sent in ranges of at most this (256 KiB; negative: whole)
+	PingEvery   time.Duration
+	StaleAfter  time.Duration
+	CloseAfter  time.Duration
+	RetryAfter  time.Duration
+	RetryMax    time.Duration
+	// SlowAfter is for how long a peer may take nothing of what is sent to it
+	// before its session ends with CodeSlowReader (30 s); QueueBytes is how much
+	// may wait for it (32 MiB).
+	SlowAfter  time.Duration
+	QueueBytes int
+	// ByeAfter is for how long a session that ends waits for its last messages
+	// to be taken (2 s).
+	ByeAfter time.Duration
+	// MaxSpaces bounds the spaces that are taken from peers (1024).
+	MaxSpaces int
+	// Rand gives jitter in [0, n). (None.)
+	Rand func(n int64) int64
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Budget == nil {
+		o.Budget = NewBudget(0)
+	}
+	if o.CodeOf == nil {
+		o.CodeOf = func(error) replication.Code { return replication.CodeInternal }
+	}
+	if o.Verifiers <= 0 {
+		o.Verifiers = runtime.GOMAXPROCS(0)
+	}
+	if o.PieceBytes == 0 {
+		o.PieceBytes = 256 << 10
+	}
+	def(&o.SlowAfter, 30*time.Second)
+	def(&o.ByeAfter, 2*time.Second)
+	if o.QueueBytes <= 0 {
+		o.QueueBytes = 32 << 20
+	}
+	if o.MaxSpaces <= 0 {
+		o.MaxSpaces = 1024
+	}
+	return o
+}
+
+// Replicator keeps one node's logs in step with those of its peers. All methods
+// are safe for concurrent use.
+type Replicator struct {
+	o        Options
+	store    replication.Store
+	self     replication.StoreInfo
+	verify   chan struct{} // holds a token per run that is being verified
+	stop     func()        // ends the subscription
+	kept     partials
+	receipts *receipts
+	changes  bell          // rung when a session may have come in step, came or went
+	waiting  atomic.Int64  // WaitSynced calls under way
+	quit     chan struct{} // closed when no session will live any more
+	total    counters      // of sessions that ended
+	// generation counts the sessions that came and went.
+	generation atomic.Uint64
+
+	sessions sync.WaitGroup // actors; each waits for its own goroutines
+	ingests  pending        // runs that the store has not answered yet
+
+	mu      sync.Mutex // guards below; never held during a call of the store, a hook or a connection
+	closed  bool
+	sources uint64  // the last session's number
+	peers   []*Peer // live sessions, oldest first
+	spaces  map[replication.SpaceID]replication.SpaceInfo
+}
+
+// New starts replicating for a store. Close it before the store.
+func New(o Options) (*Replicator, error) {
+	if o.Store == nil {
+		return nil, errors.New("a replicator needs a store")
+	}
+	o = o.withDefaults()
+	r := &Replicator{
+		o: o, store: o.Store, self: o.Store.Info(),
+		verify: make(chan struct{}, o.Verifiers),
+		quit:   make(chan struct{}),
+		spaces: map[replication.SpaceID]replication.SpaceInfo{},
+	}
+	var err error
+	if r.receipts, err = newReceipts(o.Store); err != nil {
+		return nil, fmt.Errorf("what peers stated earlier cannot be read: %w", err)
+	}
+	for _, id := range o.Store.Spaces() {
+		r.spaces[id] = replication.SpaceInfo{ID: id}
+	}
+	for _, s := range o.Spaces {
+		r.spaces[s.ID] = s
+	}
+	r.stop = o.Store.Subscribe(r.advanced)
+	return r, nil
+}
+
+// Budget is the budget of received runs: the connection reserves from an account
+// of it before it reads an attachment.
+func (r *Replicator) Budget() *Budget { return r.o.Budget }
+
+// Attach starts a session with a peer over conn and returns at once; conn is the
+// replicator's from then on. Several sessions with one peer may live side by
+// side; which one stays is for the caller to decide (design 7.3). ErrClosed
+// after Close.
+func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
+	for _, s := range info.Spaces {
+		r.meet(s)
+	}
+	// The instance becomes the newest known one, even if it never states a thing.
+	r.store.SaveCursor(info.Key, info.Instance, nil)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, replication.ErrClosed
+	}
+	r.sources++
+	p := newPeer(r, info, conn, r.sources)
+	r.peers = append(r.peers, p)
+	// The session starts with the spaces of this moment and hears of all later
+	// ones, because both happen under the lock.
+	spaces := slices.Collect(maps.Values(r.spaces))
+	r.receipts.attach(p)
+	r.generation.Add(1)
+	r.sessions.Go(func() { p.run(spaces) })
+	return p, nil
+}
+
+// AddSpace makes a space known to all sessions. A name completes a space that
+// was known by its id alone.
+func (r *Replicator) AddSpace(s replication.SpaceInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addSpaceLocked(s)
+}
+
+func (r *Replicator) addSpaceLocked(s replication.SpaceInfo) {
+	have, ok := r.spaces[s.ID]
+	if ok && (have.Name != "" || s.Name == "") {
+		return
+	}
+	r.spaces[s.ID] = s
+	for _, p := range r.peers {
+		p.box.post(item{event: replication.SpaceAdded{Space: s}})
+	}
+}
+
+// meet takes a space that a peer named, if it is to be taken.
+func (r *Replicator) meet(s replication.SpaceInfo) {
+	r.mu.Lock()
+	have, ok := r.spaces[s.ID]
+	full := len(r.spaces) >= r.o.MaxSpaces
+	r.mu.Unlock()
+	switch {
+	case ok && (have.Name != "" || s.Name == ""):
+		return
+	case !ok && full:
+		r.o.Logger.Warn("a peer names one more space than this node takes", "space", s.ID, "limit", r.o.MaxSpaces)
+		return
+	case s.Name != "" && replication.SpaceOf(r.self.Network, s.Name) != s.ID:
+		return // the name of another space
+	case r.o.OnSpace == nil || r.o.OnSpace(s):
+		r.AddSpace(s)
+	}
+}
+
+// advanced is called by the store's committer whenever a log grew durably.
+func (r *Replicator) advanced(a replication.Advance) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.spaces[a.Space]; !ok {
+		r.addSpaceLocked(replication.SpaceInfo{ID: a.Space})
+	}
+	for _, p := range r.peers {
+		if p.source == a.Source {
+			p.count.opsIn.Add(a.Ops)
+		}
+		p.box.advance(a)
+	}
+}
+
+// forwardFork sends a proof to every session but one.
+func (r *Replicator) forwardFork(space replication.SpaceID, proof replication.ForkProof, except *Peer) {
+	r.o.Logger.Warn("a log has two branches: its origin wrote twice (a copied machine?)",
+		"log", proof.Log, "origin", proof.Origin)
+	for _, p := range r.Peers() {
+		if p != except {
+			p.put(time.Now(), &replication.ForkProofMsg{Space: space, Proof: proof}, nil)
+		}
+	}
+}
+
+// detach forgets a session that ended.
+func (r *Replicator) detach(p *Peer) {
+	r.mu.Lock()
+	r.peers = slices.DeleteFunc(r.peers, func(o *Peer) bool { return o == p })
+	r.total.add(&p.count)
+	r.mu.Unlock()
+	r.receipts.detach(p)
+	r.generation.Add(1)
+	r.changes.ring()
+}
+
+// Peers are the live sessions, oldest first.
+func (r *Replicator) Peers() []*Peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.peers)
+}
+
+// Close says Bye to every peer, ends all sessions and waits until nothing runs
+// any more. When ctx ends it stops being polite: connections are closed at once.
+// The error tells of runs that the store has not answered by then.
+func (r *Replicator) Close(ctx context.Context) error {
+	r.mu.Lock()
+	first := !r.closed
+	r.closed = true
+	peers := slices.Clone(r.peers)
+	r.mu.Unlock()
+	for _, p := range peers {
+		p.Close(replication.CodeShutdown, "")
+	}
+	cut := make(chan struct{})
+	polite := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		var all sync.WaitGroup
+		for _, p := range r.Peers() {
+			all.Go(func() { p.cut() })
+		}
+		all.Wait()
+	})
+	r.sessions.Wait()
+	if !polite() {
+		<-cut
+	}
+	if first {
+		close(r.quit)
+		r.stop()
+	}
+	if n := r.ingests.wait(ctx); n > 0 {
+		return fmt.Errorf("the store has not answered %d runs: %w", n, context.Cause(ctx))
+	}
+	return nil
+}
+
+// pending counts what is under way; unlike a WaitGroup it can be waited for with
+// a limit.
+type pending struct {
+	mu   sync.Mutex // guards below
+	n    int
+	zero chan struct{} // closed when n falls to 0; nil if nobody waits
+}
+
+func (c *pending) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += n
+	if c.n == 0 && c.zero != nil {
+		close(c.zero)
+		c.zero = nil
+	}
+}
+
+// wait returns how many are under way when none is or ctx ends.
+func (c *pending) wait(ctx context.Context) int {
+	c.mu.Lock()
+	if c.n == 0 {
+		c.mu.Unlock()
+		return 0
+	}
+	if c.zero == nil {
+		c.zero = make(chan struct{})
+	}
+	zero := c.zero
+	c.mu.Unlock()
+	select {
+	case <-zero:
+		return 0
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.n
+	}
+}

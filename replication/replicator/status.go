@@ -1,0 +1,164 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"vixp2p/replication"
+)
+
+// PeerStatus tells where replication with one member stands.
+type PeerStatus struct {
+	Key       replication.OriginKey
+	Instance  replication.Instance
+	ID, Label string // empty while the member is not connected
+	Connected bool   // a session lives and the peer is heard
+	Stale     bool   // a session lives, and nothing was heard for a while
+	Since     time.Time
+	RTT       time.Duration // 0: not measured yet
+	Heard     time.Time     // last message
+	LastAck   time.Time     // last statement; zero: none in this session
+	// Pending is what is here and not stated by the peer; Missing is what the
+	// peer states and is not here. Of a peer without a session Pending follows
+	// from what it stated last, and Missing is not known.
+	PendingOps, PendingBytes, MissingOps uint64
+	Paused                               []replication.LogPaused
+	Spaces                               []SpaceStatus
+	Counters                             Counters // of this session
+}
+
+// SpaceStatus is PeerStatus for one space.
+type SpaceStatus struct {
+	Space                                replication.SpaceID
+	Settled                              bool // frontiers were compared: the numbers are exact
+	PendingLogs                          int
+	PendingOps, PendingBytes, MissingOps uint64
+}
+
+// InStep tells that nothing is pending or missing.
+func (s *PeerStatus) InStep() bool {
+	return s.PendingOps == 0 && s.MissingOps == 0 && !slices.ContainsFunc(s.Spaces, func(s SpaceStatus) bool { return !s.Settled })
+}
+
+func (s *PeerStatus) add(sp SpaceStatus) {
+	s.Spaces = append(s.Spaces, sp)
+	s.PendingOps += sp.PendingOps
+	s.PendingBytes += sp.PendingBytes
+	s.MissingOps += sp.MissingOps
+}
+
+// ask runs fn on the actor; false if the session ended or ctx did.
+func (p *Peer) ask(ctx context.Context, fn func()) bool {
+	asked := make(chan struct{})
+	if !p.post(item{call: func() { defer close(asked); fn() }}) {
+		return false
+	}
+	select {
+	case <-asked:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Status tells where the session stands; false if it has ended, or ctx did.
+func (p *Peer) Status(ctx context.Context) (PeerStatus, bool) {
+	var progress []replication.Progress
+	if !p.ask(ctx, func() { progress = p.session.Progress() }) {
+		return PeerStatus{}, false
+	}
+	p.mu.Lock()
+	st := PeerStatus{
+		Key: p.info.Key, Instance: p.info.Instance, ID: p.info.ID, Label: p.info.Label,
+		Connected: !p.now.stale, Stale: p.now.stale, Since: p.since,
+		RTT: p.now.rtt, Heard: p.now.heard, LastAck: p.now.lastAck,
+	}
+	p.mu.Unlock()
+	st.Counters = p.count.snapshot()
+	for _, pr := range progress {
+		sp := SpaceStatus{Space: pr.Space, Settled: pr.Settled, PendingLogs: len(pr.PendingLogs), MissingOps: pr.MissingOps}
+		for _, l := range pr.PendingLogs {
+			sp.pending(p.r.store, l.Log, l.Acked.Seq, l.Tip.Seq)
+		}
+		st.Paused = append(st.Paused, pr.Paused...)
+		st.add(sp)
+	}
+	return st, true
+}
+
+// pending adds what lies beyond acked of a log.
+func (s *SpaceStatus) pending(store replication.Store, log replication.LogID, acked, tip uint64) {
+	if tip <= acked {
+		return
+	}
+	s.PendingOps += tip - acked
+	// A log whose size cannot be told is damaged, which Verify and the session
+	// report; the operations still count.
+	if n, err := store.BytesAfter(log, acked); err == nil {
+		s.PendingBytes += n
+	}
+}
+
+// Status tells about every session, oldest first, and then about the members
+// that stated something once and have no session now.
+func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
+	var all []PeerStatus
+	live := map[replication.OriginKey]bool{}
+	for _, p := range r.Peers() {
+		if st, ok := p.Status(ctx); ok {
+			all = append(all, st)
+			live[p.info.Key] = true
+		}
+	}
+	known, err := r.store.ListCursors()
+	if err != nil {
+		return nil, fmt.Errorf("what members stated earlier cannot be read: %w", err)
+	}
+	newest := map[replication.OriginKey]replication.CursorInfo{}
+	for _, c := range known {
+		newest[c.Peer] = c // newest last
+	}
+	var away []PeerStatus
+	for key, c := range newest {
+		if live[key] || key == r.self.Self {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		st, err := r.awayStatus(c)
+		if err != nil {
+			return nil, err
+		}
+		away = append(away, st)
+	}
+	slices.SortFunc(away, func(a, b PeerStatus) int { return strings.Compare(string(a.Key[:]), string(b.Key[:])) })
+	return append(all, away...), nil
+}
+
+// awayStatus is what is pending towards a member that is not connected.
+func (r *Replicator) awayStatus(c replication.CursorInfo) (PeerStatus, error) {
+	st := PeerStatus{Key: c.Peer, Instance: c.Instance, LastAck: c.Updated}
+	entries, err := r.store.LoadCursor(c.Peer, c.Instance)
+	if err != nil {
+		return st, fmt.Errorf("what members stated earlier cannot be read: %w", err)
+	}
+	stated := make(map[replication.LogID]uint64, len(entries))
+	for _, e := range entries {
+		stated[e.Log] = e.Pos.Seq
+	}
+	for _, space := range r.store.Spaces() {
+		sp := SpaceStatus{Space: space}
+		for _, l := range r.store.Logs(space) {
+			if at := stated[l.Log]; at < l.Tip.Seq && !l.Forked {
+				sp.PendingLogs++
+				sp.pending(r.store, l.Log, at, l.Tip.Seq)
+			}
+		}
+		st.add(sp)
+	}
+	return st, nil
+}
