@@ -1,0 +1,296 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"vixp2p/replication"
+)
+
+const (
+	memTable   = 16 << 20 // bytes; a transaction may have 15 % of it
+	minCompact = 2        // fewest compactors that Badger takes while it compacts at all
+)
+
+// badgerOptions keeps an idle view small. Blocks are not compressed, so that
+// they are read in place from the mapped file and need no cache; every value
+// fits in the tree, so that the value log stays empty. Block checksums are not
+// verified on read: Badger would turn a damaged block into "not found", where
+// the record's own checksum tells (doc.go, "Damage").
+func badgerOptions(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(false).
+		WithDetectConflicts(false).
+		WithMetricsEnabled(false).
+		WithMemTableSize(memTable).
+		WithNumMemtables(2).
+		WithNumCompactors(minCompact).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithValueThreshold(1 << 20).
+		WithValueLogFileSize(1 << 20).
+		WithChecksumVerificationMode(options.NoVerification).
+		WithLogger(badgerLogger{log})
+}
+
+// database is one open Badger: one generation of the view. It runs Badger in
+// its managed mode, with its own timestamps: there is a single writer, so a
+// reader can take the newest complete commit without waiting for the one under
+// way, and a block that needs several commits stays invisible until its last.
+type database struct {
+	db         *badger.DB
+	dir        string
+	generation uint64
+	files      map[string]fileSum // as they were when it was opened; nil if not known
+
+	// mu guards what follows. It is held for moments only.
+	mu sync.Mutex
+	// marks are the timestamps that readers use, oldest first; the last is what
+	// new readers get. invariant: never empty; all but the last have readers.
+	marks []*mark
+	// written is the newest commit, shown to readers or not.
+	written uint64
+	// readers counts open snapshots; retired tells that there will be no more.
+	readers int
+	retired bool
+	done    chan struct{} // closed when retired and without readers
+}
+
+type mark struct {
+	ts      uint64
+	readers int
+}
+
+// openDatabase opens or creates a Badger directory. A panic of Badger on damaged
+// files comes back as an error.
+func openDatabase(dir string, generation uint64, log *slog.Logger) (d *database, err error) {
+	defer guard(&err, dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the directory of the key-value view: %w", err)
+	}
+	db, err := badger.OpenManaged(badgerOptions(dir, log))
+	if err != nil {
+		// Badger has no value to compare with for this one.
+		if strings.Contains(err.Error(), "directory lock") {
+			return nil, fmt.Errorf("the key-value view in %s is open in another process: stop that one first: %w", dir, replication.ErrLocked)
+		}
+		return nil, fmt.Errorf("open the key-value view: %w", err)
+	}
+	ts := db.MaxVersion()
+	return &database{
+		db: db, dir: dir, generation: generation,
+		marks: []*mark{{ts: ts}}, written: ts, done: make(chan struct{}),
+	}, nil
+}
+
+// snapshot is a consistent state of the view. Close it.
+type snapshot struct {
+	*badger.Txn
+	d *database
+	m *mark
+}
+
+// snapshot opens the newest state that readers may see; false if the database is
+// retired.
+func (d *database) snapshot() (snapshot, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.retired {
+		return snapshot{}, false
+	}
+	m := d.marks[len(d.marks)-1]
+	m.readers++
+	d.readers++
+	return snapshot{d.db.NewTransactionAt(m.ts, false), d, m}, true
+}
+
+func (s snapshot) close() {
+	s.Discard()
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	s.m.readers--
+	s.d.readers--
+	s.d.trimLocked()
+	if s.d.retired && s.d.readers == 0 {
+		close(s.d.done)
+	}
+}
+
+// trimLocked lets Badger discard what no reader can see any more.
+func (d *database) trimLocked() {
+	keep := 0
+	for keep < len(d.marks)-1 && d.marks[keep].readers == 0 {
+		keep++
+	}
+	if keep > 0 {
+		d.marks = append(d.marks[:0], d.marks[keep:]...)
+		d.db.SetDiscardTs(d.marks[0].ts)
+	}
+}
+
+// latest is a transaction of the writer, which also sees what is not shown yet.
+func (d *database) latest() *badger.Txn {
+	return d.db.NewTransactionAt(d.written, false)
+}
+
+// commit writes entries as one transaction (a nil value deletes). Only the one
+// writer calls it. The slices belong to the database from here on.
+func (d *database) commit(entries []entry) error {
+	txn := d.db.NewTransactionAt(d.written, true)
+	defer txn.Discard()
+	for _, e := range entries {
+		var err error
+		if e.value == nil {
+			err = txn.Delete(e.key)
+		} else {
+			err = txn.Set(e.key, e.value)
+		}
+		if err != nil {
+			return fmt.Errorf("write to the key-value view: %w", err)
+		}
+	}
+	if err := txn.CommitAt(d.written+1, nil); err != nil {
+		return fmt.Errorf("write to the key-value view: %w", err)
+	}
+	d.written++
+	return nil
+}
+
+// entry is one change of a transaction.
+type entry struct{ key, value []byte }
+
+// show lets readers see everything written so far.
+func (d *database) show() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.marks = append(d.marks, &mark{ts: d.written})
+	d.trimLocked()
+}
+
+// retire refuses new readers; done closes when the last one has left.
+func (d *database) retire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.retired {
+		return
+	}
+	d.retired = true
+	if d.readers == 0 {
+		close(d.done)
+	}
+}
+
+func (d *database) isRetired() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.retired
+}
+
+// close closes Badger after the last reader has left.
+func (d *database) close() (err error) {
+	d.retire()
+	<-d.done
+	defer guard(&err, d.dir)
+	return d.db.Close()
+}
+
+// get reads and checks one record; nil if there is none.
+func get(txn *badger.Txn, key []byte) ([]byte, error) {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := item.ValueCopy(nil)
+	if err != nil {
+		return nil, err
+	}
+	return unseal(key, sealed)
+}
+
+// scan calls fn for every record with the prefix, checked, in key order, from
+// the key start on (nil: from the first). Key and record are valid during the
+// call only. fn ends the scan with errStop, or with an error that scan returns.
+func scan(txn *badger.Txn, prefix, start []byte, fn func(key, record []byte) error) error {
+	opts := badger.DefaultIteratorOptions
+	opts.Prefix = prefix
+	opts.PrefetchSize = 16
+	it := txn.NewIterator(opts)
+	defer it.Close()
+	if start == nil {
+		start = prefix
+	}
+	for it.Seek(start); it.Valid(); it.Next() {
+		item := it.Item()
+		err := item.Value(func(sealed []byte) error {
+			record, err := unseal(item.Key(), sealed)
+			if err != nil {
+				return err
+			}
+			return fn(item.Key(), record)
+		})
+		if errors.Is(err, errStop) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errStop = errors.New("stop")
+
+// guard turns a panic or a memory fault of Badger on damaged files into an
+// error, and marks a bad record as damage. Use it deferred; the fault handler
+// stays with the goroutine only until then.
+func guard(err *error, dir string) {
+	if r := recover(); r != nil {
+		*err = &replication.DamageError{File: dir, Problem: fmt.Sprintf("the database failed on it (%v)", firstLine(fmt.Sprint(r)))}
+		return
+	}
+	if errors.Is(*err, errRecord) {
+		*err = &replication.DamageError{File: dir, Problem: (*err).Error()}
+	}
+}
+
+// faultsPanic makes reads of a mapped file that the disk cannot deliver panic,
+// for guard to catch, instead of ending the process. It returns the undoing.
+func faultsPanic() func() {
+	old := debug.SetPanicOnFault(true)
+	return func() { debug.SetPanicOnFault(old) }
+}
+
+func firstLine(s string) string {
+	s = strings.TrimSpace(s)
+	if i := strings.IndexByte(s, '\n'); i >= 0 {
+		s = s[:i]
+	}
+	return s
+}
+
+// badgerLogger passes on what Badger says: warnings and errors as they are, the
+// rest for debugging.
+type badgerLogger struct{ log *slog.Logger }
+
+func (l badgerLogger) Errorf(f string, a ...any) {
+	l.log.Error("view database", "text", text(f, a))
+}
+func (l badgerLogger) Warningf(f string, a ...any) {
+	l.log.Warn("view database", "text", text(f, a))
+}
+func (l badgerLogger) Infof(f string, a ...any) { l.log.Debug("view database", "text", text(f, a)) }
+func (l badgerLogger) Debugf(string, ...any)    {}
+
+func text(f string, a []any) string { return strings.TrimSpace(fmt.Sprintf(f, a...)) }

@@ -1,0 +1,59 @@
+// Package kv is the built-in key-value view (design 5): a register per key that
+// keeps concurrent writes as siblings, built by applying the logs in the order
+// in which their blocks became durable here.
+//
+//	replication.Store --Subscribe--> apply goroutine --> Badger (unsynced)
+//	       ^                                                  |
+//	   committer <--Resolve-- overlay + snapshot <------------+--> Get, List, Watch
+//
+// The view has its own Badger, which it does not sync: everything in it follows
+// from the logs. The cursor of a space is the arrival number of the last block
+// applied and stands in the same transaction as the state, so a crash of the
+// process loses nothing and one of the machine costs a rebuild.
+//
+// # Layout
+//
+// Every record ends in the CRC-32C of its key and itself. Space ids have 16
+// bytes, log ids and hashes 32, a dot is log and seq (8 bytes, big endian).
+//
+//	c space              cursor, counts and digest of the space
+//	s space key          the key's siblings, winner first; absent without any
+//	o space hash dot     one sibling of a key (hash) that has more than 32
+//	v space dot          the value of a sibling, if longer than 4 KiB
+//	p space dot hash     the dot is named on a key (hash) but not here yet
+//	a space log          seq and block hash applied; number of p records
+//
+// A delete leaves nothing once what it names has arrived: the record of the key
+// goes with its last sibling, and a p record with its dot.
+//
+// # Own writes
+//
+// The committer asks Resolve what a write supersedes. Between Resolve and the
+// apply goroutine an operation is in the overlay, so that a program reads its
+// own writes and does not conflict with itself. Operations of others count, and
+// are seen, from when they are applied: before, nobody here can have meant to
+// replace them.
+//
+// # Damage
+//
+// Nothing that was damaged is served (G9). Four checks see to it:
+//
+//   - Closed cleanly, the view records size and CRC-32C of each of its files; at
+//     Open they must be the same.
+//   - After a process was killed, Open verifies Badger's manifest and all block
+//     checksums of its tables, and then every record, before any read is
+//     answered: the checksums, that a read finds what a scan meets, and that the
+//     hashes of all siblings add up to the stored digest. That takes about a
+//     second per million keys.
+//   - Every record that is read is checked, and a panic of Badger on damaged
+//     files is caught.
+//   - Verify does all of this on demand, and can compute the state again from
+//     the logs.
+//
+// Each failure starts a new generation: the view is built again from the logs,
+// and reads wait for it. What remains is damage that happens to the files while
+// they are open, in places where Badger keeps keys or indexes: until Verify or
+// the next unclean start, such a key can look absent. A damaged table can also
+// make Badger panic in its compaction, in a goroutine of its own: that ends the
+// process, and the next Open finds the damage.
+package kv

@@ -1,0 +1,69 @@
+package kv
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"vixp2p/replication"
+)
+
+// Options says where the view lives and what it is made from. Zero values of the
+// fields that are not required give the defaults in parentheses.
+type Options struct {
+	// Dir is the view's directory, made if missing. It holds derived data only:
+	// removing it while the view is closed costs a rebuild. Required.
+	Dir string
+	// Store has the logs. It must stay open until Close has returned. Required.
+	Store replication.Store
+	// Logger takes one line per event (none).
+	Logger *slog.Logger
+	// BootID names the boot of the machine. Files that a killed process left are
+	// kept (and checked) if it is the one that they were written under; the view
+	// does not sync them, so after another they are rebuilt. Empty: always.
+	BootID string
+	// OverlayBytes bounds what the view holds in memory of this node's writes
+	// that are not applied yet; Admit waits above it (32 MiB).
+	OverlayBytes int
+	// ReserveBytes of free disk space are left alone: with less the view stops
+	// applying and goes on when there is more (64 MiB; negative: no check).
+	// Badger writes through memory maps, where a full disk is a crash and not an
+	// error.
+	ReserveBytes int64
+	// FreeBytes tells how many bytes are free where path is (statfs on Unix; no
+	// check elsewhere).
+	FreeBytes func(path string) (uint64, error)
+
+	// retryMin is the first pause after a failed step, doubling (500 ms).
+	retryMin time.Duration
+}
+
+const (
+	defaultOverlay  = 32 << 20
+	defaultReserve  = 64 << 20
+	defaultRetryMin = 500 * time.Millisecond
+	retryMax        = 30 * time.Second
+)
+
+// withDefaults returns a copy with every default filled in.
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" || o.Store == nil {
+		return o, errors.New("the key-value view needs a directory and a store: set Options.Dir and Options.Store")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OverlayBytes <= 0 {
+		o.OverlayBytes = defaultOverlay
+	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = defaultReserve
+	}
+	if o.FreeBytes == nil {
+		o.FreeBytes = freeBytes
+	}
+	if o.retryMin == 0 {
+		o.retryMin = defaultRetryMin
+	}
+	return o, nil
+}

@@ -1,0 +1,213 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"vixp2p/replication"
+	"vixp2p/replication/compress"
+)
+
+// VerifyOptions says how far Verify goes.
+type VerifyOptions struct {
+	// Deep also computes the state again from the logs, in a directory beside
+	// the view's, and compares. It takes as long as a rebuild.
+	Deep bool
+}
+
+// Verify checks the view and calls fn for each finding: damage that was found
+// since Open and repaired by a rebuild; files that changed under the view; every
+// record, and that all add up to the stored digest; and that what is applied is
+// what the store holds. Damage that it finds itself starts a rebuild. It reads
+// snapshots and may run beside everything else. The error tells that it could
+// not finish.
+func (v *View) Verify(ctx context.Context, o VerifyOptions, fn func(replication.Finding)) error {
+	v.mu.Lock()
+	earlier := v.damage
+	v.damage = nil
+	v.mu.Unlock()
+	for _, err := range earlier {
+		f := v.finding(err)
+		f.Problem += "; the view was rebuilt"
+		fn(f)
+	}
+	for {
+		var d *database
+		for _, id := range append(v.spaceIDs(), replication.SpaceID{}) {
+			var err error
+			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) {
+				return err
+			}
+		}
+		if d == nil {
+			continue
+		}
+		snap, ok := d.snapshot()
+		if !ok {
+			continue
+		}
+		err := v.verify(ctx, snap, o)
+		if !errors.Is(err, replication.ErrDamaged) {
+			return err
+		}
+		fn(v.finding(err))
+		v.askRebuild(rebuild{generation: d.generation, why: err, reported: true})
+		return nil
+	}
+}
+
+func (v *View) spaceIDs() []replication.SpaceID {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	ids := make([]replication.SpaceID, 0, len(v.order))
+	for _, sp := range v.order {
+		ids = append(ids, sp.id)
+	}
+	return ids
+}
+
+func (v *View) finding(err error) replication.Finding {
+	var e *replication.DamageError
+	if errors.As(err, &e) {
+		return replication.Finding{Log: e.Log, Seq: e.Seq, File: e.File, Problem: e.Problem}
+	}
+	return replication.Finding{File: v.opt.Dir, Problem: err.Error()}
+}
+
+// verify returns the first damage that it finds. It closes the snapshot.
+func (v *View) verify(ctx context.Context, snap snapshot, o VerifyOptions) (err error) {
+	defer snap.close()
+	defer faultsPanic()()
+	defer guard(&err, snap.d.dir)
+	if err := v.verifyFiles(ctx, snap.d); err != nil {
+		return err
+	}
+	if err := scanAll(ctx, snap.Txn, v.rank); err != nil {
+		return err
+	}
+	return scan(snap.Txn, []byte{prefixCursor}, nil, func(key, record []byte) error {
+		c, err := decodeCursor(record)
+		if err != nil {
+			return err
+		}
+		r := reader{v: v, snap: snap, space: replication.SpaceID(key[1:])}
+		if err := r.againstStore(); err != nil {
+			return err
+		}
+		if !o.Deep {
+			return nil
+		}
+		return r.againstLogs(ctx, c)
+	})
+}
+
+// verifyFiles compares the tables that are still there with what they were when
+// the view was opened.
+func (v *View) verifyFiles(ctx context.Context, d *database) error {
+	for name, want := range d.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !isTable(name) {
+			continue
+		}
+		now, err := sumFile(d.dir, name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // merged into others
+		}
+		if err != nil || now != want {
+			return &replication.DamageError{File: filepath.Join(d.dir, name), Problem: "the table is not what it was when the view was opened"}
+		}
+	}
+	return nil
+}
+
+// againstStore checks that what is applied of each log is what the store holds.
+func (r *reader) againstStore() error {
+	prefix := spacePrefix(prefixApplied, r.space, 0)
+	return scan(r.snap.Txn, prefix, nil, func(key, record []byte) error {
+		l, err := decodeLogRecord(record)
+		if err != nil || l.seq == 0 {
+			return err
+		}
+		id := replication.LogID(key[len(prefix):])
+		info, ok := r.v.store.Log(id)
+		if !ok || info.Tip.Seq < l.seq || info.Tip.Seq == l.seq && info.Tip.Hash != l.hash {
+			return &replication.DamageError{Log: id, Seq: l.seq, File: r.snap.d.dir, Problem: "the view has applied something else than the store holds"}
+		}
+		return nil
+	})
+}
+
+// againstLogs computes the space's state again, up to where the snapshot is.
+func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
+	dir := filepath.Join(r.v.opt.Dir, "verify")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	d, err := openDatabase(dir, 0, r.v.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close(), os.RemoveAll(dir)) }()
+	a, err := newApplier(d, r.space, r.v.rank)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	a.room = r.v.room
+	for a.saved.arrival < want.arrival {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		arrivals, err := r.v.store.ReadArrivals(r.space, a.saved.arrival, readBytes)
+		if err != nil {
+			return err
+		}
+		for i := range arrivals {
+			if arrivals[i].Number > want.arrival {
+				break
+			}
+			if err := a.arrival(&arrivals[i], a.commit); err != nil {
+				return err
+			}
+		}
+		if !a.staged() {
+			return fmt.Errorf("%w: the store has no block %d in space %s", errRecord, want.arrival, r.space)
+		}
+		if err := a.commit(); err != nil {
+			return err
+		}
+	}
+	if a.saved.tally != want.tally {
+		return fmt.Errorf("%w: space %s has %d siblings with another digest than the %d that follow from the logs",
+			errRecord, r.space, want.siblings, a.saved.siblings)
+	}
+	return nil
+}
+
+// arrival applies one block of the store. flush is called first if the block
+// does not fit what is staged.
+func (a *applier) arrival(at *replication.Arrival, flush func() error) error {
+	b := at.Block
+	ops, err := compress.Ops(b)
+	var void *replication.VoidError
+	if errors.As(err, &void) || errors.Is(err, compress.ErrEncrypted) {
+		ops, err = nil, nil // every node skips it
+	}
+	if err != nil {
+		return err
+	}
+	if err := upgradeNeeded(b.Header, ops); err != nil {
+		return err
+	}
+	if a.staged() && !a.fitsBlock(b.Header.RawLen) {
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	return a.block(at.Number, b.Header, b.Hash, ops)
+}

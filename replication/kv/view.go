@@ -1,0 +1,304 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"vixp2p/replication"
+)
+
+// ErrNotReady: the view is being opened or rebuilt; wait for it (Admit, or any
+// read) and try again.
+var ErrNotReady = errors.New("the key-value view is catching up: try again")
+
+// View is the key-value view of one data directory, over all its spaces. All
+// methods are safe for concurrent use.
+type View struct {
+	opt     Options
+	store   replication.Store
+	log     *slog.Logger
+	home    home
+	rank    ranker
+	overlay *overlay
+
+	unsubscribe func()
+	stop        context.CancelFunc
+	wake        chan struct{}  // buffered by one: there is something to do
+	background  sync.WaitGroup // the apply goroutine and those that close old databases
+
+	// mu guards what follows. It is held for moments only; the committer takes it
+	// in Subscribe's call and in Resolve.
+	mu sync.RWMutex
+	// d is the database in use; nil while there is none. Only the apply goroutine
+	// changes it.
+	d *database
+	// checked tells that d is fit to serve.
+	checked bool
+	// failed says why d is nil for longer than a rebuild takes.
+	failed error
+	// generation counts the rebuilds of this directory; cursors carry it.
+	generation uint64
+	// target is the store's head when d was opened: reads of a space wait until
+	// its upTo is as far.
+	target uint64
+	spaces map[replication.SpaceID]*spaceState
+	order  []*spaceState // the same, for taking turns
+	opened bool
+	// asked says that d is to be replaced, and why.
+	asked *rebuild
+	// damage is what was found in the view's files since Open.
+	damage []error
+	// changed is closed and replaced whenever any of this has changed.
+	changed chan struct{}
+	closed  bool
+	ops     uint64 // operations applied since Open
+}
+
+// spaceState is how far one space is. View.mu guards it, but a belongs to the
+// apply goroutine.
+type spaceState struct {
+	id replication.SpaceID
+	a  *applier
+	// applied is the arrival number of the newest block that reads see.
+	applied uint64
+	// upTo: every block of the space with an arrival number up to this is
+	// applied. invariant: upTo >= applied.
+	upTo  uint64
+	head  uint64 // arrival number of the newest block that the committer told of
+	dirty bool   // there may be more to apply
+	// err says why it does not go on, until it does.
+	err   error
+	tally tally
+	retry backoff
+}
+
+// Open opens the view and starts to apply what the store has. It returns once
+// the files are open; reads wait until the view has caught up with the store.
+//
+// Files that cannot be used are replaced by a new generation: those of another
+// instance, those that a machine left that stopped, and damaged ones, which
+// Verify then reports. Errors: replication.ErrLocked, or the directory cannot be
+// written.
+func Open(o Options) (*View, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	v := &View{
+		opt: o, store: o.Store, log: o.Logger, home: home{o.Dir}, rank: ranker{o.Store.Log},
+		overlay: newOverlay(o.OverlayBytes),
+		wake:    make(chan struct{}, 1), changed: make(chan struct{}),
+		spaces: map[replication.SpaceID]*spaceState{},
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the directory of the key-value view: %w", err)
+	}
+	p := v.home.decide(o.Store.Info().Instance, o.BootID)
+	if v.d, err = v.openPlan(p); err != nil {
+		return nil, err
+	}
+	v.generation = v.d.generation
+	v.addSpaces()
+	v.unsubscribe = o.Store.Subscribe(v.advanced)
+	v.addSpaces() // those that came in between
+	head := o.Store.Head()
+	v.mu.Lock()
+	v.target, v.opened, v.checked = head, true, !p.check
+	v.mu.Unlock()
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
+	v.background.Go(func() { v.run(ctx, p) })
+	return v, nil
+}
+
+// openPlan opens what decide chose, or a new generation where that fails.
+func (v *View) openPlan(p plan) (*database, error) {
+	if p.damage != nil {
+		v.damage = append(v.damage, p.damage)
+	}
+	if p.rebuild == "" {
+		if p.check {
+			if err := v.save(p.generation, phaseChecking, nil); err != nil {
+				return nil, err
+			}
+		}
+		d, err := openDatabase(v.home.generationDir(p.generation), p.generation, v.log)
+		if err == nil {
+			d.files = p.files
+			err = v.aheadOfStore(d)
+			if err == nil && !p.check {
+				err = v.save(p.generation, phaseRunning, nil)
+			}
+			if err == nil {
+				return d, v.home.sweep(p.generation)
+			}
+			err = errors.Join(err, d.close())
+		}
+		if errors.Is(err, replication.ErrLocked) {
+			return nil, err
+		}
+		if p.fresh {
+			return nil, err
+		}
+		v.damage = append(v.damage, err)
+		p.rebuild = err.Error()
+		p.generation++
+	}
+	v.log.Warn("the key-value view is rebuilt from the logs", "reason", p.rebuild, "damage", p.damage, "generation", p.generation)
+	return v.create(p.generation)
+}
+
+// create starts an empty generation and removes all others.
+func (v *View) create(generation uint64) (*database, error) {
+	dir := v.home.generationDir(generation)
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("start the key-value view anew: %w", err)
+	}
+	if err := v.save(generation, phaseRunning, nil); err != nil {
+		return nil, err
+	}
+	return openDatabase(dir, generation, v.log)
+}
+
+func (v *View) save(generation uint64, p phase, files []fileSum) error {
+	return v.home.save(homeState{
+		Format: stateFormat, Instance: v.store.Info().Instance.String(),
+		Generation: generation, Boot: v.opt.BootID, Phase: p, Files: files,
+	})
+}
+
+// addSpaces learns of the spaces that the store has.
+func (v *View) addSpaces() {
+	list := v.store.Spaces()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, id := range list {
+		v.spaceLocked(id).dirty = true
+	}
+}
+
+func (v *View) spaceLocked(id replication.SpaceID) *spaceState {
+	sp := v.spaces[id]
+	if sp == nil {
+		sp = &spaceState{id: id}
+		if v.opened {
+			sp.upTo = v.target // its first block came after that
+		}
+		v.spaces[id] = sp
+		v.order = append(v.order, sp)
+	}
+	return sp
+}
+
+// advanced is called by the committer for each advance of a log.
+func (v *View) advanced(a replication.Advance) {
+	v.mu.Lock()
+	sp := v.spaceLocked(a.Space)
+	sp.dirty = true
+	sp.head = max(sp.head, a.Arrival)
+	v.mu.Unlock()
+	v.poke()
+}
+
+func (v *View) poke() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tellLocked wakes whoever waits for a change.
+func (v *View) tellLocked() {
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// Admit waits until the view can resolve writes of a space and has room for
+// more. Call it before an Append of keyed operations: Resolve, which runs in the
+// committer, does not wait.
+func (v *View) Admit(ctx context.Context, space replication.SpaceID) error {
+	if _, err := v.await(ctx, space); err != nil {
+		return err
+	}
+	return v.overlay.admit(ctx)
+}
+
+// Applied is the arrival number of the newest block of a space that reads see.
+func (v *View) Applied(space replication.SpaceID) uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if sp := v.spaces[space]; sp != nil {
+		return sp.applied
+	}
+	return 0
+}
+
+// WaitApplied waits until every block of the space up to an arrival number is
+// applied. It returns early if the view of the space has stopped.
+func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arrival uint64) error {
+	for {
+		v.mu.RLock()
+		sp, changed, closed := v.spaces[space], v.changed, v.closed
+		var err error
+		reached := arrival == 0
+		if sp != nil {
+			reached, err = reached || sp.upTo >= arrival, sp.err
+		}
+		v.mu.RUnlock()
+		switch {
+		case reached:
+			return nil
+		case closed:
+			return replication.ErrClosed
+		case errors.Is(err, replication.ErrUpgradeNeeded):
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// Generation is the view's generation, which cursors of Watch carry.
+func (v *View) Generation() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.generation
+}
+
+// Close stops applying, waits for reads that are under way and closes the files.
+// A callback of List that does not return holds it up. What is not applied yet
+// is applied after the next Open.
+func (v *View) Close() error {
+	v.mu.Lock()
+	if v.closed {
+		v.mu.Unlock()
+		return replication.ErrClosed
+	}
+	v.closed = true
+	v.tellLocked()
+	v.mu.Unlock()
+	v.unsubscribe()
+	v.stop()
+	v.background.Wait()
+	if v.d == nil || !v.checked {
+		if v.d != nil {
+			return v.d.close()
+		}
+		return nil
+	}
+	if err := v.d.close(); err != nil {
+		return fmt.Errorf("close the key-value view: %w", err)
+	}
+	files, err := sumFiles(v.d.dir, v.d.files)
+	if err != nil {
+		return fmt.Errorf("close the key-value view: %w", err)
+	}
+	return v.save(v.generation, phaseClosed, files)
+}

@@ -1,0 +1,116 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"vixp2p/replication"
+)
+
+func TestReadYourWrites(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, t.TempDir())
+	for i := range 200 {
+		write(t, s, v, put("k", fmt.Sprint(i)))
+		if e := wantValue(t, v, "k", fmt.Sprint(i)); e.Conflicts != 0 {
+			t.Fatalf("write %d conflicts with an own one", i)
+		}
+	}
+	write(t, s, v, del("k"))
+	wantValue(t, v, "k", "")
+	settled(t, s, v)
+	wantValue(t, v, "k", "")
+}
+
+func TestBatchSeesItself(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, t.TempDir())
+	write(t, s, v, put("a", "1"), put("a", "2"), put("b", "1"), del("b"), put("c", "3"))
+	for range 2 { // from the overlay and from the database
+		if e := wantValue(t, v, "a", "2"); e.Conflicts != 0 {
+			t.Error("two writes of one batch conflict")
+		}
+		wantValue(t, v, "b", "")
+		wantValue(t, v, "c", "3")
+		settled(t, s, v)
+	}
+}
+
+func TestConditionalPut(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, t.TempDir())
+	ctx := testContext(t)
+	cas := func(value string, dots ...replication.Dot) error {
+		_, err := s.Append(ctx, replication.Batch{
+			Space: testSpace, Ops: []replication.Op{put("k", value)}, Resolver: v,
+			If: []replication.Condition{{Key: []byte("k"), Dots: dots}},
+		})
+		return err
+	}
+	if err := cas("1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cas("2"); !errors.Is(err, replication.ErrConflict) {
+		t.Fatalf("a second create: %v", err)
+	}
+	e := wantValue(t, v, "k", "1")
+	if err := cas("2", e.Dot); err != nil {
+		t.Fatal(err)
+	}
+	if err := cas("3", e.Dot); !errors.Is(err, replication.ErrConflict) {
+		t.Fatalf("a condition on what was replaced: %v", err)
+	}
+	wantValue(t, v, "k", "2")
+}
+
+func TestListInKeyOrder(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, t.TempDir())
+	var want []string
+	for i := range 700 {
+		key := fmt.Sprintf("user/%03d", i)
+		write(t, s, v, put(key, "x"), put(fmt.Sprintf("other/%d", i), "y"))
+		if i%5 == 0 {
+			write(t, s, v, del(key))
+		} else {
+			want = append(want, key)
+		}
+	}
+	for range 2 {
+		var got []string
+		err := v.List(testContext(t), testSpace, []byte("user/"), func(e Entry) error {
+			got = append(got, string(e.Key))
+			return nil
+		})
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%d keys, want %d: %v", len(got), len(want), err)
+		}
+		settled(t, s, v)
+	}
+}
+
+func TestReopenKeepsState(t *testing.T) {
+	s, dir := newStore(t, 1), t.TempDir()
+	v := openView(t, s, dir)
+	for i := range 100 {
+		write(t, s, v, put(fmt.Sprint(i), "x"))
+	}
+	settled(t, s, v)
+	before, err := v.Summary(testContext(t), testSpace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v = openView(t, s, dir)
+	after, err := v.Summary(testContext(t), testSpace)
+	if err != nil || after.Digest != before.Digest || after.Keys != 100 {
+		t.Fatalf("%d keys after reopening, %v", after.Keys, err)
+	}
+	if v.Generation() != 1 {
+		t.Errorf("generation %d after a clean close", v.Generation())
+	}
+}
