@@ -237,10 +237,12 @@ func checkLabel(label string) error {
 	return checkName("label", label)
 }
 
-func checkName(what, s string) error {
+func checkName(what, s string) error { return checkText(what, s, maxNameBytes) }
+
+func checkText(what, s string, maxBytes int) error {
 	switch {
-	case s == "" || len(s) > maxNameBytes:
-		return fmt.Errorf("the %s has %d bytes: it must have 1 to %d", what, len(s), maxNameBytes)
+	case s == "" || len(s) > maxBytes:
+		return fmt.Errorf("the %s has %d bytes: it must have 1 to %d", what, len(s), maxBytes)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return fmt.Errorf("the %s %q contains characters that cannot be shown: use printable text", what, s)
 	case strings.TrimSpace(s) != s:

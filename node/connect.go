@@ -15,12 +15,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
-	mss "github.com/multiformats/go-multistream"
 )
 
 const (
@@ -78,7 +76,7 @@ func (e *DialError) Error() string {
 	var mismatch sec.ErrPeerIDMismatch
 	switch {
 	case errors.Is(e.Cause, ErrSelf):
-		return fmt.Sprintf("%s: %v", e.Endpoint, ErrSelf)
+		return fmt.Sprintf("%s answers with this node's own identity: it is this node itself, or runs from a copy of its data directory: name another node's address", e.Endpoint)
 	case errors.As(e.Cause, &mismatch):
 		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
 	case errors.Is(e.Cause, syscall.ECONNREFUSED):
@@ -263,32 +261,6 @@ func (c *connector) isOwn(a ma.Multiaddr) bool {
 		k, ok := multiaddrKey(o)
 		return ok && k == key
 	})
-}
-
-// openStream opens a stream of the protocol on exactly this connection, so that
-// a session ends with the connection that its dialer made.
-func openStream(ctx context.Context, conn network.Conn, proto protocol.ID) (network.Stream, error) {
-	s, err := conn.NewStream(network.WithAllowLimitedConn(ctx, string(proto)))
-	if err != nil {
-		return nil, err
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		// A connection without deadlines (a test's pipe) has no need of one.
-		_ = s.SetDeadline(deadline)
-	}
-	stop := context.AfterFunc(ctx, func() { s.Reset() })
-	defer stop()
-	if err = s.SetProtocol(proto); err == nil {
-		err = mss.SelectProtoOrFail(proto, s)
-	}
-	if err != nil {
-		s.Reset()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
-	}
-	return s, nil
 }
 
 func randomPeerID() (peer.ID, error) {

@@ -12,7 +12,7 @@ var (
 	// ErrNotFound: the key has no value.
 	ErrNotFound = errors.New("not found")
 	// ErrSelf: an address leads to this node itself.
-	ErrSelf = errors.New("this address is this node itself: name another node's address")
+	ErrSelf = errors.New("this address is this node itself")
 	// ErrOffline: the node was opened without a network.
 	ErrOffline = errors.New("this node runs offline: open it without Offline to connect")
 	// ErrNotConnected: there is no session with that peer.

@@ -1,0 +1,313 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+)
+
+// Node is a running node. Its methods are safe for concurrent use.
+type Node struct {
+	cfg     Config // with its defaults
+	log     *slog.Logger
+	key     ed25519.PrivateKey
+	id      peer.ID
+	network replication.NetworkID
+	names   *spaceNames
+
+	engines engines
+	health  health
+	repairs chan struct{} // capacity 1: a repair is due
+	host    host.Host     // nil if offline
+	mesh    *mesh         // nil if offline
+	dialer  *dialer       // nil if offline
+	guard   *guard
+	metrics *metrics // nil without a Registerer
+	sync    syncMeter
+
+	ctx    context.Context // ends when Close begins
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the node's own goroutines
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens or creates a data directory and runs a node on it until Close. ctx
+// bounds the opening only.
+//
+// Errors: ErrLocked if another process has the directory, *OtherNetworkError if
+// it belongs to another network, replication.ErrTooNew if a later version wrote
+// it, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
+// runs after an error.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	network, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	if err != nil {
+		return nil, err
+	}
+	key, err := identityOf(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	id, err := peerIDOf(replication.OriginKey(key.Public().(ed25519.PublicKey)))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Label == "" {
+		cfg.Label = shortID(id)
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger, key: key, id: id, network: network,
+		names: newSpaceNames(network), repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// open starts the parts. What it started is there for Close if it fails.
+func (n *Node) open(ctx context.Context) error {
+	if !n.cfg.Offline {
+		if err := n.openHost(ctx); err != nil {
+			return err
+		}
+	}
+	e, err := n.openEngine(n.key)
+	if err != nil {
+		return err
+	}
+	n.engines.start(e)
+	if r := e.store.Info().Recovered; r != "" {
+		n.log.Warn("the data directory is not as this node left it", "what", r, "instance", e.store.Info().Instance.String())
+	}
+	n.wg.Go(n.repairLoop)
+	n.wg.Go(n.nameLoop)
+	if n.cfg.Registerer != nil {
+		if n.metrics, err = newMetrics(n); err != nil {
+			return err
+		}
+	}
+	if n.host == nil {
+		return nil
+	}
+	if n.cfg.Open {
+		n.log.Warn("this node is open: anyone who reaches its address can read and write everything, because the open development network has no members", "network_name", n.cfg.NetworkName)
+	}
+	n.mesh.serve()
+	if err := n.listen(); err != nil {
+		return err
+	}
+	n.dialer.start(n.static())
+	return nil
+}
+
+// openHost makes the host and what belongs to it; nothing is dialled or served
+// yet.
+func (n *Node) openHost(ctx context.Context) error {
+	h := n.cfg.Host
+	if h == nil {
+		ads, err := advertised(ctx, n.cfg.Advertise, resolveHost)
+		if err != nil {
+			return err
+		}
+		if h, err = newHost(&n.cfg, n.key, ads); err != nil {
+			return err
+		}
+	}
+	n.host = h
+	n.mesh = &mesh{
+		host: h, connector: connector{host: h, resolve: resolveHost},
+		service: protocols.NewService(h, n.log), book: newPeerBook(),
+		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label,
+		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
+	}
+	if _, err := rand.Read(n.mesh.boot[:]); err != nil {
+		return fmt.Errorf("cannot draw a random number: %w", err)
+	}
+	n.dialer = newDialer(n.guard, n.mesh, n.cfg.Now, n.log)
+	n.mesh.dialer = n.dialer
+	return nil
+}
+
+func (n *Node) listen() error {
+	if n.cfg.Host != nil {
+		return nil // its owner decides where it listens
+	}
+	specs, err := n.cfg.listenSpecs()
+	if err != nil {
+		return err
+	}
+	l, ok := n.host.Network().(listener)
+	if !ok {
+		return errors.New("this libp2p network cannot listen")
+	}
+	return listen(l, specs, !n.cfg.NoTCP, !n.cfg.NoQUIC)
+}
+
+// static is the configured list of peers.
+func (n *Node) static() source {
+	s := staticSource{delay: n.cfg.ConnectDelay}
+	if n.cfg.NoConnect {
+		return s
+	}
+	for _, addr := range n.cfg.Connect {
+		if t, err := parseTarget(addr); err == nil { // Config.check saw to that
+			s.targets = append(s.targets, t)
+		}
+	}
+	return s
+}
+
+// Close says goodbye to peers, ends everything that the node started, and
+// releases the data directory. It closes the host unless it is the caller's own.
+// Nothing runs afterwards. A second call waits for the first and returns the
+// same.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		n.cancel()
+		var errs []error
+		if n.mesh != nil {
+			n.mesh.closing()
+			n.dialer.close()
+		}
+		n.wg.Wait()
+		if n.metrics != nil {
+			n.metrics.close()
+		}
+		errs = append(errs, n.engines.close()) // says goodbye
+		if n.mesh != nil {
+			n.mesh.service.Close()
+			n.mesh.wait()
+			if n.cfg.Host == nil {
+				errs = append(errs, n.host.Close())
+			}
+		}
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}
+
+func (n *Node) isClosed() bool { return n.ctx.Err() != nil }
+
+// ID is the node's peer ID, proven by its key.
+func (n *Node) ID() string { return n.id.String() }
+
+// Label is the node's name for people.
+func (n *Node) Label() string { return n.cfg.Label }
+
+// DataDir is the node's data directory.
+func (n *Node) DataDir() string { return n.cfg.DataDir }
+
+// Addrs are the multiaddrs at which this node listens, and those that it
+// advertises.
+func (n *Node) Addrs() []string {
+	if n.host == nil {
+		return nil
+	}
+	var out []string
+	for _, a := range n.host.Addrs() {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// takeSpace decides on a space that a peer named: in an open network every one
+// is taken, as long as there are not too many.
+func (n *Node) takeSpace(s replication.SpaceInfo) bool {
+	if !n.names.learn(s) {
+		n.log.Warn("a space that a peer named is not taken: it is one too many, or its name is not fit to be shown", "space", s.ID.String())
+		return false
+	}
+	n.names.signal()
+	return true
+}
+
+// nameLoop makes the names of spaces that peers told durable.
+func (n *Node) nameLoop() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.names.fresh:
+		}
+		err := n.do(n.ctx, func(e *engine) error {
+			for _, id := range n.names.unsaved() {
+				if err := n.names.save(n.ctx, e.store, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil && n.ctx.Err() == nil {
+			n.log.Warn("the names of spaces are not remembered yet", "err", err)
+		}
+	}
+}
+
+// identityOf is the key of the data directory, or of the caller's own host.
+func identityOf(cfg *Config) (ed25519.PrivateKey, error) {
+	if cfg.Host == nil {
+		return loadIdentity(cfg.DataDir)
+	}
+	priv := cfg.Host.Peerstore().PrivKey(cfg.Host.ID())
+	if priv == nil || priv.Type() != crypto.Ed25519 {
+		return nil, errors.New("the host's key is not an Ed25519 key: make the host with one")
+	}
+	raw, err := priv.Raw()
+	if err != nil || len(raw) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("the host's key cannot be used: %w", err)
+	}
+	return ed25519.PrivateKey(raw), nil
+}
+
+// peerIDOf is the peer ID of an origin.
+func peerIDOf(origin replication.OriginKey) (peer.ID, error) {
+	pub, err := crypto.UnmarshalEd25519PublicKey(origin[:])
+	if err != nil {
+		return "", err
+	}
+	return peer.IDFromPublicKey(pub)
+}
+
+// originName is a peer ID for people, or the key in hex if it is no key.
+func originName(origin replication.OriginKey) string {
+	id, err := peerIDOf(origin)
+	if err != nil {
+		return origin.String()
+	}
+	return id.String()
+}
+
+// shortID is the end of a peer ID: the start is the same in all.
+func shortID(id peer.ID) string {
+	s := id.String()
+	return s[max(0, len(s)-8):]
+}
+
+func randInt64(n int64) int64 {
+	if n <= 0 {
+		return 0
+	}
+	return mathrand.Int64N(n)
+}

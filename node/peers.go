@@ -1,0 +1,222 @@
+package node
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/replication"
+)
+
+// State is where a peer stands, as this node sees it.
+type State string
+
+const (
+	// Disconnected: there is no session; if an address is known, the dialer
+	// tries again.
+	Disconnected State = "Disconnected"
+	// Connecting: its endpoint is being dialled.
+	Connecting State = "Connecting"
+	// Handshaking: connected, and Hello is under way.
+	Handshaking State = "Handshaking"
+	// Connected: there is a live session.
+	Connected State = "Connected"
+	// Stale: there is a session, and nothing was heard for Config.StaleAfter.
+	Stale State = "Stale"
+	// Closed: one side's user ended the session; nothing dials until a user
+	// asks for it or a node starts again.
+	Closed State = "Closed"
+)
+
+const (
+	// maxPeerRecords bounds the peers that are remembered; beyond it the one
+	// that was seen least recently and has no session is forgotten.
+	maxPeerRecords = 1024
+	// maxInstances is how many instances of one peer are remembered, to tell a
+	// restart with a new history from copies that run at one time.
+	maxInstances = 8
+)
+
+// peerBook is what is known of each peer, beside its live session.
+type peerBook struct {
+	mu      sync.Mutex // guards everything below
+	records map[peer.ID]*peerRecord
+	changed chan struct{} // closed and replaced after each change
+}
+
+type peerRecord struct {
+	label      string
+	connecting int  // dials to its known endpoints under way
+	handshakes int  // under way
+	stale      bool // of the live session
+	held       bool // a user ended the session: no automatic dial
+	session    *session
+	addr       string // of the newest session
+	outbound   bool
+	seen       time.Time
+	lastErr    string // why the last session or attempt ended, until the next session
+	// instances that this identity had, the newest last, each once.
+	instances []replication.Instance
+	copies    bool // an older instance came back: copies of one directory run
+	// displaced counts sessions that the peer ended in favour of another one
+	// that this node does not have, in a row.
+	displaced int
+	skew      time.Duration
+}
+
+func newPeerBook() *peerBook {
+	return &peerBook{records: map[peer.ID]*peerRecord{}, changed: make(chan struct{})}
+}
+
+// update changes a peer's record, which it makes if it is new.
+func (b *peerBook) update(id peer.ID, fn func(r *peerRecord)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fn(b.recordLocked(id))
+	b.tellLocked()
+}
+
+// change is update for a peer that is known already.
+func (b *peerBook) change(id peer.ID, fn func(r *peerRecord)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.records[id]; r != nil {
+		fn(r)
+		b.tellLocked()
+	}
+}
+
+// tellLocked wakes whoever waits for a change.
+func (b *peerBook) tellLocked() {
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+func (b *peerBook) recordLocked(id peer.ID) *peerRecord {
+	if r := b.records[id]; r != nil {
+		return r
+	}
+	if len(b.records) >= maxPeerRecords {
+		var oldest peer.ID
+		var at time.Time
+		for other, r := range b.records {
+			idle := r.session == nil && r.handshakes == 0 && r.connecting == 0
+			if idle && !r.held && (oldest == "" || r.seen.Before(at)) {
+				oldest, at = other, r.seen
+			}
+		}
+		delete(b.records, oldest)
+	}
+	r := &peerRecord{}
+	b.records[id] = r
+	return r
+}
+
+// meet notes the instance of a peer's new session and tells whether that shows,
+// for the first time, that copies of its directory run: an instance that was
+// replaced has come back. A restart with a new history never goes back.
+func (r *peerRecord) meet(instance replication.Instance) (copies bool) {
+	at := slices.Index(r.instances, instance)
+	if at == len(r.instances)-1 && at >= 0 {
+		return false
+	}
+	if at >= 0 {
+		copies = !r.copies
+		r.copies = true
+		r.instances = slices.Delete(r.instances, at, at+1)
+	}
+	r.instances = append(r.instances, instance)
+	if len(r.instances) > maxInstances {
+		r.instances = slices.Delete(r.instances, 0, 1)
+	}
+	return copies
+}
+
+func (r *peerRecord) state() State {
+	switch {
+	case r.session != nil && r.stale:
+		return Stale
+	case r.session != nil:
+		return Connected
+	case r.handshakes > 0:
+		return Handshaking
+	case r.connecting > 0:
+		return Connecting
+	case r.held:
+		return Closed
+	}
+	return Disconnected
+}
+
+// live returns the session with a peer, or nil.
+func (b *peerBook) live(id peer.ID) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.records[id]; r != nil {
+		return r.session
+	}
+	return nil
+}
+
+// busy tells whether a peer has a session or must be left alone.
+func (b *peerBook) busy(id peer.ID) (connected, held bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[id]
+	return r != nil && r.session != nil, r != nil && r.held
+}
+
+// counts are the peers that are known and those with a session.
+func (b *peerBook) counts() (total, connected int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.records {
+		if r.session != nil {
+			connected++
+		}
+	}
+	return len(b.records), connected
+}
+
+// find names a peer by its ID or by a label that only one peer has.
+func (b *peerBook) find(name string) (peer.ID, error) {
+	if id, err := peer.Decode(name); err == nil {
+		return id, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []peer.ID
+	for id, r := range b.records {
+		if r.label == name && name != "" {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", &UnknownPeerError{Name: name}
+	case 1:
+		return found[0], nil
+	}
+	slices.Sort(found)
+	return "", &UnknownPeerError{Name: name, Candidates: found}
+}
+
+// UnknownPeerError: a name that is no peer, or the label of several.
+type UnknownPeerError struct {
+	Name       string
+	Candidates []peer.ID
+}
+
+func (e *UnknownPeerError) Error() string {
+	if len(e.Candidates) == 0 {
+		return "no peer is known by the name \"" + e.Name + "\": use a peer ID or label that `peers` lists"
+	}
+	var ids []string
+	for _, id := range e.Candidates {
+		ids = append(ids, id.String())
+	}
+	return "several peers have the label \"" + e.Name + "\": use one of the peer IDs " + strings.Join(ids, ", ")
+}

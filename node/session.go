@@ -1,0 +1,467 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+)
+
+// agent is what this program calls itself in Hello.
+const agent = "vix-node"
+
+// skewWarning is the clock difference from which on a peer's is reported.
+const skewWarning = time.Minute
+
+// session is a live session with a peer.
+type session struct {
+	id       peer.ID
+	meta     protocols.SessionMeta
+	info     protocols.PeerInfo
+	endpoint string // that was dialled; empty: the peer dialled
+	addr     string
+	conn     network.Conn
+	driver   *replicator.Peer
+	budget   *accountBudget
+	since    time.Time
+}
+
+// mesh makes and keeps the sessions: at most one with each peer, at most
+// MaxPeers in all.
+type mesh struct {
+	host      host.Host
+	connector connector
+	service   *protocols.Service
+	book      *peerBook
+	engine    func() *engine // the one in use
+	network   replication.NetworkID
+	names     *spaceNames
+	label     string
+	boot      protocols.BootNonce
+	maxPeers  int
+	timeout   time.Duration // of a handshake
+	now       func() time.Time
+	log       *slog.Logger
+	dialer    *dialer // set before the first session
+
+	attempts                          atomic.Uint64 // handshakes begun as dialer
+	handshakesStarted, handshakesDone atomic.Uint64
+	refusals                          refusalLog
+	wg                                sync.WaitGroup // dialled sessions
+	mu                                sync.Mutex     // guards below; taken before the book's
+	closed                            bool
+	order                             uint64
+	inbound                           int // handshakes that peers began, under way
+}
+
+// serve answers peers that dial this node.
+func (m *mesh) serve() {
+	m.service.Handle(protocols.SyncProtocol, m.accept)
+	m.service.Handle(protocols.HelloProtocol, m.probe)
+}
+
+// errTooManyHandshakes resets a stream unread: who opens so many at once does
+// not wait for an answer.
+var errTooManyHandshakes = errors.New("too many handshakes at one time")
+
+// RefusedError: the peer and this node do not make a session.
+type RefusedError struct {
+	Peer  peer.ID
+	Cause error
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("no session with %s: %v", e.Peer, e.Cause)
+}
+func (e *RefusedError) Unwrap() error { return e.Cause }
+
+// establish implements link: connection, Hello, session.
+func (m *mesh) establish(ctx context.Context, t target, hint peer.ID) (peer.ID, error) {
+	expected := t.ID
+	if expected == "" {
+		expected = hint
+	}
+	if expected != "" {
+		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
+		defer m.book.change(expected, func(r *peerRecord) { r.connecting-- })
+	}
+	conn, err := m.connector.connect(ctx, t, hint)
+	if err != nil {
+		m.note(expected, err)
+		return "", err
+	}
+	id := conn.RemotePeer()
+	if m.book.live(id) != nil {
+		return id, errLostRace
+	}
+	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
+	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
+	err = m.initiate(ctx, id, t.Key)
+	if err != nil && !errors.Is(err, errLostRace) {
+		m.note(id, err)
+	}
+	return id, err
+}
+
+// note keeps why there is no session with a peer, for status.
+func (m *mesh) note(id peer.ID, err error) {
+	if id != "" {
+		m.book.change(id, func(r *peerRecord) { r.lastErr = err.Error() })
+	}
+}
+
+// initiate runs the handshake as the dialer and starts the session.
+func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error {
+	m.handshakesStarted.Add(1)
+	st, release, err := m.service.Open(ctx, id, protocols.SyncProtocol)
+	if err != nil {
+		return &RefusedError{Peer: id, Cause: fmt.Errorf("it does not answer to %s (%w): is it a vix node?", protocols.SyncProtocol, err)}
+	}
+	stop := context.AfterFunc(ctx, func() { st.Reset() })
+	budget := newAccountBudget(m.engine().budget)
+	hello := m.hello(id, budget)
+	hello.Attempt = m.attempts.Add(1)
+	sess, err := protocols.Initiate(st, hello)
+	if !stop() && err == nil {
+		err = ctx.Err() // the stream was reset at the last moment
+	}
+	if err == nil {
+		var s *session
+		if s, err = m.start(sess, st, endpoint, budget); err == nil {
+			m.wg.Go(func() {
+				m.watch(s)
+				release()
+			})
+			return nil
+		}
+	}
+	release()
+	switch {
+	case errors.Is(err, protocols.ErrDuplicate):
+		return errLostRace
+	case errors.Is(err, protocols.ErrHelloTimeout) || ctx.Err() != nil:
+		// The connection may be dead without either side's knowing. A new one
+		// shows it.
+		_ = st.Conn().Close() // it is given up
+	}
+	return &RefusedError{Peer: id, Cause: err}
+}
+
+// accept runs the handshake as the responder, and the session to its end.
+func (m *mesh) accept(st network.Stream) error {
+	if !m.enter() {
+		return errTooManyHandshakes
+	}
+	id := st.Conn().RemotePeer()
+	m.handshakesStarted.Add(1)
+	budget := newAccountBudget(m.engine().budget)
+	sess, err := protocols.Respond(st, m.hello(id, budget))
+	m.leave()
+	if err != nil {
+		m.refused(st, err)
+		return err
+	}
+	s, err := m.start(sess, st, "", budget)
+	if err != nil {
+		if !errors.Is(err, protocols.ErrDuplicate) {
+			m.refused(st, err)
+		}
+		return nil // start has told the peer
+	}
+	m.watch(s)
+	return nil
+}
+
+// probe answers a peer that asks whether it would be let in.
+func (m *mesh) probe(st network.Stream) error {
+	if !m.enter() {
+		return errTooManyHandshakes
+	}
+	id := st.Conn().RemotePeer()
+	defer m.leave()
+	sess, err := protocols.Respond(st, m.hello(id, nil))
+	if err != nil {
+		m.refused(st, err)
+		return err
+	}
+	return sess.Close()
+}
+
+// enter counts a handshake that a peer began; false if there are too many.
+func (m *mesh) enter() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inbound >= 2*m.maxPeers {
+		return false
+	}
+	m.inbound++
+	return true
+}
+
+func (m *mesh) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inbound--
+}
+
+// hello is what this node shows to a peer, and how it decides on it.
+func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
+	cfg := protocols.HelloConfig{
+		Network: m.network, Self: m.host.ID(), Peer: id,
+		Instance: m.engine().store.Info().Instance, Boot: m.boot,
+		Label: m.label, Spaces: m.names.list(), Agent: agent,
+		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
+	}
+	if budget != nil {
+		cfg.Budget = budget
+	}
+	return cfg
+}
+
+// verdict refuses what start would refuse, in time for the peer to hear it
+// before the session begins.
+func (m *mesh) verdict(p protocols.PeerHello) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	meta := p.Meta
+	meta.Order = m.order + 1
+	return m.admitLocked(p.ID, meta)
+}
+
+// admitLocked decides on a session: an error matches ErrShutdown, ErrDuplicate
+// or ErrBusy of package protocols.
+func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
+	if m.closed {
+		return protocols.Refuse(replication.CodeShutdown, "")
+	}
+	if have := m.book.live(id); have != nil {
+		if protocols.KeepWhich(have.meta, meta) == protocols.KeepFirst {
+			return protocols.Refuse(replication.CodeDuplicate, "")
+		}
+		return nil
+	}
+	if _, connected := m.book.counts(); connected >= m.maxPeers {
+		return protocols.Refuse(replication.CodeBusy, fmt.Sprintf("it has %d peers already", connected))
+	}
+	return nil
+}
+
+// start makes a completed handshake the session with its peer, in place of an
+// older one. On an error it has told the peer and closed the stream.
+func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string, budget *accountBudget) (*session, error) {
+	conn := protocols.NewConn(sess)
+	s := &session{
+		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, conn: st.Conn(),
+		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
+	}
+	m.mu.Lock()
+	m.order++
+	sess.Meta.Order = m.order
+	s.meta = sess.Meta
+	older := m.book.live(s.id)
+	err := m.admitLocked(s.id, s.meta)
+	if err == nil {
+		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
+			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
+			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly),
+		}, conn)
+	}
+	copies := false
+	if err == nil {
+		m.handshakesDone.Add(1)
+		m.book.update(s.id, func(r *peerRecord) {
+			r.session, r.stale, r.held, r.lastErr = s, false, false, ""
+			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
+			copies = r.meet(s.info.Instance)
+		})
+	}
+	m.mu.Unlock()
+
+	log := m.log.With("peer", s.id.String())
+	if err != nil {
+		budget.close()
+		// The stream ends either way; err is what counts.
+		_ = conn.Close(protocols.CodeOf(err), "")
+		return nil, err
+	}
+	if older != nil {
+		older.driver.Close(replication.CodeDuplicate, "")
+	}
+	log.Info("connected", "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
+	if copies {
+		log.Warn("this peer runs twice: two copies of one data directory use its identity by turns; stop one of them, or delete its identity file so that it gets its own", "label", s.info.Label)
+	}
+	if skew := s.info.Skew; skew.Abs() > skewWarning {
+		log.Warn("this peer's clock differs from this machine's: correct the one that is wrong", "ahead", skew)
+	}
+	return s, nil
+}
+
+func direction(outbound bool) string {
+	if outbound {
+		return "out"
+	}
+	return "in"
+}
+
+// watch waits for the end of a session and draws the conclusions.
+func (m *mesh) watch(s *session) {
+	<-s.driver.Done()
+	s.budget.close()
+	var end *replicator.EndError
+	if !errors.As(s.driver.Err(), &end) {
+		end = &replicator.EndError{Peer: s.id.String()}
+	}
+	if end.Cause != nil || end.Code == replication.CodeStale {
+		// Another attempt must not find the dead connection and use it.
+		_ = s.conn.Close() // it is given up
+	}
+	short := m.now().Sub(s.since) < shortSession
+	var bad error
+	replaced := false
+	m.book.change(s.id, func(r *peerRecord) {
+		if r.session != s {
+			return // a newer one lives, or has ended too
+		}
+		r.session, r.stale, r.seen = nil, false, m.now()
+		r.lastErr = end.Error()
+		switch end.Code {
+		case replication.CodeDisconnect:
+			r.held = true
+		case replication.CodeShutdown:
+		case replication.CodeDuplicate:
+			// The other session lives at the peer alone: another node uses this
+			// one's identity, or the other dial has not arrived here yet. The
+			// first time is free.
+			if r.displaced++; r.displaced > 1 {
+				bad, replaced = end, r.displaced == displacedWarning
+			}
+		default:
+			if short {
+				bad = end
+			}
+		}
+		if !short && end.Code != replication.CodeDuplicate {
+			r.displaced = 0
+		}
+	})
+	if replaced {
+		m.log.Warn("another node takes over this node's sessions: it runs from a copy of this data directory; stop one of them, or delete its identity file so that it gets its own", "peer", s.id.String())
+	}
+	m.dialer.sessionEnded(s.endpoint, bad)
+}
+
+// displacedWarning is after how many sessions that another node with this
+// identity took over it is reported.
+const displacedWarning = 3
+
+// busy implements link.
+func (m *mesh) busy(id peer.ID) (connected, held bool) {
+	return m.book.busy(id)
+}
+
+// unhold implements link.
+func (m *mesh) unhold(id peer.ID) {
+	m.book.change(id, func(r *peerRecord) { r.held = false })
+}
+
+// disconnect ends the session with a peer and leaves it alone until a user asks
+// for it again.
+func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
+	var s *session
+	known := false
+	m.book.change(id, func(r *peerRecord) { s, known, r.held = r.session, true, true })
+	switch {
+	case !known:
+		return fmt.Errorf("peer %s: %w", id, ErrNotConnected)
+	case s == nil:
+		return nil // it is not dialled any more
+	}
+	s.driver.Close(replication.CodeDisconnect, "")
+	select {
+	case <-s.driver.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the session with %s is ending: %w", id, context.Cause(ctx))
+	}
+}
+
+// observe hears of what sessions report; it is called by their actors.
+func (m *mesh) observe(p *replicator.Peer, e replication.Effect) {
+	log := m.log.With("peer", p.Info().ID)
+	switch e := e.(type) {
+	case replication.StateChanged:
+		id, err := peer.Decode(p.Info().ID)
+		if err != nil {
+			return
+		}
+		m.book.change(id, func(r *peerRecord) {
+			if r.session != nil && (r.session.driver == p || r.session.driver == nil) {
+				r.stale = e.Stale
+			}
+		})
+		if e.Stale {
+			log.Info("peer is stale: nothing heard from it")
+		} else {
+			log.Info("peer is heard again")
+		}
+	case replication.DataLoss:
+		log.Warn("this peer admits to have lost data that it had stated to hold; it gets it again", "space", e.Space.String(), "log", e.Log.String(), "was", e.Was.Seq, "now", e.Now.Seq)
+	case replication.LogPaused:
+		log.Warn("a log is not exchanged with this peer", "space", e.Space.String(), "log", e.Log.String(), "code", e.Code.String(), "detail", e.Detail, "refused_here", e.Local)
+	}
+}
+
+// closing refuses new sessions from now on.
+func (m *mesh) closing() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+}
+
+// wait returns when every session has ended. The service must be closed first.
+func (m *mesh) wait() { m.wg.Wait() }
+
+// refused logs a refusal of an inbound handshake: one line, and the same one at
+// most once a minute.
+func (m *mesh) refused(st network.Stream, err error) {
+	id := st.Conn().RemotePeer().String()
+	if m.refusals.fresh(id+err.Error(), m.now()) {
+		m.log.Warn("handshake refused", "peer", id, "addr", readable(st.Conn().RemoteMultiaddr()), "err", err)
+	}
+}
+
+// refusalLog remembers what was logged in the last minute.
+type refusalLog struct {
+	mu   sync.Mutex // guards below
+	last map[string]time.Time
+}
+
+const (
+	refusalPause = time.Minute
+	maxRefusals  = 256
+)
+
+func (r *refusalLog) fresh(key string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.last[key]; ok && now.Sub(at) < refusalPause {
+		return false
+	}
+	if len(r.last) >= maxRefusals || r.last == nil {
+		r.last = map[string]time.Time{}
+	}
+	r.last[key] = now
+	return true
+}

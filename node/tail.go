@@ -1,0 +1,210 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/compress"
+)
+
+// Cursor is a place in what Tail or Watch tells: resume after it and nothing is
+// missed and nothing comes twice. It is meaningful at the node that gave it, and
+// for the method that gave it. Keep it as text.
+type Cursor string
+
+// Now is the cursor from which Watch and Tail tell what happens from now on.
+const Now Cursor = "now"
+
+// Operation is one operation of the space's logs, as it arrived here.
+type Operation struct {
+	Cursor Cursor // resume after this operation
+	Origin string // peer ID of the node that wrote it
+	Log    string // hex; Log and Seq name the operation
+	Seq    uint64 // from 1
+	Time   time.Time
+	// Kind is "put", "delete", or the name of an application's own kind.
+	Kind    string
+	Key     string // empty where it has none
+	Payload []byte // the value of a put
+}
+
+const (
+	kindPut    = "put"
+	kindDelete = "delete"
+)
+
+// tailBytes is how much of the log is read at a time.
+const tailBytes = 1 << 20
+
+// Tail ranges over the operations of the space in the order in which they became
+// durable here: all logs, each in order, without gaps, each operation once per
+// cursor (G4). It starts after the cursor: "" means with the first operation, Now
+// with the next one. With follow it waits for more until ctx ends; else it ends
+// with what there is.
+//
+//	for op, err := range s.Tail(ctx, "", false) {
+//		if err != nil { return err }
+//	}
+//
+// An error comes last, with a zero Operation: ErrCursorReset for a cursor of
+// another history (the data directory was restored or repaired: start again).
+// The end of ctx is no error.
+func (s *Space) Tail(ctx context.Context, from Cursor, follow bool) iter.Seq2[Operation, error] {
+	return func(yield func(Operation, error) bool) {
+		t := tail{s: s, yield: yield}
+		err := s.err
+		if err == nil {
+			err = t.run(ctx, from, follow)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errStopped) {
+			yield(Operation{}, err)
+		}
+	}
+}
+
+// tail is one Tail under way.
+type tail struct {
+	s     *Space
+	yield func(Operation, error) bool
+	at    replication.Cursor
+	begun bool // at is set
+}
+
+func (t *tail) run(ctx context.Context, from Cursor, follow bool) error {
+	for {
+		more := false
+		err := t.s.n.do(ctx, func(e *engine) (err error) {
+			if err := t.begin(e, from); err != nil {
+				return err
+			}
+			more, err = t.follow(ctx, e, follow)
+			return err
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// begin finds the place in the engine's history; after a repair that kept the
+// history it goes on where it was.
+func (t *tail) begin(e *engine, from Cursor) error {
+	instance := e.store.Info().Instance
+	switch {
+	case t.begun:
+	case from == "":
+		t.at = replication.Cursor{Instance: instance}
+	case from == Now:
+		// All of the newest block is seen.
+		t.at = replication.Cursor{Instance: instance, Arrival: e.store.Head() + 1}
+	default:
+		at, err := replication.ParseCursor(string(from))
+		if err != nil {
+			return err
+		}
+		if at.Generation != 0 {
+			return fmt.Errorf("this cursor is of a watch, not of a tail: %w", ErrInvalid)
+		}
+		t.at = at
+	}
+	t.begun = true
+	if t.at.Instance != instance {
+		return fmt.Errorf("the data directory has another history since this cursor was made: tail from the start: %w", ErrCursorReset)
+	}
+	return nil
+}
+
+// follow tells what the engine has; more if the engine was replaced meanwhile.
+func (t *tail) follow(ctx context.Context, e *engine, follow bool) (more bool, err error) {
+	wake := make(chan struct{}, 1)
+	if follow {
+		cancel := e.store.Subscribe(func(a replication.Advance) {
+			if a.Space == t.s.id {
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
+			}
+		})
+		defer cancel()
+	}
+	for {
+		n, err := t.read(ctx, e)
+		switch {
+		case err != nil:
+			return false, err
+		case n > 0:
+			continue
+		case !follow:
+			return false, nil
+		}
+		select {
+		case <-wake:
+		case <-e.retired:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+// read tells some blocks and returns how many.
+func (t *tail) read(ctx context.Context, e *engine) (int, error) {
+	after := t.at.Arrival
+	if after > 0 {
+		after-- // of the block at the cursor there may be operations left
+	}
+	arrivals, readErr := e.store.ReadArrivals(t.s.id, after, tailBytes)
+	n := 0
+	for i := range arrivals {
+		a := &arrivals[i]
+		ops, err := compress.Ops(a.Block)
+		var void *replication.VoidError
+		if err != nil && !errors.As(err, &void) && !errors.Is(err, compress.ErrEncrypted) {
+			return n, err
+		}
+		seen := uint64(0)
+		if a.Number == t.at.Arrival {
+			seen = t.at.Op
+		}
+		if a.Number == t.at.Arrival && seen >= a.Block.Header.Count {
+			continue // told before
+		}
+		n++
+		for i := seen; i < uint64(len(ops)); i++ {
+			if ctx.Err() != nil {
+				return n, ctx.Err()
+			}
+			t.at.Arrival, t.at.Op = a.Number, i+1
+			if !t.yield(t.operation(a, &ops[i], i), nil) {
+				return n, errStopped
+			}
+		}
+		t.at.Arrival, t.at.Op = a.Number, a.Block.Header.Count
+	}
+	return n, readErr
+}
+
+func (t *tail) operation(a *replication.Arrival, op *replication.Op, i uint64) Operation {
+	return Operation{
+		Cursor: Cursor(t.at.String()), Origin: originName(a.Origin),
+		Log: a.Block.Header.Log.String(), Seq: a.Block.Header.FirstSeq + i,
+		Time: op.HLC.Time(), Kind: kindName(op), Key: string(op.Key), Payload: op.Payload,
+	}
+}
+
+func kindName(op *replication.Op) string {
+	switch op.Kind {
+	case replication.KindPut:
+		return kindPut
+	case replication.KindDelete:
+		return kindDelete
+	case replication.KindApp:
+		return op.Name
+	}
+	return fmt.Sprintf("kind %d", op.Kind)
+}
