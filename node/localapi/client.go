@@ -1,0 +1,267 @@
+package localapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// ErrNotRunning: no node answers for the data directory. Its files may be left
+// from one that was killed.
+var ErrNotRunning = errors.New("no node is running")
+
+// dialTimeout bounds the question whether a node is there; on loopback the
+// answer takes less than a millisecond, but for a very busy machine.
+const dialTimeout = 5 * time.Second
+
+// Client is the running node of a data directory.
+type Client struct {
+	dir      string
+	endpoint endpoint
+	http     *http.Client
+	pong     Pong
+}
+
+var _ Backend = (*Client)(nil)
+
+// Dial finds the running node of a data directory: ErrNotRunning if there is
+// none. The client needs no closing; Close frees its idle connections.
+func Dial(ctx context.Context, dir string) (*Client, error) {
+	e, err := readEndpoint(dir)
+	switch {
+	case noFiles(err):
+		return nil, ErrNotRunning
+	case err != nil:
+		return nil, err
+	}
+	c := &Client{dir: dir, endpoint: e, http: &http.Client{
+		Transport: &http.Transport{
+			Proxy:               nil, // loopback, whatever the environment says
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			DisableCompression:  true,
+			MaxIdleConnsPerHost: 4,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	pingCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := c.call(pingCtx, http.MethodGet, "ping", nil, nil, &c.pong); err != nil || !c.pong.Pong {
+		c.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		// Nobody there, or somebody else who got the port.
+		return nil, ErrNotRunning
+	}
+	return c, nil
+}
+
+// Close frees idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// PeerID of the node.
+func (c *Client) PeerID() string { return c.pong.PeerID }
+
+func (c *Client) Status(ctx context.Context) (st Status, err error) {
+	err = c.call(ctx, http.MethodGet, "status", nil, nil, &st)
+	return st, err
+}
+
+func (c *Client) Connect(ctx context.Context, addr string) (out Connected, err error) {
+	err = c.call(ctx, http.MethodPost, "connect", nil, map[string]string{"addr": addr}, &out)
+	return out, err
+}
+
+func (c *Client) Disconnect(ctx context.Context, peer string) (out Disconnected, err error) {
+	err = c.call(ctx, http.MethodPost, "disconnect", nil, map[string]string{"peer": peer}, &out)
+	return out, err
+}
+
+func (c *Client) Wait(ctx context.Context, w Wait) error {
+	q := url.Values{}
+	setNumber(q, "peers", w.Peers)
+	setFlag(q, "synced", w.Synced)
+	if deadline, ok := ctx.Deadline(); ok {
+		// The node answers at the deadline what is still missing; give the
+		// answer time to arrive.
+		setMillis(q, "timeout_ms", max(time.Until(deadline), time.Millisecond))
+		longer, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(dialTimeout))
+		defer cancel()
+		caller := ctx
+		defer context.AfterFunc(caller, func() {
+			if errors.Is(caller.Err(), context.Canceled) {
+				cancel()
+			}
+		})()
+		ctx = longer
+	}
+	return c.call(ctx, http.MethodGet, "wait", q, nil, nil)
+}
+
+func (c *Client) Get(ctx context.Context, space string, key []byte) (e Entry, err error) {
+	q := url.Values{"space": {space}, "key": {string(key)}}
+	err = c.call(ctx, http.MethodGet, "kv", q, nil, &e)
+	return e, err
+}
+
+func (c *Client) List(ctx context.Context, space string, l List, emit func(Entry) error) error {
+	q := url.Values{"space": {space}, "prefix": {string(l.Prefix)}}
+	setFlag(q, "conflicts", l.Conflicts)
+	return receive(ctx, c, http.MethodGet, "keys", q, emit)
+}
+
+func (c *Client) Write(ctx context.Context, space string, w Write) (out Written, err error) {
+	q := url.Values{"space": {space}}
+	setNumber(q, "replicas", w.Replicas)
+	setMillis(q, "timeout_ms", w.Timeout)
+	body, err := encodeOps(w.Ops)
+	if err != nil {
+		return out, err
+	}
+	err = c.call(ctx, http.MethodPost, "batch", q, body, &out)
+	return out, err
+}
+
+func (c *Client) Watch(ctx context.Context, space string, w Watch, emit func(Event) error) error {
+	q := url.Values{"space": {space}, "prefix": {string(w.Prefix)}, "from": {w.From}}
+	setNumber(q, "count", w.Count)
+	return receive(ctx, c, http.MethodGet, "watch", q, emit)
+}
+
+func (c *Client) Tail(ctx context.Context, space string, t Tail, emit func(Record) error) error {
+	q := url.Values{"space": {space}, "from": {t.From}}
+	setFlag(q, "follow", t.Follow)
+	setNumber(q, "count", t.Count)
+	return receive(ctx, c, http.MethodGet, "log", q, emit)
+}
+
+func (c *Client) Verify(ctx context.Context, rebuild bool, emit func(Finding) error) error {
+	q := url.Values{}
+	setFlag(q, "rebuild", rebuild)
+	return receive(ctx, c, http.MethodPost, "verify", q, emit)
+}
+
+func setNumber(q url.Values, name string, n int) {
+	if n > 0 {
+		q.Set(name, strconv.Itoa(n))
+	}
+}
+
+func setFlag(q url.Values, name string, on bool) {
+	if on {
+		q.Set(name, "1")
+	}
+}
+
+func setMillis(q url.Values, name string, d time.Duration) {
+	if d > 0 {
+		q.Set(name, strconv.FormatInt(max(d.Milliseconds(), 1), 10))
+	}
+}
+
+// send makes a request; the answer's status is 200 if err is nil. A body that is
+// not []byte is sent as a JSON object.
+func (c *Client) send(ctx context.Context, method, route string, q url.Values, body any) (*http.Response, error) {
+	var rd io.Reader
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		rd = bytes.NewReader(b)
+	default:
+		var buf bytes.Buffer
+		if err := WriteJSON(&buf, b); err != nil {
+			return nil, err
+		}
+		rd = &buf
+	}
+	u := url.URL{Scheme: "http", Host: c.endpoint.addr, Path: "/v1/" + route, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), rd)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.endpoint.token)
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.broken(ctx, err)
+	}
+	if res.StatusCode == http.StatusOK {
+		return res, nil
+	}
+	defer res.Body.Close()
+	var e Error
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxObjectBody)).Decode(&e); err != nil || e.Message == "" {
+		return nil, Errorf(CodeInternal, "the node answered %s", res.Status)
+	}
+	return nil, &e
+}
+
+// broken explains a request without an answer.
+func (c *Client) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err // without the address, which tells a person nothing
+	}
+	return &Error{Code: CodeClosed, Cause: err,
+		Message: fmt.Sprintf("the node of %s stopped answering (%v): start it again and repeat the command; whether a write of this command happened is not known", c.dir, err)}
+}
+
+// call is a request with an answer of one object, or of none.
+func (c *Client) call(ctx context.Context, method, route string, q url.Values, body, out any) error {
+	res, err := c.send(ctx, method, route, q, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if out != nil {
+		if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+			return c.broken(ctx, err)
+		}
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<10)) // to the end: the connection is used again
+	return nil
+}
+
+// receive is a request with an answer of many lines; the last may be an error.
+func receive[T any](ctx context.Context, c *Client, method, route string, q url.Values, emit func(T) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	res, err := c.send(ctx, method, route, q, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	dec := json.NewDecoder(res.Body)
+	for {
+		var line json.RawMessage
+		if err := dec.Decode(&line); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return c.broken(ctx, err)
+		}
+		if bytes.HasPrefix(line, []byte(`{"error":`)) {
+			var e Error
+			if err := json.Unmarshal(line, &e); err != nil {
+				return c.broken(ctx, err)
+			}
+			return &e
+		}
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return c.broken(ctx, err)
+		}
+		if err := emit(v); err != nil {
+			return err
+		}
+	}
+}

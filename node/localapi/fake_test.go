@@ -1,0 +1,174 @@
+package localapi
+
+import (
+	"bytes"
+	"context"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+)
+
+// fake is a Backend in memory: one log, no siblings.
+type fake struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each write
+	keys    map[string]Entry
+	records []Record
+	commits [][]Op
+	waited  []Wait
+	verify  []Finding
+	rebuilt bool
+	writes  func(Write) error // nil: all succeed
+}
+
+var at = Time{time.Date(2026, 1, 2, 3, 4, 5, 6789000, time.UTC)}
+
+func newFake() *fake {
+	return &fake{keys: map[string]Entry{}, changed: make(chan struct{})}
+}
+
+func (f *fake) Status(context.Context) (Status, error) {
+	return Status{PeerID: "12D3KooWFake", Label: "A", Listen: []string{}, Peers: []Peer{{PeerID: "p1", State: StateConnected}, {PeerID: "p2"}},
+		Spaces: map[string]Space{DefaultSpace: {Keys: uint64(len(f.keys))}}}, nil
+}
+
+func (f *fake) Connect(_ context.Context, addr string) (Connected, error) {
+	if strings.HasSuffix(addr, ":1") {
+		return Connected{}, Errorf(CodeUnreachable, "nobody answers at %s", addr)
+	}
+	return Connected{PeerID: "p9", Addr: addr}, nil
+}
+
+func (f *fake) Disconnect(_ context.Context, peer string) (Disconnected, error) {
+	if peer != "p1" {
+		return Disconnected{}, Errorf(CodeNotFound, "no peer %s", peer)
+	}
+	return Disconnected{PeerID: peer}, nil
+}
+
+func (f *fake) Wait(ctx context.Context, w Wait) error {
+	f.mu.Lock()
+	f.waited = append(f.waited, w)
+	f.mu.Unlock()
+	if w.Peers > 2 {
+		<-ctx.Done()
+		return Errorf(CodeTimeout, "2 of %d peers are connected", w.Peers)
+	}
+	return nil
+}
+
+func (f *fake) Get(_ context.Context, _ string, key []byte) (Entry, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, ok := f.keys[string(key)]
+	if !ok {
+		return e, Errorf(CodeNotFound, "there is no key %q", key)
+	}
+	return e, nil
+}
+
+func (f *fake) List(_ context.Context, _ string, q List, emit func(Entry) error) error {
+	f.mu.Lock()
+	var names []string
+	for k := range f.keys {
+		if strings.HasPrefix(k, string(q.Prefix)) {
+			names = append(names, k)
+		}
+	}
+	f.mu.Unlock()
+	sort.Strings(names)
+	for _, k := range names {
+		f.mu.Lock()
+		e := f.keys[k]
+		f.mu.Unlock()
+		if err := emit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fake) Write(_ context.Context, _ string, w Write) (Written, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.writes != nil {
+		if err := f.writes(w); err != nil {
+			return Written{}, err
+		}
+	}
+	f.commits = append(f.commits, w.Ops)
+	for _, op := range w.Ops {
+		v := Version{Origin: "me", Log: "ab", Seq: uint64(len(f.records) + 1), Time: at}
+		r := Record{Cursor: "c", Version: v, Kind: op.Op, Key: KeyOf(op.Key), Payload: PayloadOf(op.Value)}
+		switch op.Op {
+		case OpPut:
+			f.keys[string(op.Key)] = Entry{Key: KeyOf(op.Key), Value: ValueOf(op.Value), Version: v,
+				Siblings: []Sibling{{ValueOf(op.Value), v}}}
+		case OpDelete:
+			delete(f.keys, string(op.Key))
+		case OpAppend:
+			r.Kind, r.Payload = op.Kind, PayloadOf(op.Payload)
+		}
+		f.records = append(f.records, r)
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+	out := Written{Log: "ab", Seq: uint64(len(f.records)), Replicas: min(w.Replicas, 1)}
+	if w.Replicas > 1 {
+		return out, &Error{Code: CodeReplicas, Message: "durable here, and at 1 of 2 members", Written: &out}
+	}
+	return out, nil
+}
+
+func (f *fake) Watch(ctx context.Context, space string, q Watch, emit func(Event) error) error {
+	return f.Tail(ctx, space, Tail{Follow: true, Count: q.Count}, func(r Record) error {
+		if !bytes.HasPrefix(r.Key.Bytes(), q.Prefix) {
+			return nil
+		}
+		return emit(Event{Cursor: r.Cursor, Event: r.Kind, EventEntry: &EventEntry{Key: r.Key, Version: r.Version}})
+	})
+}
+
+func (f *fake) Tail(ctx context.Context, _ string, q Tail, emit func(Record) error) error {
+	if q.From == "other" {
+		return Errorf(CodeReset, "another history")
+	}
+	for i := 0; q.Count == 0 || i < q.Count; {
+		f.mu.Lock()
+		changed := f.changed
+		rest := f.records[i:]
+		f.mu.Unlock()
+		for _, r := range rest {
+			if q.Count > 0 && i == q.Count {
+				return nil
+			}
+			i++
+			if err := emit(r); err != nil {
+				return err
+			}
+		}
+		if len(rest) > 0 {
+			continue
+		}
+		if !q.Follow {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (f *fake) Verify(_ context.Context, rebuild bool, emit func(Finding) error) error {
+	f.rebuilt = f.rebuilt || rebuild
+	for _, x := range f.verify {
+		if err := emit(x); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package localapi
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// The two files of a running node in its data directory. Both are written to a
+// temporary name, synced and renamed, the token before the address, so that
+// whoever finds an address finds its token. A killed node leaves them behind:
+// their port then refuses, or answers something else, and so they are stale.
+const (
+	AddrFile  = "api.addr"
+	TokenFile = "api.token"
+)
+
+// tokenBytes is the entropy of a token; the file holds it in hex.
+const tokenBytes = 32
+
+// endpoint is where a node answers and what it wants to hear.
+type endpoint struct{ addr, token string }
+
+func newToken() string {
+	b := make([]byte, tokenBytes)
+	rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
+
+func writeEndpoint(dir string, e endpoint) error {
+	if err := writeFile(dir, TokenFile, e.token); err != nil {
+		return err
+	}
+	return writeFile(dir, AddrFile, e.addr)
+}
+
+// writeFile replaces a file of the directory at once, readable by its owner
+// only.
+func writeFile(dir, name, content string) (err error) {
+	f, err := os.CreateTemp(dir, name+".*.tmp") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.WriteString(content + "\n"); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, name))
+}
+
+// removeEndpoint takes the files away, the address first, unless another node
+// has written its own since.
+func removeEndpoint(dir string, e endpoint) error {
+	have, err := readEndpoint(dir)
+	if err != nil || have != e {
+		return nil
+	}
+	return errors.Join(
+		os.Remove(filepath.Join(dir, AddrFile)),
+		os.Remove(filepath.Join(dir, TokenFile)))
+}
+
+func readEndpoint(dir string) (endpoint, error) {
+	var e endpoint
+	addr, err := os.ReadFile(filepath.Join(dir, AddrFile))
+	if err != nil {
+		return e, err
+	}
+	token, err := os.ReadFile(filepath.Join(dir, TokenFile))
+	if err != nil {
+		return e, err
+	}
+	e.addr, e.token = strings.TrimSpace(string(addr)), strings.TrimSpace(string(token))
+	if err := checkLoopback(e.addr); err != nil {
+		return e, fmt.Errorf("%s: %w", filepath.Join(dir, AddrFile), err)
+	}
+	return e, nil
+}
+
+// checkLoopback refuses an address that another machine could reach.
+func checkLoopback(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return Errorf(CodeUsage, "the address of the local API %q is not host:port: use for example 127.0.0.1:0", addr)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.Unmap().IsLoopback() {
+		return Errorf(CodeUsage, "the local API listens on loopback only, not on %s: use 127.0.0.1:PORT or [::1]:PORT", host)
+	}
+	return nil
+}
+
+// noFiles tells that a directory has no files of a running node.
+func noFiles(err error) bool { return errors.Is(err, fs.ErrNotExist) }

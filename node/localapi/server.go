@@ -1,0 +1,159 @@
+package localapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Limits of the API.
+const (
+	// MaxValue is the largest value or payload that the API carries, in bytes.
+	// The store's own limit, of a whole block, is a little lower.
+	MaxValue = 1 << 20
+
+	maxBatchBody  = 8 << 20 // JSON of a batch; a byte of text may need 6
+	maxBatchOps   = 4096
+	maxObjectBody = 64 << 10
+	maxHeader     = 64 << 10 // a key may be 4 KiB, each byte of it three in a query
+	maxRequests   = 128      // at once, streams included
+
+	headerTimeout = 5 * time.Second
+	idleTimeout   = 2 * time.Minute
+	closeTimeout  = 2 * time.Second // for answers under way when the node stops
+)
+
+// Config of a Server.
+type Config struct {
+	// Dir is the data directory that gets the address and the token.
+	Dir string
+	// Addr to listen on, loopback only. Default 127.0.0.1:0, any free port.
+	Addr    string
+	Backend Backend
+	// PeerID and Version are shown by ping.
+	PeerID  string
+	Version string
+	// Logger; nil discards.
+	Logger *slog.Logger
+}
+
+// Server is the local API of one running node.
+type Server struct {
+	cfg      Config
+	endpoint endpoint
+	auth     [sha256.Size]byte // hash of the token: comparing hashes hides its length too
+	slots    chan struct{}
+	http     *http.Server
+	cancel   context.CancelFunc
+	served   chan struct{} // closed when Serve has returned
+}
+
+// Start listens, serves and writes the files that commands look for. Close must
+// be called.
+func Start(cfg Config) (*Server, error) {
+	if cfg.Addr == "" {
+		cfg.Addr = "127.0.0.1:0"
+	}
+	if err := checkLoopback(cfg.Addr); err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("the local API cannot listen on %s: %w: give another address or 127.0.0.1:0", cfg.Addr, err)
+	}
+	s := newServer(cfg, endpoint{addr: ln.Addr().String(), token: newToken()})
+	go func() {
+		defer close(s.served)
+		_ = s.http.Serve(ln) // always http.ErrServerClosed: Close is the only way out
+	}()
+	if err := writeEndpoint(cfg.Dir, s.endpoint); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("the local API cannot write its files: %w", err)
+	}
+	return s, nil
+}
+
+func newServer(cfg Config, e endpoint) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	base, cancel := context.WithCancel(context.Background())
+	s := &Server{
+		cfg:      cfg,
+		endpoint: e,
+		auth:     sha256.Sum256([]byte(e.token)),
+		slots:    make(chan struct{}, maxRequests),
+		cancel:   cancel,
+		served:   make(chan struct{}),
+	}
+	s.http = &http.Server{
+		Handler:           s.guard(s.routes()),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Addr is host:port where the API answers.
+func (s *Server) Addr() string { return s.endpoint.addr }
+
+// Close removes the files, ends streams and waits for every request.
+func (s *Server) Close() {
+	if err := removeEndpoint(s.cfg.Dir, s.endpoint); err != nil {
+		s.cfg.Logger.Warn("cannot remove the files of the local API", "err", err)
+	}
+	s.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close() // a client that does not read: cut it off
+	}
+	<-s.served
+	for range cap(s.slots) { // handlers that Close has just cut off
+		s.slots <- struct{}{}
+	}
+}
+
+// guard lets in who knows the token, asks for a loopback name (a web page that
+// points its own name at this machine does not), and is not one too many.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		sum := sha256.Sum256([]byte(token))
+		if !ok || subtle.ConstantTimeCompare(sum[:], s.auth[:]) != 1 || !loopbackHost(r.Host) {
+			writeError(w, Errorf(CodeUnauthorized, "this needs the token of the node: send \"Authorization: Bearer TOKEN\" with the content of %s in its data directory", TokenFile))
+			return
+		}
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+			next.ServeHTTP(w, r)
+		default:
+			writeError(w, Errorf(CodeBusy, "the node answers %d requests already: end some and try again", maxRequests))
+		}
+	})
+}
+
+func loopbackHost(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}

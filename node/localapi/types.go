@@ -1,0 +1,291 @@
+package localapi
+
+import (
+	"context"
+	"time"
+)
+
+// Backend is what the local API answers from. All methods are safe for
+// concurrent use. An emit function's error ends the call, which returns it.
+type Backend interface {
+	Status(ctx context.Context) (Status, error)
+
+	// Connect dials an address and returns when Hello is done.
+	Connect(ctx context.Context, addr string) (Connected, error)
+	// Disconnect ends the session with a peer, named by its ID or unique label,
+	// and does not dial it again until told to.
+	Disconnect(ctx context.Context, peer string) (Disconnected, error)
+	// Wait returns when the condition holds; CodeTimeout if ctx ends first.
+	Wait(ctx context.Context, w Wait) error
+
+	// Get returns a key's winner with all Siblings; CodeNotFound if it has none.
+	Get(ctx context.Context, space string, key []byte) (Entry, error)
+	// List emits the keys in order, each with its Siblings if it has several.
+	List(ctx context.Context, space string, q List, emit func(Entry) error) error
+	// Write makes one batch durable, as one transaction. With Replicas it then
+	// waits; CodeReplicas carries what was written.
+	Write(ctx context.Context, space string, w Write) (Written, error)
+
+	// Watch emits what happens to keys until ctx ends or Count events came.
+	Watch(ctx context.Context, space string, q Watch, emit func(Event) error) error
+	// Tail emits operations in order of arrival here.
+	Tail(ctx context.Context, space string, q Tail, emit func(Record) error) error
+
+	// Verify checks every hash, signature and index, and emits what is wrong.
+	// With rebuild it makes the view anew from the logs first.
+	Verify(ctx context.Context, rebuild bool, emit func(Finding) error) error
+}
+
+// Version says who wrote what when: part of every answer about a write.
+type Version struct {
+	Origin string `json:"origin"` // peer ID
+	Log    string `json:"log"`    // hex
+	Seq    uint64 `json:"seq"`    // from 1
+	Time   Time   `json:"time"`
+}
+
+// Sibling is one of the concurrent values of a key.
+type Sibling struct {
+	Value
+	Version
+}
+
+// Entry is a key with its winning value.
+type Entry struct {
+	Key
+	Value
+	Version
+	// Conflicts counts the siblings besides the winner.
+	Conflicts int `json:"conflicts"`
+	// Siblings are all values, the winner first; `get --json` leaves them out.
+	Siblings []Sibling `json:"siblings,omitempty"`
+}
+
+// Conflicts is the answer of `get --conflicts`.
+type Conflicts struct {
+	Key
+	Siblings []Sibling `json:"siblings"`
+}
+
+// Written is where a write stands; Seq is that of the batch's last operation.
+type Written struct {
+	Log      string `json:"log"`
+	Seq      uint64 `json:"seq"`
+	Replicas int    `json:"replicas"` // other members that stated that they hold it durably
+}
+
+// Kinds of events of a watch.
+const (
+	EventPut      = "put"
+	EventDelete   = "delete"
+	EventConflict = "conflict" // the key has several values now
+	EventReset    = "reset"    // the cursor is of another history: what follows starts from the beginning
+)
+
+// Event is one change of a key.
+type Event struct {
+	Cursor string `json:"cursor"`
+	Event  string `json:"event"`
+	*EventEntry
+}
+
+// EventEntry is the part of an event that a reset does not have; a delete has
+// no value.
+type EventEntry struct {
+	Key
+	Value
+	Version
+	Conflicts int       `json:"conflicts"`
+	Siblings  []Sibling `json:"siblings,omitempty"`
+}
+
+// Kinds of operations of a tail, besides those that applications name.
+const (
+	KindPut    = "put"
+	KindDelete = "delete"
+)
+
+// Record is one operation of a tail. Key is empty where the operation has none.
+type Record struct {
+	Cursor string `json:"cursor"`
+	Version
+	Kind string `json:"kind"`
+	Key
+	Payload
+}
+
+// Finding is one thing that Verify found wrong. Log, Seq and File are empty
+// where they do not apply.
+type Finding struct {
+	Log     string `json:"log"`
+	Seq     uint64 `json:"seq"`
+	File    string `json:"file"`
+	Problem string `json:"problem"`
+}
+
+// List asks for keys.
+type List struct {
+	Prefix    []byte
+	Conflicts bool // only keys with several values
+}
+
+// Watch asks for events of keys. From "" means from now on.
+type Watch struct {
+	Prefix []byte
+	From   string
+	Count  int // end after so many events; 0: never
+}
+
+// Tail asks for operations. From "" means from the first.
+type Tail struct {
+	From   string
+	Follow bool // go on with what comes
+	Count  int  // end after so many; 0: no limit
+}
+
+// Wait is a condition on the node: it answers; and Peers > 0: so many peers are
+// Connected; and Synced: nothing is pending or missing with any of them, at
+// least one, and the view has caught up.
+type Wait struct {
+	Peers  int
+	Synced bool
+}
+
+// Operations of a write.
+const (
+	OpPut    = "put"
+	OpDelete = "delete"
+	OpAppend = "append"
+)
+
+// Op is one operation to write: put has Key and Value, delete Key, append Kind
+// and Payload.
+type Op struct {
+	Op      string
+	Key     []byte
+	Value   []byte
+	Kind    string
+	Payload []byte
+}
+
+// Write is a batch: one transaction.
+type Write struct {
+	Ops []Op
+	// Replicas is how many other members must state that they hold the batch
+	// durably before the answer; Timeout bounds the wait, 0 leaves it to the
+	// context.
+	Replicas int
+	Timeout  time.Duration
+}
+
+// Connected is the answer of Connect.
+type Connected struct {
+	PeerID string `json:"peer_id"`
+	Addr   string `json:"addr"`
+}
+
+// Disconnected is the answer of Disconnect.
+type Disconnected struct {
+	PeerID string `json:"peer_id"`
+}
+
+// Status is what a node tells about itself (design 10).
+type Status struct {
+	PeerID     string           `json:"peer_id"`
+	Label      string           `json:"label"`
+	Instance   string           `json:"instance"`
+	Network    string           `json:"network"` // id, or "open"
+	Listen     []string         `json:"listen"`
+	Durability string           `json:"durability"`
+	Peers      []Peer           `json:"peers"`
+	Counters   Counters         `json:"counters"`
+	Spaces     map[string]Space `json:"spaces"`
+
+	// Beyond the contract.
+	NetworkName string `json:"network_name,omitempty"` // of an open network
+	DataDir     string `json:"data_dir,omitempty"`
+	Version     string `json:"version,omitempty"`
+	Started     *Time  `json:"started,omitempty"`
+	// Recovered tells what opening found wrong with the directory.
+	Recovered string `json:"recovered,omitempty"`
+	Sync      *Sync  `json:"sync,omitempty"`
+}
+
+// StateConnected is the state of a peer with a live session.
+const StateConnected = "Connected"
+
+// Peer is one peer as this node sees it. Pending is durable here and not yet
+// stated by the peer; missing is stated by the peer and not yet durable here.
+type Peer struct {
+	PeerID       string  `json:"peer_id"`
+	Label        string  `json:"label"`
+	State        string  `json:"state"`
+	Direction    string  `json:"direction"` // "in" or "out"; "" without a session
+	Addr         string  `json:"addr"`
+	RTTMillis    float64 `json:"rtt_ms"` // 0: not measured yet
+	PendingOps   uint64  `json:"pending_ops"`
+	PendingBytes uint64  `json:"pending_bytes"`
+	MissingOps   uint64  `json:"missing_ops"`
+	LastAck      *Time   `json:"last_ack"` // null: never
+
+	// Beyond the contract.
+	LastError string   `json:"last_error,omitempty"` // why not connected, or why refused
+	Paused    []Paused `json:"paused,omitempty"`     // logs that do not flow, and why
+	Spaces    []Flow   `json:"spaces,omitempty"`
+}
+
+// Flow is pending and missing of one space.
+type Flow struct {
+	Space        string `json:"space"`
+	PendingOps   uint64 `json:"pending_ops"`
+	PendingBytes uint64 `json:"pending_bytes"`
+	MissingOps   uint64 `json:"missing_ops"`
+}
+
+// Paused is a log that is not exchanged with a peer.
+type Paused struct {
+	Space string `json:"space"`
+	Log   string `json:"log"`
+	Why   string `json:"why"`
+}
+
+// Counters count since the start.
+type Counters struct {
+	PeersTotal          uint64 `json:"peers_total"`
+	PeersConnected      uint64 `json:"peers_connected"`
+	HandshakesStarted   uint64 `json:"handshakes_started"`
+	HandshakesCompleted uint64 `json:"handshakes_completed"`
+	ConnectAttempts     uint64 `json:"connect_attempts"`
+	ConnectDeduped      uint64 `json:"connect_deduped"`
+	ConnectFailures     uint64 `json:"connect_failures"`
+	BackoffSkips        uint64 `json:"backoff_skips"`
+	TrackedEndpoints    uint64 `json:"tracked_endpoints"`
+}
+
+// Space is one space's totals. Equal FrontierDigests: the same writes are held.
+// Equal ViewDigests: the key-value views show the same.
+type Space struct {
+	Ops            uint64 `json:"ops"`
+	Bytes          uint64 `json:"bytes"`
+	Keys           uint64 `json:"keys"`
+	Conflicts      uint64 `json:"conflicts"`
+	Logs           int    `json:"logs"`
+	FrontierDigest string `json:"frontier_digest"`
+	ViewDigest     string `json:"view_digest"`
+}
+
+// Sync is how far the node is with what its peers have and it has not.
+type Sync struct {
+	Done       uint64  `json:"done"`  // operations
+	Total      uint64  `json:"total"` // operations
+	Percent    float64 `json:"percent"`
+	RemainingS float64 `json:"remaining_s"` // -1: not known yet
+}
+
+// Pong is the answer of ping.
+type Pong struct {
+	OK      bool   `json:"ok"`
+	Pong    bool   `json:"pong"`
+	PeerID  string `json:"peer_id"`
+	Version string `json:"version"`
+}
