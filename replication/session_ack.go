@@ -90,7 +90,7 @@ func (s *Session) ackTo(l *logState, pos Position) {
 	if pos.Seq > l.sent.Seq {
 		s.skipTo(l, pos)
 	}
-	s.save(l.sp, l.id, pos)
+	s.save(l.sp, l.id, l.base)
 	s.progress(l)
 }
 

@@ -43,6 +43,8 @@ type spaceState struct {
 	missingOps     uint64 // invariant: sum over missing of want.Seq - have
 	missingMore    uint64
 
+	suspects []FrontierEntry // stored positions above what the peer stated; asked again
+
 	refused map[LogID]LogPaused // refusals of ours, at most maxRefused
 	saves   []FrontierEntry     // for SaveCursor at the end of the step
 }
@@ -57,6 +59,8 @@ type ask struct {
 	delay     time.Duration
 	timer     timer
 	reconcile bool // the stored cursor differs from our frontier
+	// lossIfEqual is what the peer has lost of the suspects if the digests match.
+	lossIfEqual []DataLoss
 }
 
 // question is what the peer asked.
@@ -339,6 +343,12 @@ func (s *Session) sendAsk(sp *spaceState, own []FrontierEntry, root Hash, stored
 	a.tries++
 	a.reconcile = differ(own, stored)
 	sp.diff = diff{}
+	a.lossIfEqual = nil
+	walkFrontiers(own, nil, sp.suspects, func(log LogID, o, _, was Position) {
+		if was.Seq > o.Seq {
+			a.lossIfEqual = append(a.lossIfEqual, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: o})
+		}
+	})
 	clear(sp.since) // the question states it all; from here on what comes later
 	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: a.round, Digest: root, Logs: uint64(len(own))})
 	a.sends = s.sends
@@ -347,10 +357,14 @@ func (s *Session) sendAsk(sp *spaceState, own []FrontierEntry, root Hash, stored
 
 // settleEqual: the peer holds what we held when since began.
 func (s *Session) settleEqual(sp *spaceState) {
-	reconcile := sp.ask.reconcile
+	reconcile, ifEqual := sp.ask.reconcile, sp.ask.lossIfEqual
 	s.askDone(sp)
 	if sp.settled {
 		sp.clearMissing()
+		for _, loss := range ifEqual {
+			s.lost(sp, loss)
+		}
+		sp.suspects = nil
 		return
 	}
 	for _, id := range sortedKeys(sp.since) {
@@ -371,7 +385,7 @@ func (s *Session) settleEqual(sp *spaceState) {
 func (s *Session) askDone(sp *spaceState) {
 	s.stopTimer(&sp.ask.timer)
 	sp.ask.round = 0
-	sp.ask.reconcile = false
+	sp.ask.reconcile, sp.ask.lossIfEqual = false, nil
 	sp.ask.delay = s.cfg.RetryAfter
 	sp.diff = diff{}
 	sp.load.ask, sp.load.compare = false, false
@@ -402,6 +416,8 @@ func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
 	})
 	if first {
 		s.settled(sp)
+	}
+	if first || len(sp.suspects) > 0 {
 		s.reconcile(sp, own, peer, stored)
 	}
 }
@@ -420,26 +436,54 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 	s.addLog(sp, log, own, known, peer)
 }
 
-// reconcile brings the stored cursor in line with what the peer states and
-// reports what the peer lost (design 6.6). Positions of logs that we do not hold
-// are not stored.
+// reconcile brings the stored cursor in line with what the peer states. Positions
+// of logs that we do not hold are not stored.
+//
+// Where the peer states less than what is stored it has lost data (design 6.6),
+// unless the cursor learned of something, from another session of the same peer,
+// that the peer wrote after it stated its frontier. So the peer is asked once
+// more before it is told.
 func (s *Session) reconcile(sp *spaceState, own, peer, stored []FrontierEntry) {
+	if len(sp.suspects) > 0 {
+		s.confirmLoss(sp, own, peer)
+		return
+	}
 	walkFrontiers(own, peer, sortedEntries(stored), func(log LogID, o, p, st Position) {
-		now := p
-		if l := sp.logs[log]; l != nil {
-			now = higher(l.acked, l.base)
-		} else if o.Seq > 0 {
-			now = o
-		}
-		if st.Seq > now.Seq {
-			s.emit(DataLoss{Space: sp.info.ID, Log: log, Was: st, Now: now})
-		} else if o.Seq == 0 {
-			return
-		}
-		if now != st {
+		now := sp.peerPosition(log, o, p)
+		switch {
+		case st.Seq > now.Seq:
+			sp.suspects = append(sp.suspects, FrontierEntry{Log: log, Pos: st})
+		case o.Seq > 0 && now != st:
 			s.save(sp, log, now)
 		}
 	})
+	if len(sp.suspects) > 0 {
+		s.reask(sp)
+	}
+}
+
+func (s *Session) confirmLoss(sp *spaceState, own, peer []FrontierEntry) {
+	suspects := sp.suspects
+	sp.suspects = nil
+	walkFrontiers(own, peer, suspects, func(log LogID, o, p, was Position) {
+		if now := sp.peerPosition(log, o, p); was.Seq > now.Seq {
+			s.lost(sp, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: now})
+		}
+	})
+}
+
+func (s *Session) lost(sp *spaceState, loss DataLoss) {
+	s.emit(loss)
+	s.save(sp, loss.Log, loss.Now)
+}
+
+// peerPosition is what the peer of a settled space stated of a log, of which we
+// hold own and its diff, if there was one, says peer.
+func (sp *spaceState) peerPosition(log LogID, own, peer Position) Position {
+	if l := sp.logs[log]; l != nil {
+		own = higher(l.acked, l.base)
+	}
+	return higher(own, peer)
 }
 
 // advanced takes the growth of a log.
@@ -459,10 +503,11 @@ func (s *Session) advanced(ev Advanced) {
 		}
 		sp.since[ev.Log] = a
 	}
-	if ev.FromPeer {
+	delete(sp.refused, ev.Log) // whatever it was, the log goes on
+	want := sp.got(ev.Log, ev.Tip.Seq, ev.Ops, ev.FromPeer)
+	if ev.FromPeer && want.Seq <= ev.Tip.Seq {
 		s.save(sp, ev.Log, ev.Tip)
 	}
-	want := sp.got(ev.Log, ev.Tip.Seq, ev.Ops, ev.FromPeer)
 	if sp.settled {
 		s.logAdvanced(sp, ev, want)
 	}

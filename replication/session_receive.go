@@ -179,10 +179,10 @@ func (s *Session) commitDone(ev CommitDone) {
 		s.partial = nil
 	}
 	a := AckEntry{Space: ev.Space, Log: ev.Log, Pos: tip}
+	sp.got(ev.Log, tip.Seq, 0, false)
 	switch ev.Result.Code {
 	case Committed, Duplicate:
 		delete(sp.refused, ev.Log)
-		sp.got(ev.Log, tip.Seq, 0, false)
 	case Gap:
 		a.Code = CodeGap
 	case Forked:
@@ -198,6 +198,10 @@ func (s *Session) commitDone(ev CommitDone) {
 			// The two halves may be of different copies: once more from the start.
 			s.ack(AckEntry{Space: ev.Space, Log: ev.Log, Pos: tip, PartialFrom: c.from, PartialEnd: c.end})
 			return
+		}
+		if a.Code == CodeNoSpace && c.end.Seq > 0 && c.end.Seq <= tip.Seq {
+			a.Code = CodeOK // there was nothing to write
+			break
 		}
 		s.refused(sp, &a, ev)
 	}

@@ -1,0 +1,294 @@
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"vixp2p/replication"
+)
+
+// truth is what the simulation knows of all nodes.
+type truth struct {
+	// blocks is every block that its origin made durable, by where it ends: the
+	// only ones that may ever be stored anywhere (G3).
+	blocks map[replication.Dot]replication.Hash
+	// views is the state that belongs to a frontier, whoever shows it (G5).
+	views map[[32]byte][32]byte
+}
+
+func (t *truth) init() {
+	t.blocks = map[replication.Dot]replication.Hash{}
+	t.views = map[[32]byte][32]byte{}
+}
+
+// mirror follows what a node's store reports as durable. It must survive every
+// crash of the node (G1).
+type mirror struct {
+	n        *node
+	frontier map[replication.LogID]replication.Position
+	arrival  map[replication.SpaceID]uint64
+	view     view
+	mark     [32]byte                                   // of the frontier: the sum of the hashes of its entries
+	acked    map[replication.LogID]replication.Position // appends that succeeded
+}
+
+func (m *mirror) init(n *node) {
+	*m = mirror{
+		n:        n,
+		frontier: map[replication.LogID]replication.Position{},
+		arrival:  map[replication.SpaceID]uint64{},
+		view:     newView(),
+		acked:    map[replication.LogID]replication.Position{},
+	}
+}
+
+// lost: the disk lost data for good, and admits it by a new instance.
+func (m *mirror) lost() { m.init(m.n) }
+
+// reopened checks that the store still has what it had (G1).
+func (m *mirror) reopened() {
+	for _, l := range sortedLogs(m.frontier) {
+		info, ok := m.n.store.Log(l)
+		if !ok || info.Tip.Seq < m.frontier[l].Seq {
+			m.n.w.fail("G1: %s had log %s up to %d and has it up to %d after a crash", m.n, l.Short(), m.frontier[l].Seq, info.Tip.Seq)
+		}
+	}
+	m.catchUp()
+	m.checkAcked()
+}
+
+func (m *mirror) checkAcked() {
+	for _, l := range sortedLogs(m.acked) {
+		if at := m.acked[l]; m.frontier[l].Seq < at.Seq {
+			m.n.w.fail("G1: the acknowledged write %s/%d of %s is gone", l.Short(), at.Seq, m.n)
+		}
+	}
+}
+
+// catchUp reads what became durable and checks it.
+func (m *mirror) catchUp() {
+	w := m.n.w
+	for _, space := range w.spaces {
+		for {
+			list, err := m.n.store.ReadArrivals(space, m.arrival[space], 1<<20)
+			if err != nil {
+				w.fail("%s: reading arrivals: %v", m.n, err)
+				return
+			}
+			if len(list) == 0 {
+				break
+			}
+			for _, a := range list {
+				m.arrival[space] = a.Number
+				m.take(a)
+			}
+		}
+	}
+	if known, ok := w.truth.views[m.mark]; !ok {
+		w.truth.views[m.mark] = m.view.digest
+	} else if known != m.view.digest {
+		w.fail("G5: %s shows another state than a node with the same frontier did", m.n)
+	}
+}
+
+func (m *mirror) take(a replication.Arrival) {
+	w, log, end := m.n.w, a.Block.Header.Log, a.Block.End()
+	if at := m.frontier[log]; a.Block.PrevPosition() != at {
+		w.fail("G4: %s has block %s/%d after %d", m.n, log.Short(), a.Block.Header.FirstSeq, at.Seq)
+		return
+	}
+	d := replication.Dot{Log: log, Seq: end.Seq}
+	switch hash, known := w.truth.blocks[d]; {
+	case !known && a.Origin == m.n.origin():
+		w.truth.blocks[d] = end.Hash
+	case !known || hash != end.Hash:
+		w.fail("G3: %s has a block %s/%d that its origin never made durable", m.n, log.Short(), end.Seq)
+		return
+	}
+	addHash(&m.mark, entryHash(log, m.frontier[log]))
+	m.frontier[log] = end
+	addHash(&m.mark, entryHash(log, end))
+	ops, err := replication.DecodeBody(a.Block.Header, a.Block.Body)
+	if err != nil {
+		w.fail("%s: %v", m.n, err)
+		return
+	}
+	for i := range ops {
+		m.view.apply(replication.Dot{Log: log, Seq: a.Block.Header.FirstSeq + uint64(i)}, &ops[i])
+	}
+	w.note(end.Seq)
+}
+
+// entryHash is zero for the place before the first block.
+func entryHash(log replication.LogID, p replication.Position) [32]byte {
+	if p.Seq == 0 {
+		return [32]byte{}
+	}
+	return sha256.Sum256(append(append(log[:], p.Hash[:]...), byte(p.Seq)))
+}
+
+// addHash adds modulo 2 bit by bit: adding twice takes away.
+func addHash(sum *[32]byte, h [32]byte) {
+	for i := range sum {
+		sum[i] ^= h[i]
+	}
+}
+
+// holds tells whether a node's disk has a position right now.
+func (n *node) holds(log replication.LogID, p replication.Position) bool {
+	if p.Seq == 0 {
+		return true
+	}
+	if n.mirror.frontier[log].Seq >= p.Seq {
+		return n.w.truth.blocks[replication.Dot{Log: log, Seq: p.Seq}] == p.Hash
+	}
+	return false
+}
+
+// checkStatement: what a node says that it holds, it holds durably (G2).
+func (n *node) checkStatement(m replication.Message) {
+	claim := func(what string, log replication.LogID, p replication.Position) {
+		if !n.holds(log, p) {
+			n.w.fail("G2: %s %s %s/%d, and has it durably up to %d", n, what, log.Short(), p.Seq, n.mirror.frontier[log].Seq)
+		}
+	}
+	switch m := m.(type) {
+	case *replication.WalAck:
+		for _, e := range m.Entries {
+			claim("acks", e.Log, e.Pos)
+		}
+	case *replication.FrontierDiff:
+		for _, e := range m.Entries {
+			claim("states", e.Log, e.Pos)
+		}
+	case *replication.WalPush:
+		if m.Total > 0 {
+			claim("pushes", m.Log, m.End)
+		}
+	}
+}
+
+// checkClaims: what a session concludes that its peer holds, the peer holds
+// durably (G2).
+func (n *node) checkClaims(p *peer, ev replication.Event) {
+	switch ev := ev.(type) {
+	case replication.Advanced:
+		n.checkClaim(p, ev.Space, ev.Log)
+	case replication.RunRead:
+		n.checkClaim(p, ev.Space, ev.Log)
+	case replication.LocalFrontier:
+		n.checkAllClaims(p)
+	case replication.Received:
+		switch m := ev.Msg.(type) {
+		case *replication.WalAck:
+			for _, e := range m.Entries {
+				n.checkClaim(p, e.Space, e.Log)
+			}
+		case *replication.WalPush:
+			n.checkClaim(p, m.Space, m.Log)
+		case *replication.FrontierDigest:
+			n.checkAllClaims(p)
+		}
+	}
+}
+
+func (n *node) checkAllClaims(p *peer) {
+	for _, space := range n.w.spaces {
+		for _, i := range n.store.Logs(space) {
+			n.checkClaim(p, space, i.Log)
+		}
+	}
+}
+
+func (n *node) checkClaim(p *peer, space replication.SpaceID, log replication.LogID) {
+	if len(p.ahead) > 0 {
+		return // the session has not been told of everything yet
+	}
+	for _, it := range n.inbox {
+		if _, ok := it.ev.(replication.Advanced); ok && it.p == p {
+			return
+		}
+	}
+	tip := n.mirror.frontier[log].Seq
+	has := p.other().mirror.frontier[log].Seq
+	if has < tip && p.s.Acked(space, log, has+1) {
+		n.w.fail("G2: %s believes that %s holds %s/%d; it has it up to %d", n, p.other(), log.Short(), has+1, has)
+	}
+}
+
+// equal tells whether all nodes hold the same.
+func (w *world) equal() bool {
+	for _, n := range w.nodes {
+		if n.store == nil || n.mirror.mark != w.nodes[0].mirror.mark || n.store.Queued() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// settled tells whether all sessions have nothing left to do.
+func (w *world) settled() bool {
+	if !w.equal() {
+		return false
+	}
+	for _, l := range w.links {
+		for _, p := range l.peers {
+			if p == nil || len(p.ahead) > 0 {
+				return false
+			}
+			progress := p.s.Progress()
+			if len(progress) < len(w.spaces) {
+				return false
+			}
+			for _, pr := range progress {
+				if !pr.Settled || len(pr.PendingLogs) > 0 || pr.MissingOps > 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// checkAll is what must be true when all is quiet.
+func (w *world) checkAll() {
+	for _, n := range w.nodes {
+		n.mirror.checkAcked()
+		for _, p := range n.peers {
+			for log, at := range n.mirror.frontier {
+				info, _ := n.store.Log(log)
+				if !p.s.Acked(info.Space, log, at.Seq) {
+					w.fail("%s does not know that %s holds %s/%d", n, p.other(), log.Short(), at.Seq)
+				}
+			}
+		}
+	}
+}
+
+// state describes the nodes, for a failure.
+func (w *world) state() string {
+	var b strings.Builder
+	for _, n := range w.nodes {
+		fmt.Fprintf(&b, "%s up %v:", n, n.store != nil)
+		for _, l := range sortedLogs(n.mirror.frontier) {
+			fmt.Fprintf(&b, " %s=%d", l.Short(), n.mirror.frontier[l].Seq)
+		}
+		b.WriteByte('\n')
+		for _, p := range n.peers {
+			fmt.Fprintf(&b, "  with %s, deadline in %s:", p.other(), p.s.Deadline().Sub(w.now).Round(time.Millisecond))
+			for _, pr := range p.s.Progress() {
+				fmt.Fprintf(&b, " settled %v missing %d paused %d pending", pr.Settled, pr.MissingOps, len(pr.Paused))
+				for _, l := range pr.PendingLogs {
+					fmt.Fprintf(&b, " %s %d..%d", l.Log.Short(), l.Acked.Seq, l.Tip.Seq)
+				}
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+func uint64Bytes(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }

@@ -1,0 +1,301 @@
+// Package sim runs many nodes in one goroutine and in virtual time: each is a
+// crashable log (package memlog) and a replication session per link, driven by
+// the few lines of node.go. Links drop, repeat, reorder and delay messages, go
+// one-way and break; nodes crash between any two steps, come back, lose their
+// directory or fill their disk (design 13.2).
+//
+// After every step the guarantees are checked against what the simulation, which
+// sees all disks, knows to be true. Everything follows from the seed.
+package sim
+
+import (
+	"container/heap"
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"vixp2p/replication"
+)
+
+// Config says what to simulate.
+type Config struct {
+	Seed  uint64
+	Trace io.Writer // one line per thing that happens; nil: none
+	Fault Fault
+	// Quiet leaves out the check of single statements when they are sent, so that
+	// a false one must show in what a peer concludes from it.
+	Quiet bool
+}
+
+// Fault is a mistake that the drivers make on purpose, so that a test can see that
+// the simulation finds it.
+type Fault int
+
+const (
+	NoFault        Fault = iota
+	AckTooEarly          // a run counts as committed before it is
+	NoResend             // what was pushed once is never pushed again
+	ForgetAdvances       // every tenth advance is not told to a session
+)
+
+// Result sums up a run.
+type Result struct {
+	Nodes, Steps, Writes, Crashes, Breaks int
+	Messages, Lost                        int
+	Virtual                               time.Duration
+	Healed                                time.Duration // from the heal until all were equal
+	Digest                                uint64        // of everything that happened
+}
+
+// Times of a run, virtual.
+const (
+	turmoil   = 20 * time.Second
+	healLimit = 90 * time.Second // G6: bound of the convergence after the heal
+)
+
+// world is all nodes and links, and the knowledge to judge them by.
+type world struct {
+	cfg    Config
+	rng    *rand.Rand
+	now    time.Time
+	start  time.Time
+	queue  eventHeap
+	order  uint64
+	nodes  []*node
+	links  []*link
+	spaces []replication.SpaceID
+	calm   bool // the heal has begun: no more faults
+	odds   odds
+	truth  truth
+	res    Result
+	err    error
+}
+
+// odds are drawn once per seed, so that seeds differ in kind.
+type odds struct {
+	drop, repeat, reorder float64
+	delay, jitter         time.Duration
+	crash, cut, oneWay    float64 // per second and node or link
+	wipe, full            float64
+	write                 time.Duration // mean time between writes of a node
+	flush                 time.Duration // at most, from queued to durable
+	pull, piece           bool
+	window, read          int
+	ackDelay              time.Duration
+	lazy                  bool // advances are gathered before they are told
+}
+
+type event struct {
+	at    time.Time
+	order uint64
+	fn    func()
+}
+
+type eventHeap []event
+
+func (h eventHeap) Len() int { return len(h) }
+func (h eventHeap) Less(i, j int) bool {
+	if !h[i].at.Equal(h[j].at) {
+		return h[i].at.Before(h[j].at)
+	}
+	return h[i].order < h[j].order
+}
+func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
+func (h *eventHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*h = old[:len(old)-1]
+	return e
+}
+
+// Run simulates one seed. The error says which guarantee did not hold, and when.
+func Run(cfg Config) (Result, error) {
+	w := newWorld(cfg)
+	w.run(turmoil)
+	if w.err == nil {
+		w.heal()
+	}
+	w.res.Virtual = w.now.Sub(w.start)
+	if w.err != nil {
+		return w.res, fmt.Errorf("seed %d, %s after the start, step %d: %w", cfg.Seed, w.res.Virtual, w.res.Steps, w.err)
+	}
+	return w.res, nil
+}
+
+func newWorld(cfg Config) *world {
+	w := &world{
+		cfg: cfg,
+		rng: rand.New(rand.NewPCG(cfg.Seed, 0x76697830)),
+		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	w.start = w.now
+	w.truth.init()
+	w.odds = drawOdds(w.rng)
+	network := replication.OpenNetwork("sim")
+	for i := range 1 + w.rng.IntN(2) {
+		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
+	}
+	for i := range 3 + w.rng.IntN(5) {
+		var seed [ed25519.SeedSize]byte
+		binary.BigEndian.PutUint64(seed[:], cfg.Seed)
+		seed[31] = byte(i)
+		w.nodes = append(w.nodes, newNode(w, i, network, ed25519.NewKeyFromSeed(seed[:])))
+	}
+	w.res.Nodes = len(w.nodes)
+	for i := 1; i < len(w.nodes); i++ { // a tree, and a few more links
+		w.link(w.nodes[w.rng.IntN(i)], w.nodes[i])
+	}
+	for range w.rng.IntN(len(w.nodes)) {
+		a, b := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
+		if a != b {
+			w.link(w.nodes[a], w.nodes[b])
+		}
+	}
+	for _, n := range w.nodes {
+		n.open()
+		n.writeLater()
+	}
+	for _, l := range w.links {
+		l.connectLater()
+	}
+	w.chaosLater()
+	return w
+}
+
+func drawOdds(r *rand.Rand) odds {
+	pick := func(max float64) float64 {
+		if r.IntN(3) == 0 {
+			return 0
+		}
+		return max * r.Float64()
+	}
+	ms := func(max int) time.Duration { return time.Duration(1+r.IntN(max)) * time.Millisecond }
+	o := odds{
+		drop: pick(0.15), repeat: pick(0.15), reorder: pick(0.3), delay: ms(40), jitter: ms(60),
+		crash: pick(0.3), cut: pick(0.4), oneWay: pick(0.2), full: pick(0.05),
+		write: 200*time.Millisecond + ms(1500), flush: ms(30),
+		pull: r.IntN(4) == 0, piece: r.IntN(3) == 0, lazy: r.IntN(2) == 0,
+	}
+	if r.IntN(4) == 0 {
+		o.wipe = 0.15
+	}
+	if r.IntN(2) == 0 {
+		o.window, o.read = 200+r.IntN(3000), 200+r.IntN(3000)
+	}
+	if r.IntN(3) == 0 {
+		o.ackDelay = ms(100)
+	}
+	return o
+}
+
+func (w *world) after(d time.Duration, fn func()) {
+	w.order++
+	heap.Push(&w.queue, event{w.now.Add(d), w.order, fn})
+}
+
+// some is a random duration up to d.
+func (w *world) some(d time.Duration) time.Duration { return time.Duration(w.rng.Int64N(int64(d) + 1)) }
+
+func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
+
+func (w *world) step() {
+	e := heap.Pop(&w.queue).(event)
+	w.now = e.at
+	w.res.Steps++
+	e.fn()
+}
+
+func (w *world) run(d time.Duration) {
+	end := w.now.Add(d)
+	for w.err == nil && len(w.queue) > 0 && !w.queue[0].at.After(end) {
+		w.step()
+	}
+	if w.err == nil {
+		w.now = end
+	}
+}
+
+func (w *world) fail(format string, a ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf(format, a...)
+		w.trace("FAILED: %v", w.err)
+	}
+}
+
+func (w *world) trace(format string, a ...any) {
+	if w.cfg.Trace == nil {
+		return
+	}
+	fmt.Fprintf(w.cfg.Trace, "%10.4f "+format+"\n", append([]any{w.now.Sub(w.start).Seconds()}, a...)...)
+}
+
+// note mixes what happens into the digest of the run.
+func (w *world) note(v uint64) {
+	w.res.Digest = (w.res.Digest ^ v) * 0x100000001b3
+}
+
+// chaosLater lets the faults of the next tenth of a second happen.
+func (w *world) chaosLater() {
+	const every = 100 * time.Millisecond
+	w.after(every, func() {
+		if w.calm {
+			return
+		}
+		for _, n := range w.nodes {
+			if n.store != nil && w.chance(w.odds.crash/10) {
+				n.crash()
+			}
+			if n.store != nil && w.chance(w.odds.full/10) {
+				n.fillDisk()
+			}
+		}
+		for _, l := range w.links {
+			if w.chance(w.odds.cut / 10) {
+				l.cut("cut")
+			}
+			if w.chance(w.odds.oneWay / 10) {
+				l.block()
+			}
+		}
+		w.chaosLater()
+	})
+}
+
+// heal ends all faults and checks that every write reaches every node (G6).
+func (w *world) heal() {
+	w.trace("heal")
+	w.calm = true
+	for _, n := range w.nodes {
+		n.disk.SetFull(false)
+		n.open()
+	}
+	for _, l := range w.links {
+		l.blocked = [2]bool{}
+		l.connectLater()
+	}
+	healed := w.now
+	for w.err == nil && !w.equal() {
+		if w.now.Sub(healed) > healLimit || len(w.queue) == 0 {
+			w.fail("G6: not all nodes hold the same %s after the heal\n%s", w.now.Sub(healed), w.state())
+			return
+		}
+		w.step()
+	}
+	w.res.Healed = w.now.Sub(healed)
+	// Acks and statements settle too.
+	for w.err == nil && !w.settled() {
+		if w.now.Sub(healed) > 2*healLimit || len(w.queue) == 0 {
+			w.fail("G6: all nodes hold the same, but not all sessions know it\n%s", w.state())
+			return
+		}
+		w.step()
+	}
+	if w.err == nil {
+		w.checkAll()
+	}
+}
