@@ -1,0 +1,23 @@
+// Package protocols is the wire: how two members say to each other, over a
+// libp2p stream, what package replication decides. Wire types end here; what
+// leaves this package are replication's own types (design 7, docs/wire.md).
+//
+//	stream bytes <-> frame (length, Envelope, attachment) <-> message <-> replication.Message
+//
+//	types.go         message types, flags, protocol ids, versions
+//	limits.go        the table of every limit
+//	errors.go        errors <-> error codes, both ways
+//	frame.go         frames: picture, Reader
+//	writer.go        Writer
+//	budget.go        memory for attachments, reserved before it is read
+//	convert.go       messages <-> wire types, with every check before any effect
+//	convert_sync.go  the same for replication's messages
+//	hello.go         the handshake that opens a stream
+//	walsync.go       Conn: replication's messages over a stream after Hello
+//	dispatch.go      handlers by message type
+//	duplicate.go     which of two sessions of one pair stays
+//	service.go       stream handlers on a libp2p host, tracked to their end
+//
+// Nothing here keeps global state or starts a goroutine of its own, but for the
+// stream handlers that libp2p starts: Service waits for those.
+package protocols
