@@ -126,8 +126,8 @@ func (a *applier) staged() bool { return a.cur.arrival != a.saved.arrival || a.b
 // fitsBlock tells whether a block of this many raw bytes may join the
 // transaction that is being gathered.
 func (a *applier) fitsBlock(raw uint64) bool {
-	return a.bytes < gather && a.count < a.d.db.MaxBatchCount()/2 &&
-		a.bytes+2*int64(raw) < a.d.db.MaxBatchSize()
+	return a.bytes < gather && a.count < a.d.maxEntries/2 &&
+		a.bytes+2*int64(raw) < a.d.maxBytes
 }
 
 // fits tells whether an operation's changes surely fit the transaction.
@@ -139,7 +139,7 @@ func (a *applier) fits(op *replication.Op) bool {
 	const keyCost = 2 * maxInline * (inlineValue + 256)
 	bytes := int64(len(op.Payload) + 2*len(op.Key) + keyCost + len(op.Supersedes)*dotCost)
 	entries := int64(4*maxInline + 8 + 3*len(op.Supersedes))
-	return a.bytes+bytes < a.d.db.MaxBatchSize() && a.count+entries < a.d.db.MaxBatchCount()
+	return a.bytes+bytes < a.d.maxBytes && a.count+entries < a.d.maxEntries
 }
 
 func (a *applier) cost(bytes int) {
@@ -199,17 +199,19 @@ func upgradeNeeded(h *replication.Header, ops []replication.Op) error {
 	return nil
 }
 
+// counts tells whether the view does anything with an operation.
+func counts(o *replication.Op) bool { return isWrite(o) && !o.OrderVoid() }
+
 // op applies one operation, at dot d of log, once (design 5.2). log.seq is still
 // the operation before.
 func (a *applier) op(d replication.Dot, log *logState, o *replication.Op) error {
-	counts := (o.Kind == replication.KindPut || o.Kind == replication.KindDelete) && !o.OrderVoid()
 	var own *replication.Hash
-	if counts && log.pend > 0 {
+	if counts(o) && log.pend > 0 {
 		h := hashKey(o.Key)
 		own = &h
 	}
 	dead, err := a.takePending(d, log, own)
-	if err != nil || !counts {
+	if err != nil || !counts(o) {
 		return err
 	}
 	if o.Kind == replication.KindDelete && len(o.Supersedes) == 0 {

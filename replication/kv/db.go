@@ -51,6 +51,8 @@ type database struct {
 	dir        string
 	generation uint64
 	files      map[string]fileSum // as they were when it was opened; nil if not known
+	// maxBytes and maxEntries bound a transaction.
+	maxBytes, maxEntries int64
 
 	// mu guards what follows. It is held for moments only.
 	mu sync.Mutex
@@ -72,12 +74,12 @@ type mark struct {
 
 // openDatabase opens or creates a Badger directory. A panic of Badger on damaged
 // files comes back as an error.
-func openDatabase(dir string, generation uint64, log *slog.Logger) (d *database, err error) {
+func openDatabase(dir string, generation uint64, o Options) (d *database, err error) {
 	defer guard(&err, dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the directory of the key-value view: %w", err)
 	}
-	db, err := badger.OpenManaged(badgerOptions(dir, log))
+	db, err := badger.OpenManaged(badgerOptions(dir, o.Logger))
 	if err != nil {
 		// Badger has no value to compare with for this one.
 		if strings.Contains(err.Error(), "directory lock") {
@@ -88,6 +90,7 @@ func openDatabase(dir string, generation uint64, log *slog.Logger) (d *database,
 	ts := db.MaxVersion()
 	return &database{
 		db: db, dir: dir, generation: generation,
+		maxBytes: min(db.MaxBatchSize(), o.maxBatch), maxEntries: db.MaxBatchCount(),
 		marks: []*mark{{ts: ts}}, written: ts, done: make(chan struct{}),
 	}, nil
 }

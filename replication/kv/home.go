@@ -149,7 +149,7 @@ func sumFiles(dir string, known map[string]fileSum) ([]fileSum, error) {
 			continue
 		}
 		s, ok := known[e.Name()]
-		if !ok {
+		if !ok || !isTable(e.Name()) {
 			if s, err = sumFile(dir, e.Name()); err != nil {
 				return nil, err
 			}

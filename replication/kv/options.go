@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	"vixp2p/replication"
@@ -34,6 +35,8 @@ type Options struct {
 	// check elsewhere).
 	FreeBytes func(path string) (uint64, error)
 
+	// maxBatch bounds the bytes of a transaction (what Badger takes).
+	maxBatch int64
 	// retryMin is the first pause after a failed step, doubling (500 ms).
 	retryMin time.Duration
 }
@@ -61,6 +64,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.FreeBytes == nil {
 		o.FreeBytes = freeBytes
+	}
+	if o.maxBatch == 0 {
+		o.maxBatch = math.MaxInt64
 	}
 	if o.retryMin == 0 {
 		o.retryMin = defaultRetryMin

@@ -137,6 +137,9 @@ func (v *View) applySome(sp *spaceState) (more bool, err error) {
 			return false, err
 		}
 		sp.a.room = v.room
+		v.mu.Lock()
+		sp.sawLocked(&sp.a.saved)
+		v.mu.Unlock()
 	}
 	arrivals, readErr := v.store.ReadArrivals(sp.id, sp.a.saved.arrival, readBytes)
 	for i := range arrivals {
@@ -166,9 +169,7 @@ func (v *View) flush(sp *spaceState) error {
 	}
 	a.d.show()
 	v.mu.Lock()
-	sp.applied = a.saved.arrival
-	sp.upTo = max(sp.upTo, sp.applied)
-	sp.tally = a.saved.tally
+	sp.sawLocked(&a.saved)
 	sp.err, sp.retry = nil, backoff{}
 	v.ops += ops
 	v.tellLocked()
@@ -177,6 +178,12 @@ func (v *View) flush(sp *spaceState) error {
 		v.overlay.drop(id, seq)
 	}
 	return nil
+}
+
+// sawLocked notes what reads see from now on.
+func (sp *spaceState) sawLocked(c *cursor) {
+	sp.applied, sp.appliedOps, sp.tally = c.arrival, c.ops, c.tally
+	sp.upTo = max(sp.upTo, sp.applied)
 }
 
 // room refuses to write where the disk is nearly full.
@@ -280,7 +287,7 @@ func (v *View) rebuildIfAsked(ctx context.Context) {
 			sp.a.close()
 			sp.a = nil
 		}
-		sp.applied, sp.upTo, sp.dirty, sp.tally = 0, 0, true, tally{}
+		sp.applied, sp.appliedOps, sp.upTo, sp.dirty, sp.tally = 0, 0, 0, true, tally{}
 		if !errors.Is(sp.err, replication.ErrUpgradeNeeded) {
 			sp.err = nil
 		}

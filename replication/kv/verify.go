@@ -148,7 +148,7 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	d, err := openDatabase(dir, 0, r.v.log)
+	d, err := openDatabase(dir, 0, r.v.opt)
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,9 @@ type View struct {
 type spaceState struct {
 	id replication.SpaceID
 	a  *applier
-	// applied is the arrival number of the newest block that reads see.
-	applied uint64
+	// applied is the arrival number of the newest block that reads see, and
+	// appliedOps its number of operations.
+	applied, appliedOps uint64
 	// upTo: every block of the space with an arrival number up to this is
 	// applied. invariant: upTo >= applied.
 	upTo  uint64
@@ -126,7 +127,7 @@ func (v *View) openPlan(p plan) (*database, error) {
 				return nil, err
 			}
 		}
-		d, err := openDatabase(v.home.generationDir(p.generation), p.generation, v.log)
+		d, err := openDatabase(v.home.generationDir(p.generation), p.generation, v.opt)
 		if err == nil {
 			d.files = p.files
 			err = v.aheadOfStore(d)
@@ -161,7 +162,7 @@ func (v *View) create(generation uint64) (*database, error) {
 	if err := v.save(generation, phaseRunning, nil); err != nil {
 		return nil, err
 	}
-	return openDatabase(dir, generation, v.log)
+	return openDatabase(dir, generation, v.opt)
 }
 
 func (v *View) save(generation uint64, p phase, files []fileSum) error {
@@ -263,6 +264,42 @@ func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arriv
 			return errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// Stats is how one space of the view is doing.
+type Stats struct {
+	Keys      uint64
+	Siblings  uint64
+	Conflicts uint64 // keys with more than one sibling
+	// Applied is the arrival number of the newest block that reads see, Behind by
+	// how much the newest block's number is higher; 0 if all is applied.
+	Applied, Behind uint64
+	// Ops is how many operations were applied since Open, rebuilds included, in
+	// all spaces.
+	Ops        uint64
+	Generation uint64
+	// Err says why the space does not go on; nil while it does.
+	Err error
+}
+
+// Stats tells how a space is doing. It never waits; the counts are those of what
+// is applied so far.
+func (v *View) Stats(space replication.SpaceID) Stats {
+	head := v.store.Head()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	st := Stats{Ops: v.ops, Generation: v.generation, Err: v.failed}
+	if sp := v.spaces[space]; sp != nil {
+		st.Keys, st.Siblings, st.Conflicts = sp.tally.keys, sp.tally.siblings, sp.tally.conflicts
+		st.Applied = sp.applied
+		if sp.dirty || sp.upTo < v.target || sp.err != nil {
+			st.Behind = max(sp.head, head) - sp.applied
+		}
+		if sp.err != nil {
+			st.Err = sp.err
+		}
+	}
+	return st
 }
 
 // Generation is the view's generation, which cursors of Watch carry.
