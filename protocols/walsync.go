@@ -19,21 +19,27 @@ type Conn struct {
 
 	byeHeard atomic.Bool // the peer said Bye: no answer is due
 
-	wmu     sync.Mutex // guards w, byeSaid and the order of frames; held while writing
+	// writing is a lock of one slot that guards w, byeSaid and the order of
+	// frames. It is held while a write waits for the peer, which a mutex would
+	// hide from virtual time in tests.
+	writing chan struct{}
 	w       *Writer
 	byeSaid bool
 
-	mu     sync.Mutex // guards all below and write deadlines; never held while waiting
-	closed bool
-	werr   error // first failure of a write; the stream is then broken
+	mu      sync.Mutex // guards all below and write deadlines; never held while waiting
+	closing bool
+	werr    error // first failure of a write; the stream is then broken
 
-	closeOnce sync.Once
-	closeErr  error
+	closed   chan struct{} // closed by the first Close at its end
+	closeErr error         // set before closed is closed
 }
 
 // NewConn goes on with a session's stream. The Conn owns it.
 func NewConn(sess *Session) *Conn {
-	return &Conn{sess: sess, s: sess.stream, r: sess.r, w: sess.w}
+	return &Conn{
+		sess: sess, s: sess.stream, r: sess.r, w: sess.w,
+		writing: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
 }
 
 // Session is the handshake that the Conn goes on from.
@@ -102,7 +108,7 @@ func (c *Conn) readError(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case c.closing:
 		return replication.ErrClosed
 	case c.werr != nil:
 		return c.werr
@@ -135,8 +141,8 @@ func (c *Conn) Serve(d *Dispatcher) error {
 // replication.ErrClosed after Close. A message that cannot be sent, because it
 // breaks a limit, fails alone with a *ProtocolError: those before it are sent.
 func (c *Conn) Write(msgs ...replication.Message) error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
 	for _, m := range msgs {
 		for _, part := range split(m) {
 			if err := c.writeLocked(part); err != nil {
@@ -147,7 +153,7 @@ func (c *Conn) Write(msgs ...replication.Message) error {
 	return c.failed(c.w.Flush())
 }
 
-// writeLocked queues one message; wmu is held.
+// writeLocked queues one message; writing is held.
 func (c *Conn) writeLocked(m replication.Message) error {
 	f, err := Encode(m)
 	if err != nil {
@@ -173,7 +179,7 @@ func (c *Conn) writeLocked(m replication.Message) error {
 func (c *Conn) allow(d time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closing {
 		return replication.ErrClosed
 	}
 	if c.werr != nil {
@@ -192,7 +198,7 @@ func (c *Conn) failed(err error) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closing {
 		return replication.ErrClosed
 	}
 	if c.werr == nil {
@@ -203,35 +209,47 @@ func (c *Conn) failed(err error) error {
 }
 
 // Close ends the session: it says Bye with the code, unless either side already
-// did, and closes the stream. It takes at most about ByeTimeout, ends a Read or
-// Write under way, and does nothing when called again.
+// did, and closes the stream. It takes at most about ByeTimeout and ends a Read
+// or Write under way. Called again, it waits for the first call and returns the
+// same.
 func (c *Conn) Close(code replication.Code, detail string) error {
-	c.closeOnce.Do(func() {
-		c.mu.Lock()
-		c.closed = true
-		broken := c.werr != nil
-		_ = c.s.SetWriteDeadline(time.Now().Add(ByeTimeout)) // a broken stream says so below
-		c.mu.Unlock()
+	c.mu.Lock()
+	first := !c.closing
+	c.closing = true
+	if first {
+		_ = c.s.SetWriteDeadline(time.Now().Add(ByeTimeout)) // a stream that is gone says so in sayBye
+	}
+	c.mu.Unlock()
+	if !first {
+		<-c.closed
+		return c.closeErr
+	}
+	err := c.sayBye(code, detail)
+	c.r.endBy(time.Unix(1, 0))
+	if err == nil {
+		err = c.s.Close()
+	} else {
+		abort(c.s)
+	}
+	c.closeErr = err
+	close(c.closed)
+	return err
+}
 
-		c.wmu.Lock()
-		if !broken && !c.byeSaid && !c.byeHeard.Load() {
-			var f *Frame
-			if f, c.closeErr = Encode(&replication.Bye{Code: code, Detail: detail}); c.closeErr == nil {
-				c.closeErr = c.w.WriteFrame(f)
-			}
+// sayBye sends what is queued and a Bye. It fails if the stream is broken.
+func (c *Conn) sayBye(code replication.Code, detail string) error {
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
+	if !c.byeSaid && !c.byeHeard.Load() {
+		f, err := Encode(&replication.Bye{Code: code, Detail: detail})
+		if err != nil {
+			return err
 		}
-		if c.closeErr == nil && !broken {
-			c.closeErr = c.w.Flush()
+		if err := c.w.WriteFrame(f); err != nil {
+			return err
 		}
-		c.wmu.Unlock()
-		c.r.endBy(time.Unix(1, 0))
-		if broken || c.closeErr != nil {
-			abort(c.s)
-			return
-		}
-		c.closeErr = c.s.Close()
-	})
-	return c.closeErr
+	}
+	return c.w.Flush()
 }
 
 // split cuts a message with too many entries for one frame into several that

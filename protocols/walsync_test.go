@@ -212,7 +212,7 @@ func TestConnReservesAttachments(t *testing.T) {
 			release()
 			second <- err
 		}()
-		time.Sleep(time.Hour) // virtual: a wait for memory has no deadline
+		time.Sleep(2 * FrameTimeout) // virtual: a wait for memory is not the peer's fault
 		select {
 		case err := <-second:
 			t.Fatalf("the second was read before the first was released: %v", err)
