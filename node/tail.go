@@ -16,8 +16,13 @@ import (
 // for the method that gave it. Keep it as text.
 type Cursor string
 
-// Now is the cursor from which Watch and Tail tell what happens from now on.
-const Now Cursor = "now"
+const (
+	// Now is the cursor from which Tail and Watch tell what happens from the
+	// moment of the call on: what "" means for Watch.
+	Now Cursor = "now"
+	// Start is the cursor before everything: what "" means for Tail.
+	Start Cursor = "start"
+)
 
 // Operation is one operation of the space's logs, as it arrived here.
 type Operation struct {
@@ -42,8 +47,8 @@ const tailBytes = 1 << 20
 
 // Tail ranges over the operations of the space in the order in which they became
 // durable here: all logs, each in order, without gaps, each operation once per
-// cursor (G4). It starts after the cursor: "" means with the first operation, Now
-// with the next one. With follow it waits for more until ctx ends; else it ends
+// cursor (G4). It starts after the cursor: "" and Start mean with the first
+// operation, Now with the first after the call. With follow it waits for more until ctx ends; else it ends
 // with what there is.
 //
 //	for op, err := range s.Tail(ctx, "", false) {
@@ -54,11 +59,15 @@ const tailBytes = 1 << 20
 // another history (the data directory was restored or repaired: start again).
 // The end of ctx is no error.
 func (s *Space) Tail(ctx context.Context, from Cursor, follow bool) iter.Seq2[Operation, error] {
+	begin := tail{s: s}
+	err := s.err
+	if err == nil {
+		err = s.n.do(ctx, func(e *engine) error { return begin.begin(e, from) })
+	}
 	return func(yield func(Operation, error) bool) {
-		t := tail{s: s, yield: yield}
-		err := s.err
-		if err == nil {
-			err = t.run(ctx, from, follow)
+		t, err := begin, err // each range starts at the same place
+		if t.yield = yield; err == nil {
+			err = t.run(ctx, follow)
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errStopped) {
 			yield(Operation{}, err)
@@ -71,14 +80,13 @@ type tail struct {
 	s     *Space
 	yield func(Operation, error) bool
 	at    replication.Cursor
-	begun bool // at is set
 }
 
-func (t *tail) run(ctx context.Context, from Cursor, follow bool) error {
+func (t *tail) run(ctx context.Context, follow bool) error {
 	for {
 		more := false
 		err := t.s.n.do(ctx, func(e *engine) (err error) {
-			if err := t.begin(e, from); err != nil {
+			if err := t.check(e); err != nil {
 				return err
 			}
 			more, err = t.follow(ctx, e, follow)
@@ -90,29 +98,26 @@ func (t *tail) run(ctx context.Context, from Cursor, follow bool) error {
 	}
 }
 
-// begin finds the place in the engine's history; after a repair that kept the
-// history it goes on where it was.
-func (t *tail) begin(e *engine, from Cursor) error {
-	instance := e.store.Info().Instance
-	switch {
-	case t.begun:
-	case from == "":
-		t.at = replication.Cursor{Instance: instance}
-	case from == Now:
-		// All of the newest block is seen.
-		t.at = replication.Cursor{Instance: instance, Arrival: e.store.Head() + 1}
+// begin finds the place in the engine's history.
+func (t *tail) begin(e *engine, from Cursor) (err error) {
+	switch from {
+	case "", Start:
+		t.at = replication.Cursor{Instance: e.store.Info().Instance}
+	case Now:
+		// Before the next block's first operation.
+		t.at = replication.Cursor{Instance: e.store.Info().Instance, Arrival: e.store.Head() + 1}
 	default:
-		at, err := replication.ParseCursor(string(from))
-		if err != nil {
-			return err
+		if t.at, err = replication.ParseCursor(string(from)); err == nil && t.at.Generation != 0 {
+			err = fmt.Errorf("this cursor is of a watch, not of a tail: %w", ErrInvalid)
 		}
-		if at.Generation != 0 {
-			return fmt.Errorf("this cursor is of a watch, not of a tail: %w", ErrInvalid)
-		}
-		t.at = at
 	}
-	t.begun = true
-	if t.at.Instance != instance {
+	return err
+}
+
+// check refuses a place in another history. A repair may keep the history: then
+// the tail goes on where it was.
+func (t *tail) check(e *engine) error {
+	if t.at.Instance != e.store.Info().Instance {
 		return fmt.Errorf("the data directory has another history since this cursor was made: tail from the start: %w", ErrCursorReset)
 	}
 	return nil
