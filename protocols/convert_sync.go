@@ -180,9 +180,9 @@ func (d *decoder) ackEntry(e *replication.AckEntry, w *p2pv1.AckEntry) {
 		d.failf("error code %d", w.GetCode())
 	case e.PartialBytes > replication.MaxRunBytes:
 		d.failf("%d bytes of a run, more than %d", e.PartialBytes, replication.MaxRunBytes)
-	case e.PartialBytes == 0 && (w.GetPartialFrom() != nil || w.GetPartialEnd() != nil):
-		d.failf("a partial run of no bytes")
-	case e.PartialBytes > 0 && e.PartialEnd.Seq <= e.PartialFrom.Seq:
+	case e.PartialEnd.Seq == 0 && (e.PartialFrom.Seq > 0 || e.PartialBytes > 0):
+		d.failf("a partial run without an end")
+	case e.PartialEnd.Seq > 0 && e.PartialEnd.Seq <= e.PartialFrom.Seq:
 		d.failf("a partial run from seq %d to %d", e.PartialFrom.Seq, e.PartialEnd.Seq)
 	}
 }

@@ -511,11 +511,13 @@ type AckEntry struct {
 	Code ErrorCode `protobuf:"varint,5,opt,name=code,proto3,enum=vix.p2p.v1.ErrorCode" json:"code,omitempty"`
 	// For people: at most 256 bytes.
 	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The position that the run follows of which the first bytes are in memory.
+	// The position that the run follows of which the sender of the ack holds the
+	// first bytes in memory.
 	PartialFrom *Position `protobuf:"bytes,7,opt,name=partial_from,json=partialFrom,proto3" json:"partial_from,omitempty"`
-	// Where that run ends.
+	// Where that run ends; absent if the entry tells of no such run.
 	PartialEnd *Position `protobuf:"bytes,8,opt,name=partial_end,json=partialEnd,proto3" json:"partial_end,omitempty"`
-	// How many of its bytes are there; 0 if there is no such run.
+	// How many of its bytes are there: the next push of it starts here, at 0 if
+	// nothing is left of it.
 	PartialBytes  uint64 `protobuf:"varint,9,opt,name=partial_bytes,json=partialBytes,proto3" json:"partial_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
