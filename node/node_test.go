@@ -138,3 +138,7 @@ func TestTwoNodesConverge(t *testing.T) {
 		})
 	}
 }
+
+func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}

@@ -119,6 +119,7 @@ func TestWatch(t *testing.T) {
 	s, ctx := n.Space(""), deadline(t)
 	put(t, n, "user/0", "before")
 	ranged, done := context.WithCancel(ctx)
+	defer done()
 	events := s.Watch(ranged, "user/", "") // from this moment on
 	put(t, n, "user/1", "a")
 	put(t, n, "other", "b")
