@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -20,13 +19,13 @@ const (
 	memTableSize = 16 << 20
 	// valueThreshold sends larger blocks to the value log, where they are
 	// written once and never compacted. Below it a commit touches one file only.
-	valueThreshold = 16 << 10
+	valueThreshold = 64 << 10
 )
 
-func badgerOptions(dir string, relaxed bool, compactors int, l *badgerLog) badger.Options {
-	return badger.DefaultOptions(filepath.Join(dir, dbDir)).
+func badgerOptions(o *Options, dir string, l *badgerLog) badger.Options {
+	return badger.DefaultOptions(dir).
 		WithLogger(l).
-		WithSyncWrites(!relaxed).
+		WithSyncWrites(!o.Relaxed).
 		WithDetectConflicts(false). // there is one writer
 		WithMetricsEnabled(false).
 		WithMemTableSize(memTableSize).
@@ -38,7 +37,7 @@ func badgerOptions(dir string, relaxed bool, compactors int, l *badgerLog) badge
 		WithValueLogFileSize(64 << 20).
 		WithValueThreshold(valueThreshold).
 		WithCompression(options.None). // bodies may be packed already
-		WithNumCompactors(compactors).
+		WithNumCompactors(2).
 		WithBypassLockGuard(true) // our own lock is taken before anything is read
 }
 

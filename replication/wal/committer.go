@@ -18,6 +18,8 @@ type committer struct {
 	lastLocals int
 	// runsFirst: the last transaction had no room for a run that waits.
 	runsFirst bool
+	// waiting are logs that grew and have blocks set aside.
+	waiting []r.LogID
 }
 
 // run serves the queue until it is closed and empty.
@@ -88,6 +90,10 @@ func (c *committer) round() {
 	for _, a := range runs {
 		c.answerRun(a, err)
 	}
+	for _, id := range c.waiting {
+		c.takeBack(id)
+	}
+	c.waiting = c.waiting[:0]
 }
 
 // stageControls returns those whose answer is the commit's.

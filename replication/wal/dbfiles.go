@@ -2,171 +2,125 @@ package wal
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"github.com/dgraph-io/badger/v4/options"
-	"github.com/dgraph-io/badger/v4/table"
-	"github.com/dgraph-io/ristretto/v2/z"
 )
 
-// This file reads Badger's own files (v4.9) without Badger, to say where damage
-// lies and to find it before Badger acts upon it: Badger cuts a log at the first
-// bad record when it opens it, and with it everything that was written later.
+// This file and tablefile.go read Badger's own files (v4.9) without Badger: to
+// find damage before Badger acts upon it, to say in which file it lies, and to
+// save what is whole. Badger cuts a log at the first bad record when it opens
+// it, and with it everything that was written later; and it ends the process
+// where the footer of a table is damaged.
 
 // fileDamage is one damaged place of a file of the database.
 type fileDamage struct {
-	path    string
-	offset  int64
-	num     uint64 // log and seq, where the place belongs to a block
-	seq     uint64
-	problem string
-	// fixable: the record's checksum is wrong but its length is right, so that
-	// what follows can be read.
-	fixable bool
-	sumAt   int64 // where the record's checksum stands
-	sum     uint32
+	path     string
+	num, seq uint64 // log number and seq, where the place belongs to a block
+	problem  string
+	// torn: nothing whole follows. The end of a log looks like this after a
+	// crash in the middle of a commit.
+	torn bool
 }
 
-// databaseFiles checks the checksums of all files of the database. It may run
-// beside writes; what looks damaged at the end of a file that is being written
-// is for the caller to look at again. stop ends it early.
-func databaseFiles(dir string, report func(fileDamage), stop func() error) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("cannot list the database: %w", err)
-	}
-	for _, e := range entries {
-		if err := stop(); err != nil {
-			return err
-		}
-		path := filepath.Join(dir, e.Name())
-		switch filepath.Ext(path) {
-		case ".sst":
-			err = checkTable(path)
-		case ".mem", ".vlog":
-			err = checkRecords(path, report)
-		default:
-			continue
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			report(fileDamage{path: path, problem: err.Error()})
-		}
-	}
-	return nil
-}
+func (d *fileDamage) String() string { return filepath.Base(d.path) + ": " + d.problem }
 
-// checkTable verifies every checksum of a table.
-func checkTable(path string) error {
-	return guard(func() error {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		mf, err := z.OpenMmapFileUsing(f, 0, false)
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		t, err := table.OpenTable(mf, table.Options{ReadOnly: true, ChkMode: options.OnTableRead, BlockSize: 4 << 10})
-		if err != nil {
-			return err
-		}
-		return t.Close(-1)
-	})
-}
+// Badger's marks of a record.
+const (
+	bitDelete       = 1 << 0
+	bitValuePointer = 1 << 1
+	bitFinTxn       = 1 << 7
+)
+
+const manifestName = "MANIFEST"
 
 const (
 	recordFileHeader = 20
 	recordMaxHeader  = 22
 	recordBuffer     = 4 << 20
+	versionLen       = 8 // Badger's version after each key
 )
 
-// checkRecords reports the damaged records of a memtable's log or a value log.
-func checkRecords(path string, report func(fileDamage)) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	_, err = walkRecords(f, path, report)
-	return err
-}
-
-// walkRecords reads records as Badger wrote them until the zeros at the end, and
-// returns where they end:
+// record is one record of a memtable's log or a value log:
 //
 //	+------+-----------+----------+----------+---------+-----+-------+--------+
 //	| meta | user meta | uvarint  | uvarint  | uvarint | key | value | CRC-32C|
 //	|      |           | key len  | value len| expires |     |       | 4 bytes|
 //	+------+-----------+----------+----------+---------+-----+-------+--------+
 //
-// A record with a wrong checksum is reported and passed over if a whole record
-// or the end follows it; otherwise the rest cannot be read.
-func walkRecords(f io.Reader, path string, report func(fileDamage)) (end int64, err error) {
-	in := bufio.NewReaderSize(f, recordBuffer)
-	if _, err := in.Discard(recordFileHeader); err != nil {
-		return 0, nil // too short to hold anything
-	}
-	off := int64(recordFileHeader)
-	for {
-		rec, ok := peekRecord(in, 0)
-		if !ok {
-			break
-		}
-		if !rec.valid {
-			next, follows := peekRecord(in, rec.size)
-			if !(follows && next.valid) && !(!follows && endsAfter(in, rec.size)) {
-				break
-			}
-			d := rec.damage(path, off)
-			d.fixable = true
-			report(d)
-		}
-		if _, err := in.Discard(rec.size); err != nil {
-			return off, err
-		}
-		off += int64(rec.size)
-	}
-	clean, err := onlyZeros(in)
-	if err != nil {
-		return off, err
-	}
-	if !clean {
-		report(fileDamage{path: path, offset: off, problem: fmt.Sprintf("what follows offset %d cannot be read", off)})
-	}
-	return off, nil
-}
-
-// record is one record in the buffer.
+// Its slices are valid until the next read.
 type record struct {
 	size  int
-	key   []byte
+	meta  byte
+	key   []byte // with Badger's version
+	value []byte
 	valid bool
-	sum   uint32 // as it should be
 }
 
-func (r *record) damage(path string, off int64) fileDamage {
-	d := fileDamage{
-		path: path, offset: off, sum: r.sum, sumAt: off + int64(r.size) - crcLen,
-		problem: fmt.Sprintf("the record at offset %d does not match its checksum", off),
+// visitRecord takes a whole record and where it starts.
+type visitRecord func(off int64, rec *record) error
+
+// walkRecords reads the records of a file until the zeros at its end. Damaged
+// ones are reported and passed over.
+func walkRecords(path string, visit visitRecord, report func(fileDamage)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
 	}
-	if len(r.key) > 8 {
-		d.num, d.seq, _ = parseBlockKey(r.key[:len(r.key)-8]) // without Badger's version
+	defer func() { _ = f.Close() }()
+	w := &recordWalk{in: bufio.NewReaderSize(f, recordBuffer), path: path, report: report}
+	if _, err := w.in.Discard(recordFileHeader); err != nil {
+		return nil // too short to hold anything
 	}
-	return d
+	w.off = recordFileHeader
+	for {
+		rec, ok := w.peek(0)
+		if ok && rec.valid {
+			if err := visit(w.off, &rec); err != nil {
+				return err
+			}
+		} else if size, ok := w.passable(rec, ok); ok {
+			w.damaged(&rec)
+			rec.size = size
+		} else {
+			more, err := w.resync()
+			if err != nil || !more {
+				return err
+			}
+			continue
+		}
+		if err := w.skip(rec.size); err != nil {
+			return err
+		}
+	}
 }
 
-// peekRecord looks at a record that starts skip bytes ahead; ok is false where
-// none can start.
-func peekRecord(in *bufio.Reader, skip int) (rec record, ok bool) {
-	b, _ := in.Peek(min(skip+recordMaxHeader, recordBuffer))
+type recordWalk struct {
+	in     *bufio.Reader
+	off    int64
+	path   string
+	report func(fileDamage)
+}
+
+func (w *recordWalk) skip(n int) error {
+	n, err := w.in.Discard(n)
+	w.off += int64(n)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// peek looks at a record that starts skip bytes ahead; ok is false where none
+// can.
+func (w *recordWalk) peek(skip int) (rec record, ok bool) {
+	b, _ := w.in.Peek(min(skip+recordMaxHeader, recordBuffer))
 	if len(b) < skip+5 {
 		return rec, false
 	}
@@ -181,42 +135,188 @@ func peekRecord(in *bufio.Reader, skip int) (rec record, ok bool) {
 		lens[i] = v
 		n += used
 	}
-	if lens[0] == 0 || lens[0] > 1<<16 || lens[1] > recordBuffer {
-		return rec, false
+	if lens[0] <= versionLen || lens[0] > maxMetaName+64 || lens[1] > recordBuffer {
+		return rec, false // nobody writes such a key or value here
 	}
 	rec.size = n + int(lens[0]) + int(lens[1]) + crcLen
-	b, _ = in.Peek(min(skip+rec.size, recordBuffer))
-	if len(b) < skip+rec.size {
+	if b, _ = w.in.Peek(min(skip+rec.size, recordBuffer)); len(b) < skip+rec.size {
 		return rec, false
 	}
 	b = b[skip:]
 	body := rec.size - crcLen
-	rec.key = b[n : n+int(lens[0])]
-	rec.sum = crc32.Checksum(b[:body], castagnoli)
-	rec.valid = rec.sum == binary.BigEndian.Uint32(b[body:])
+	rec.meta, rec.key = b[0], b[n:n+int(lens[0])]
+	rec.value = b[n+int(lens[0]) : body]
+	if !knownKey(rec.key) {
+		return rec, true
+	}
+	rec.valid = crc32.Checksum(b[:body], castagnoli) == binary.BigEndian.Uint32(b[body:])
 	return rec, true
 }
 
-// endsAfter tells whether zeros or the end of the file follow skip bytes ahead.
-func endsAfter(in *bufio.Reader, skip int) bool {
-	b, _ := in.Peek(min(skip+recordMaxHeader, recordBuffer))
-	return len(b) >= skip && !slices.ContainsFunc(b[skip:], func(c byte) bool { return c != 0 })
+// knownKey tells keys that the store or Badger's transactions write.
+func knownKey(key []byte) bool {
+	return key[0] == '!' || slices.Contains(allKinds, key[0])
 }
 
-// onlyZeros reads to the end.
-func onlyZeros(in io.Reader) (bool, error) {
-	buf := make([]byte, 256<<10)
-	clean := true
+// passable tells whether a record's length can be trusted although its checksum
+// is wrong: a whole record, or the end, follows it.
+func (w *recordWalk) passable(rec record, parsed bool) (size int, ok bool) {
+	if !parsed {
+		return 0, false
+	}
+	next, follows := w.peek(rec.size)
+	if follows {
+		return rec.size, next.valid
+	}
+	b, _ := w.in.Peek(min(rec.size+recordMaxHeader, recordBuffer))
+	// A record that ends before the zeros is damaged, not torn: what a crash
+	// interrupts has zeros at its own end.
+	return rec.size, len(b) > rec.size && allZero(b[rec.size:]) && !allZero(b[rec.size-crcLen:rec.size])
+}
+
+func (w *recordWalk) damaged(rec *record) {
+	d := fileDamage{path: w.path, problem: fmt.Sprintf("the record at offset %d does not match its checksum", w.off)}
+	d.num, d.seq, _ = parseBlockKey(rec.key[:len(rec.key)-versionLen])
+	w.report(d)
+}
+
+// resync looks for the next whole record.
+func (w *recordWalk) resync() (more bool, err error) {
+	start := w.off
+	zeros := true
 	for {
-		n, err := in.Read(buf)
-		if slices.ContainsFunc(buf[:n], func(c byte) bool { return c != 0 }) {
-			clean = false
+		b, perr := w.in.Peek(recordBuffer)
+		if len(b) == 0 {
+			break
 		}
-		if errors.Is(err, io.EOF) {
-			return clean, nil
+		i := leadingZeros(b)
+		if i == len(b) && perr != nil {
+			break // nothing but zeros to the end
 		}
-		if err != nil {
-			return clean, err
+		if i > 2 { // a record may begin with two zero bytes
+			if err := w.skip(i - 2); err != nil {
+				return false, err
+			}
+			if i == len(b) {
+				continue
+			}
+		}
+		for {
+			if rec, ok := w.peek(0); ok && rec.valid {
+				w.report(fileDamage{path: w.path, problem: fmt.Sprintf("bytes %d to %d cannot be read", start, w.off)})
+				return true, nil
+			}
+			c, _ := w.in.Peek(1)
+			if len(c) == 0 {
+				break
+			}
+			zeros = zeros && c[0] == 0
+			if err := w.skip(1); err != nil {
+				return false, err
+			}
+			if next, _ := w.in.Peek(8); allZero(next) {
+				break // go through zeros in larger steps
+			}
 		}
 	}
+	if !zeros {
+		w.report(fileDamage{path: w.path, torn: true, problem: fmt.Sprintf("what follows offset %d cannot be read", start)})
+	}
+	return false, nil
+}
+
+var zeroPage [4096]byte
+
+// leadingZeros counts the zero bytes at the start of b.
+func leadingZeros(b []byte) int {
+	n := 0
+	for len(b) >= len(zeroPage) && bytes.Equal(b[:len(zeroPage)], zeroPage[:]) {
+		n += len(zeroPage)
+		b = b[len(zeroPage):]
+	}
+	for _, c := range b {
+		if c != 0 {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+func allZero(b []byte) bool { return leadingZeros(b) == len(b) }
+
+// databaseFiles checks the checksums of all files of the database.
+func databaseFiles(dir string, report func(fileDamage), stop func() error) error {
+	paths, err := listFiles(dir, "")
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if err := stop(); err != nil {
+			return err
+		}
+		checkFile(path, report)
+	}
+	return nil
+}
+
+// checkFile checks one file of the database.
+func checkFile(path string, report func(fileDamage)) {
+	var err error
+	switch filepath.Ext(path) {
+	case ".sst":
+		err = checkTable(path, report)
+	case ".mem", ".vlog":
+		err = walkRecords(path, func(int64, *record) error { return nil }, report)
+	case "":
+		if filepath.Base(path) == manifestName {
+			err = checkManifest(path)
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // compaction removes files
+		report(fileDamage{path: path, problem: err.Error()})
+	}
+}
+
+// listFiles lists the files with an extension ("" for all), ascending.
+func listFiles(dir, ext string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the database: %w", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && (ext == "" || filepath.Ext(e.Name()) == ext) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+// checkManifest checks Badger's list of tables, which Badger cuts at a record
+// that it cannot read; and then it removes the tables that are not listed.
+//
+//	"Bdgr" | 2 + 2 bytes of version | records: length 4 | CRC-32C 4 | data
+func checkManifest(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if len(b) < 8 || !bytes.Equal(b[:4], []byte("Bdgr")) {
+		return problem("the list of tables has no head")
+	}
+	for b = b[8:]; len(b) > 0; {
+		if len(b) < 8 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-8) {
+			return problem("the list of tables ends within a record")
+		}
+		n := int(binary.BigEndian.Uint32(b))
+		if crc32.Checksum(b[8:8+n], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
+			return problem("a record of the list of tables does not match its checksum")
+		}
+		b = b[8+n:]
+	}
+	return nil
 }

@@ -178,6 +178,9 @@ func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *inge
 	c.stageTail(t, l, req.run)
 	c.observe(l.origin, l.lastHLC)
 	t.advance(l, prev, uint64(size), req.source)
+	if l.flags&flagAside != 0 {
+		c.waiting = append(c.waiting, l.id)
+	}
 	return r.IngestResult{Code: r.Committed}
 }
 

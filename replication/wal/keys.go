@@ -22,6 +22,12 @@ const (
 	kindAside    = 'x'
 )
 
+// allKinds are the kinds that a database may hold.
+var allKinds = []byte{
+	kindArrival, kindBlock, kindCursor, kindCursors, kindFork, kindIdentity,
+	kindHead, kindLog, kindMeta, kindTail, kindAside,
+}
+
 var (
 	keyHead     = []byte{kindHead}
 	keyIdentity = []byte{kindIdentity}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -78,8 +79,8 @@ func openLocked(o Options) (*Store, error) {
 	return s, nil
 }
 
-// openFiles opens the database, decides about instance and epoch and records the
-// new lease (design 4.7).
+// openFiles opens the database, repaired if that is needed, decides about
+// instance and epoch, and records the new lease (design 4.7).
 func (s *Store) openFiles(note string) error {
 	dir := s.opt.Dir
 	lease, err := readLease(dir)
@@ -90,27 +91,112 @@ func (s *Store) openFiles(note string) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the witness file: %w", err)
 	}
-	if s.db, err = openBadger(&s.opt, 2, s.dblog); err != nil {
+	if err := finishSwap(dir); err != nil {
 		return err
 	}
-	loaded, err := s.load()
+	id, c, err := s.openSound(lease, wit)
+	if errors.Is(err, r.ErrDamaged) {
+		id, c, err = s.openRepaired(err, wit)
+	}
 	if err != nil {
 		return err
 	}
-	c := continuity{}
-	if loaded.identity != nil {
-		if loaded.identity.network != s.opt.Network {
-			return fmt.Errorf("%w: %s", errOtherNetwork, dir)
-		}
-		c = judge(loaded.identity, &s.idx.head, s.opt.bootID(), lease, wit)
-	}
-	if s.identity, err = s.drawIdentity(loaded.identity, c); err != nil {
+	if s.identity, err = s.drawIdentity(id, c); err != nil {
 		return err
 	}
-	if s.info.Recovered = c.why; s.info.Recovered == "" {
+	for _, name := range []string{cleanName, repairName} {
+		if err := removeFile(dir, name); err != nil {
+			return fmt.Errorf("cannot mark the data directory as open: %w", err)
+		}
+	}
+	s.info.Recovered = c.why
+	if s.info.Recovered == "" {
 		s.info.Recovered = note
 	}
+	if s.info.Recovered != "" {
+		s.opt.Logger.Warn("the data directory is not as it was left", "dir", dir, "found", s.info.Recovered)
+	}
 	return s.renew(c.keepInstance)
+}
+
+// openSound opens a database that shows no damage; ErrDamaged tells that it must
+// be repaired first.
+func (s *Store) openSound(lease leaseFile, wit testimony) (*identity, continuity, error) {
+	dir := s.opt.Dir
+	if b, err := os.ReadFile(filepath.Join(dir, repairName)); err == nil {
+		return nil, continuity{}, &r.DamageError{File: filepath.Join(dir, dbDir), Problem: "a read found damage: " + strings.TrimSpace(string(b))}
+	}
+	found, err := s.survey(wit)
+	if err != nil {
+		return nil, continuity{}, err
+	}
+	if len(found) > 0 {
+		return nil, continuity{}, damageAt(found)
+	}
+	id, err := s.openDatabase()
+	if err != nil {
+		return nil, continuity{}, err
+	}
+	if id == nil {
+		c := continuity{}
+		if wit.valid && wit.commits > 0 {
+			c.why = "the database is gone, the files beside it are not: it starts empty"
+		}
+		return nil, c, nil
+	}
+	c := judge(id, &s.idx.head, s.opt.bootID(), lease, wit)
+	if c.lost {
+		err := &r.DamageError{File: filepath.Join(dir, dbDir), Problem: c.why}
+		return nil, c, errors.Join(err, s.closeDatabase())
+	}
+	return id, c, nil
+}
+
+// openRepaired rebuilds the database and opens it. The instance and the epoch
+// are new then.
+func (s *Store) openRepaired(damage error, wit testimony) (*identity, continuity, error) {
+	s.opt.Logger.Error("the database is damaged and is rebuilt from what is whole", "dir", s.opt.Dir, "error", damage)
+	done, err := rebuild(&s.opt, wit)
+	if err != nil {
+		return nil, continuity{}, fmt.Errorf("%w (%w)", err, damage)
+	}
+	id, err := s.openDatabase()
+	if err != nil {
+		return nil, continuity{}, err
+	}
+	var d *r.DamageError
+	what := damage.Error()
+	if errors.As(damage, &d) {
+		what = d.File + ": " + d.Problem
+	}
+	return id, continuity{why: repairNote(what, done)}, nil
+}
+
+// openDatabase opens Badger and loads what is kept in memory. After an error the
+// database is closed.
+func (s *Store) openDatabase() (id *identity, err error) {
+	// Statistics that only a garbage collection of values would need: damage to
+	// them could only do harm.
+	if err := removeFile(filepath.Join(s.opt.Dir, dbDir), discardName); err != nil {
+		return nil, err
+	}
+	if s.db, err = openBadger(&s.opt, s.dblog); err != nil {
+		return nil, err
+	}
+	out, err := s.load()
+	if err == nil && out.identity != nil && out.identity.network != s.opt.Network {
+		err = fmt.Errorf("%w: %s", errOtherNetwork, s.opt.Dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.closeDatabase())
+	}
+	return out.identity, nil
+}
+
+func (s *Store) closeDatabase() error {
+	db := s.db
+	s.db = nil
+	return guard(db.Close)
 }
 
 // renew writes a new lease, opens the witness, a new one with a new instance,
@@ -149,9 +235,9 @@ func (s *Store) startCommitter() {
 }
 
 // openBadger opens the database; what Badger cannot read is damage.
-func openBadger(o *Options, compactors int, l *badgerLog) (db *badger.DB, err error) {
+func openBadger(o *Options, l *badgerLog) (db *badger.DB, err error) {
 	err = guard(func() error {
-		db, err = badger.Open(badgerOptions(o.Dir, o.Relaxed, compactors, l))
+		db, err = badger.Open(badgerOptions(o, filepath.Join(o.Dir, dbDir), l))
 		return err
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,7 +65,7 @@ func (s *Store) Log(id r.LogID) (r.LogInfo, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	l := s.idx.logs[id]
-	if l == nil {
+	if l == nil || l.tip.Seq == 0 {
 		return r.LogInfo{}, false
 	}
 	return l.info(), true
@@ -78,9 +79,11 @@ func (s *Store) Logs(space r.SpaceID) []r.LogInfo {
 	if sp == nil {
 		return nil
 	}
-	infos := make([]r.LogInfo, len(sp.logs))
-	for i, l := range sp.logs {
-		infos[i] = l.info()
+	infos := make([]r.LogInfo, 0, len(sp.logs))
+	for _, l := range sp.logs {
+		if l.tip.Seq > 0 {
+			infos = append(infos, l.info())
+		}
 	}
 	return infos
 }
@@ -91,7 +94,7 @@ func (s *Store) Spaces() []r.SpaceID {
 	defer s.mu.RUnlock()
 	var ids []r.SpaceID
 	for id, sp := range s.idx.spaces {
-		if len(sp.logs) > 0 {
+		if slices.ContainsFunc(sp.logs, func(l *logState) bool { return l.tip.Seq > 0 }) {
 			ids = append(ids, id)
 		}
 	}
@@ -111,7 +114,7 @@ func (s *Store) state(id r.LogID) (logState, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	l := s.idx.logs[id]
-	if l == nil {
+	if l == nil || l.tip.Seq == 0 { // empty: damage took its first block
 		return logState{}, false
 	}
 	return *l, true
@@ -180,7 +183,11 @@ func (s *Store) Close() error {
 		if err != nil {
 			err = fmt.Errorf("closing the database in %s: %w", s.opt.Dir, err)
 		}
-		s.closeErr = errors.Join(err, s.witness.sync(), s.witness.close(), s.lock.Close())
+		err = errors.Join(err, s.witness.sync(), s.witness.close())
+		if err == nil && s.failure.Load() == nil {
+			err = os.WriteFile(filepath.Join(s.opt.Dir, cleanName), nil, 0o600)
+		}
+		s.closeErr = errors.Join(err, s.lock.Close())
 	})
 	return s.closeErr
 }

@@ -1,0 +1,139 @@
+package wal
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	r "vixp2p/replication"
+)
+
+// rawSync measures what the disk can do: appends of 256 bytes, each followed by
+// an fsync, per second.
+func rawSync(b *testing.B, dir string) float64 {
+	b.Helper()
+	f, err := os.Create(filepath.Join(dir, "raw"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, 256)
+	n := 0
+	start := time.Now()
+	for time.Since(start) < 500*time.Millisecond {
+		if _, err := f.Write(buf); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	return float64(n) / time.Since(start).Seconds()
+}
+
+// BenchmarkAppend reports durable appends of 256 bytes by 1, 64 and 512 writers,
+// per second and per raw append and fsync of the same run.
+func BenchmarkAppend(b *testing.B) {
+	for _, writers := range []int{1, 64, 512} {
+		b.Run(map[int]string{1: "writers=1", 64: "writers=64", 512: "writers=512"}[writers], func(b *testing.B) {
+			dir := b.TempDir()
+			before := rawSync(b, dir)
+			s := openAt(b, filepath.Join(dir, "s"), "a")
+			payload := make([]byte, 256)
+			ctx := context.Background()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range writers {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						op := r.Op{Kind: r.KindApp, Name: "bench", Payload: payload}
+						if _, err := s.Append(ctx, r.Batch{Space: testSpace, Ops: []r.Op{op}}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			rate := float64(b.N) / b.Elapsed().Seconds()
+			raw := (before + rawSync(b, dir)) / 2
+			b.ReportMetric(rate, "appends/s")
+			b.ReportMetric(raw, "fsyncs/s")
+			b.ReportMetric(rate/raw, "appends/fsync")
+			b.ReportMetric(float64(s.state0().blocks)/float64(b.N), "blocks/op")
+		})
+	}
+}
+
+// state0 is the state of any log.
+func (s *Store) state0() logState {
+	for _, l := range s.idx.logs {
+		return *l
+	}
+	return logState{}
+}
+
+// BenchmarkIngest reports how fast a store takes a catch-up stream: b.N
+// operations of 256 bytes in blocks of 1,000, cut into runs, read from another
+// store and verified on the way.
+func BenchmarkIngest(b *testing.B) {
+	dir := b.TempDir()
+	from := openAt(b, filepath.Join(dir, "a"), "a", func(o *Options) { o.Relaxed = true })
+	payload := make([]byte, 256)
+	var id r.LogID
+	for n := 0; n < b.N; n += 1000 {
+		ops := make([]r.Op, min(1000, b.N-n))
+		for i := range ops {
+			ops[i] = r.Op{Kind: r.KindApp, Name: "bench", Payload: payload}
+		}
+		id = mustAppend(b, from, ops...).First.Log
+	}
+	var runs []*r.VerifiedRun
+	src := r.RunSource{Network: testNetwork, Log: id, Space: testSpace, Origin: &from.self}
+	readStart := time.Now()
+	for {
+		run, err := from.ReadRun(id, src.From, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if run.Data == nil {
+			break
+		}
+		v, err := r.VerifyRun(src, run.Data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		runs = append(runs, v)
+		src.From = v.End()
+	}
+	reading := time.Since(readStart)
+	before := rawSync(b, dir)
+	to := openAt(b, filepath.Join(dir, "b"), "b")
+	b.ResetTimer()
+	window := make(chan struct{}, 4)
+	var wg sync.WaitGroup
+	for _, v := range runs {
+		window <- struct{}{}
+		wg.Add(1)
+		to.Ingest(1, v, func(res r.IngestResult) {
+			if res.Code != r.Committed {
+				b.Error(res)
+			}
+			<-window
+			wg.Done()
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+	b.ReportMetric(float64(b.N)/reading.Seconds(), "read+verify-ops/s")
+	b.ReportMetric(before, "fsyncs/s")
+}

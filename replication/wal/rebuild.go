@@ -1,0 +1,308 @@
+package wal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// A rebuild makes a new database of all that is whole in the files of a damaged
+// one, read without Badger, and sets the old one aside:
+//
+//	collect   every record whose checksum holds goes into db.new
+//	mend      each log keeps its unbroken prefix; what lies beyond waits aside
+//	swap      db -> db.damaged-TIME, db.new -> db
+//
+// Blocks carry their arrival number, so that logs' records and the arrival index
+// follow from them.
+const (
+	newDir     = "db.new"
+	damagedDir = "db.damaged"
+)
+
+// rebuilt tells what a rebuild found.
+type rebuilt struct {
+	identity *identity
+	logs     int // that lost blocks at their end
+	aside    int // blocks that wait for what is missing
+	kept     uint64
+	setAside string // where the damaged database is
+}
+
+func (b *rebuilt) String() string {
+	return fmt.Sprintf("%d blocks were kept, %d logs end earlier than they did, %d blocks wait for what is missing; the damaged database is in %s",
+		b.kept, b.logs, b.aside, b.setAside)
+}
+
+// rebuild replaces the database of a directory. w is what the witness said.
+func rebuild(o *Options, w testimony) (*rebuilt, error) {
+	old, fresh := filepath.Join(o.Dir, dbDir), filepath.Join(o.Dir, newDir)
+	if err := os.RemoveAll(fresh); err != nil {
+		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
+	}
+	// A damaged database of an earlier rebuild makes room for this one.
+	if earlier, err := filepath.Glob(filepath.Join(o.Dir, damagedDir+"-*")); err == nil {
+		for _, dir := range earlier {
+			if err := os.RemoveAll(dir); err != nil {
+				return nil, fmt.Errorf("cannot remove an earlier damaged database: %w", err)
+			}
+		}
+	}
+	size, err := treeSize(old)
+	if err != nil {
+		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
+	}
+	if err := checkSpace(o, size); err != nil {
+		return nil, fmt.Errorf("the damaged database cannot be rebuilt: %w", err)
+	}
+	l := &badgerLog{l: o.Logger}
+	db, err := badger.Open(badgerOptions(o, fresh, l).WithSyncWrites(false))
+	if err != nil {
+		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
+	}
+	c := &collector{db: db, out: db.NewWriteBatch(), records: map[string]smallRecord{}, certified: map[place]bool{}}
+	res, err := c.run(o, old, w)
+	if err := errors.Join(err, db.Close()); err != nil {
+		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
+	}
+	if err := syncTree(fresh); err != nil {
+		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
+	}
+	res.setAside = filepath.Join(o.Dir, damagedDir+"-"+o.Now().UTC().Format("20060102T150405Z"))
+	err = os.Rename(old, res.setAside)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(os.Rename(fresh, old), syncDir(o.Dir))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot put the rebuilt database in place: %w", err)
+	}
+	return res, nil
+}
+
+// finishSwap completes a rebuild that a crash interrupted between its renames.
+func finishSwap(dir string) error {
+	set, err := filepath.Glob(filepath.Join(dir, damagedDir+"-*"))
+	if err != nil || len(set) == 0 || fileExists(dir, dbDir) || !fileExists(dir, newDir) {
+		return err
+	}
+	if err := os.Rename(filepath.Join(dir, newDir), filepath.Join(dir, dbDir)); err != nil {
+		return fmt.Errorf("cannot put the rebuilt database in place: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// treeSize is about what the whole records of a database take.
+func treeSize(dir string) (uint64, error) {
+	paths, err := listFiles(dir, ".sst")
+	if err != nil {
+		return 0, err
+	}
+	var size uint64
+	for _, path := range paths {
+		if fi, err := os.Stat(path); err == nil {
+			size += uint64(fi.Size())
+		}
+	}
+	logs, err := listFiles(dir, ".vlog")
+	if err != nil {
+		return 0, err
+	}
+	for i, path := range logs {
+		// The last one is mostly room for what comes.
+		if fi, err := os.Stat(path); err == nil && i < len(logs)-1 {
+			size += uint64(fi.Size())
+		}
+	}
+	return size, nil
+}
+
+// syncTree makes all files of a directory durable.
+func syncTree(dir string) error {
+	paths, err := listFiles(dir, "")
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+// collector copies whole records of the old database's files.
+type collector struct {
+	db  *badger.DB
+	out *badger.WriteBatch
+	// records are the newest versions of the small ones.
+	records map[string]smallRecord
+	// certified are the places in value logs that a table or memtable names. A
+	// block that is only in a value log may never have been committed, and
+	// another may have taken its seq since.
+	certified map[place]bool
+}
+
+type place struct{ file, off uint32 }
+
+type smallRecord struct {
+	version uint64
+	deleted bool
+	at      place // where the value is, if not here
+	value   []byte
+}
+
+// kindLoose is for blocks that nothing certifies; in db.new while it is made.
+const kindLoose = 'y'
+
+func (c *collector) run(o *Options, old string, w testimony) (*rebuilt, error) {
+	tables, err := listFiles(old, ".sst")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range tables {
+		t, err := openTable(path)
+		if err != nil {
+			o.Logger.Warn("a table cannot be read", "file", path, "error", err)
+			continue
+		}
+		_, err = t.entries(c.entry)
+		t.close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	ignore := func(fileDamage) {}
+	memtables, err := listFiles(old, ".mem")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range memtables {
+		err := walkRecords(path, func(_ int64, rec *record) error { return c.entry(rec.key, rec.meta, rec.value) }, ignore)
+		if err != nil {
+			return nil, err
+		}
+	}
+	logs, err := listFiles(old, ".vlog")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range logs {
+		id := fileID(path)
+		err := walkRecords(path, func(off int64, rec *record) error { return c.value(place{id, uint32(off)}, rec) }, ignore)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := c.out.Flush(); err != nil {
+		return nil, err
+	}
+	m := newMender(o, c)
+	return m.run(w)
+}
+
+// versionOf splits Badger's version off a key.
+func versionOf(key []byte) (user []byte, version uint64) {
+	n := len(key) - versionLen
+	return key[:n], ^binary.BigEndian.Uint64(key[n:])
+}
+
+// entry takes a record of a table or memtable: committed, or about to be.
+func (c *collector) entry(key []byte, meta byte, value []byte) error {
+	user, version := versionOf(key)
+	rec := smallRecord{version: version, deleted: meta&bitDelete != 0}
+	if meta&bitFinTxn != 0 || len(user) == 0 {
+		return nil
+	}
+	if meta&bitValuePointer != 0 {
+		if len(value) != 12 {
+			return nil
+		}
+		// A pointer: file, length, offset in the machine's byte order.
+		rec.at = place{binary.NativeEndian.Uint32(value), binary.NativeEndian.Uint32(value[8:])}
+		c.certified[rec.at] = true
+	}
+	switch user[0] {
+	case kindBlock, kindAside:
+		if rec.deleted || rec.at != (place{}) {
+			return nil
+		}
+		return c.block(user, value)
+	case kindHead, kindLog, kindIdentity, kindFork, kindMeta, kindTail:
+		if !rec.deleted && rec.at == (place{}) {
+			v, err := unseal(user, value)
+			if err != nil {
+				return nil // not whole
+			}
+			rec.value = append([]byte(nil), v...)
+		}
+		if old, ok := c.records[string(user)]; !ok || old.version < version {
+			c.records[string(user)] = rec
+		}
+	}
+	return nil
+}
+
+// block keeps a block whose checksum holds.
+func (c *collector) block(user, value []byte) error {
+	if _, _, ok := parseBlockKey(user); !ok {
+		return nil
+	}
+	if _, err := unsealBlock(user, value); err != nil {
+		return nil // not whole
+	}
+	return c.out.Set(append([]byte(nil), user...), append([]byte(nil), value...))
+}
+
+// value takes a record of a value log.
+func (c *collector) value(at place, rec *record) error {
+	user, version := versionOf(rec.key)
+	switch user[0] {
+	case kindBlock, kindAside:
+		if c.certified[at] {
+			return c.block(user, rec.value)
+		}
+		if _, _, ok := parseBlockKey(user); !ok {
+			return nil
+		}
+		// Sealed again under its other key.
+		sb, err := unsealBlock(user, rec.value)
+		if err != nil {
+			return nil
+		}
+		key := binary.BigEndian.AppendUint64(append([]byte{kindLoose}, user[1:]...), version)
+		return c.out.Set(key, append([]byte(nil), sb.data...))
+	default:
+		if small, ok := c.records[string(user)]; ok && small.at == at && small.version == version {
+			if v, err := unseal(user, rec.value); err == nil {
+				small.value = append([]byte(nil), v...)
+				small.at = place{}
+				c.records[string(user)] = small
+			}
+		}
+	}
+	return nil
+}
+
+// record returns the newest whole version of a small record, nil if there is
+// none.
+func (c *collector) record(key []byte) []byte {
+	rec, ok := c.records[string(key)]
+	if !ok || rec.deleted || rec.at != (place{}) {
+		return nil
+	}
+	return rec.value
+}
+
+// repairNote is what Recovered says.
+func repairNote(why string, b *rebuilt) string {
+	return "damage was found (" + why + ") and the database was rebuilt: " + b.String()
+}
