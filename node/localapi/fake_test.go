@@ -126,7 +126,7 @@ func (f *fake) Watch(ctx context.Context, space string, q Watch, emit func(Event
 		if !bytes.HasPrefix(r.Key.Bytes(), q.Prefix) {
 			return nil
 		}
-		return emit(Event{Cursor: r.Cursor, Event: r.Kind, EventEntry: &EventEntry{Key: r.Key, Version: r.Version}})
+		return emit(Event{Cursor: r.Cursor, Event: r.Kind, EventEntry: &EventEntry{Key: r.Key, Version: &r.Version}})
 	})
 }
 

@@ -89,14 +89,13 @@ type Event struct {
 	*EventEntry
 }
 
-// EventEntry is the part of an event that a reset does not have; a delete has
-// no value.
+// EventEntry is the part of an event that a reset does not have. Value and
+// Version are of the key's winner; a delete has neither.
 type EventEntry struct {
 	Key
 	Value
-	Version
-	Conflicts int       `json:"conflicts"`
-	Siblings  []Sibling `json:"siblings,omitempty"`
+	*Version
+	Conflicts int `json:"conflicts"`
 }
 
 // Kinds of operations of a tail, besides those that applications name.
@@ -206,9 +205,22 @@ type Status struct {
 	DataDir     string `json:"data_dir,omitempty"`
 	Version     string `json:"version,omitempty"`
 	Started     *Time  `json:"started,omitempty"`
-	// Recovered tells what opening found wrong with the directory.
-	Recovered string `json:"recovered,omitempty"`
-	Sync      *Sync  `json:"sync,omitempty"`
+	Offline     bool   `json:"offline,omitempty"`
+	// Recovered tells what opening found wrong with the directory, Damage what
+	// was found since and is not repaired yet.
+	Recovered string     `json:"recovered,omitempty"`
+	Damage    []string   `json:"damage,omitempty"`
+	Repairs   int        `json:"repairs,omitempty"` // since the start
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	Sync      *Sync      `json:"sync,omitempty"`
+}
+
+// Endpoint is an address that the node has dialled.
+type Endpoint struct {
+	Endpoint  string `json:"endpoint"` // scheme://host:port
+	Failures  int    `json:"failures"` // in a row; 0 after success
+	LastError string `json:"last_error,omitempty"`
+	NextDial  *Time  `json:"next_dial,omitempty"`
 }
 
 // StateConnected is the state of a peer with a live session.
@@ -232,6 +244,9 @@ type Peer struct {
 	LastError string   `json:"last_error,omitempty"` // why not connected, or why refused
 	Paused    []Paused `json:"paused,omitempty"`     // logs that do not flow, and why
 	Spaces    []Flow   `json:"spaces,omitempty"`
+	// Copies tells that several copies of one data directory use this identity.
+	Copies     bool  `json:"copies,omitempty"`
+	SkewMillis int64 `json:"skew_ms,omitempty"` // by how much its clock is ahead
 }
 
 // Flow is pending and missing of one space.
@@ -272,6 +287,10 @@ type Space struct {
 	Logs           int    `json:"logs"`
 	FrontierDigest string `json:"frontier_digest"`
 	ViewDigest     string `json:"view_digest"`
+
+	// Beyond the contract.
+	ForkedLogs int    `json:"forked_logs,omitempty"`
+	ViewError  string `json:"view_error,omitempty"` // why the view cannot be read
 }
 
 // Sync is how far the node is with what its peers have and it has not.

@@ -1,0 +1,83 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"vixp2p/node/localapi"
+)
+
+func (b backend) Status(ctx context.Context) (localapi.Status, error) {
+	st, err := b.n.Status(ctx)
+	if err != nil {
+		return localapi.Status{}, apiError(err)
+	}
+	out := localapi.Status{
+		PeerID: st.PeerID, Label: st.Label, Instance: st.Instance, Network: st.Network,
+		Listen: slices.Concat([]string{}, st.Listen), Durability: st.Durability.String(), // [] rather than null
+		Peers: []localapi.Peer{}, Counters: apiCounters(&st.Counters), Spaces: map[string]localapi.Space{},
+		NetworkName: st.NetworkName, DataDir: st.DataDir, Offline: st.Offline,
+		Recovered: st.Recovered, Repairs: st.Repairs,
+	}
+	for i := range st.Peers {
+		out.Peers = append(out.Peers, apiPeer(&st.Peers[i]))
+	}
+	for _, e := range st.Endpoints {
+		out.Endpoints = append(out.Endpoints, localapi.Endpoint{
+			Endpoint: e.Endpoint, Failures: e.Failures, LastError: e.Error, NextDial: apiTime(e.Next),
+		})
+	}
+	for _, d := range st.Damage {
+		out.Damage = append(out.Damage, fmt.Sprintf("%s: %s", d.File, d.Problem))
+	}
+	for name, s := range st.Spaces {
+		out.Spaces[name] = localapi.Space{
+			Ops: s.Ops, Bytes: s.Bytes, Keys: s.Keys, Conflicts: s.Conflicts, Logs: s.Logs,
+			FrontierDigest: s.FrontierDigest, ViewDigest: s.ViewDigest,
+			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError,
+		}
+	}
+	if st.Sync.Total > 0 {
+		out.Sync = &localapi.Sync{Done: st.Sync.Done, Total: st.Sync.Total, Percent: st.Sync.Percent(), RemainingS: -1}
+		if st.Sync.Remaining >= 0 {
+			out.Sync.RemainingS = st.Sync.Remaining.Seconds()
+		}
+	}
+	return out, nil
+}
+
+func apiCounters(c *Counters) localapi.Counters {
+	return localapi.Counters{
+		PeersTotal: uint64(c.PeersTotal), PeersConnected: uint64(c.PeersConnected),
+		HandshakesStarted: c.HandshakesStarted, HandshakesCompleted: c.HandshakesCompleted,
+		ConnectAttempts: c.ConnectAttempts, ConnectDeduped: c.ConnectDeduped,
+		ConnectFailures: c.ConnectFailures, BackoffSkips: c.BackoffSkips,
+		TrackedEndpoints: uint64(c.TrackedEndpoints),
+	}
+}
+
+func apiPeer(p *PeerStatus) localapi.Peer {
+	out := localapi.Peer{
+		PeerID: p.PeerID, Label: p.Label, State: string(p.State), Direction: p.Direction, Addr: p.Addr,
+		RTTMillis:  float64(p.RTT.Microseconds()) / 1000,
+		PendingOps: p.PendingOps, PendingBytes: p.PendingBytes, MissingOps: p.MissingOps,
+		LastAck: apiTime(p.LastAck), LastError: p.LastError,
+		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(),
+	}
+	for _, l := range p.Paused {
+		side := "the peer refuses: "
+		if l.Here {
+			side = "refused here: "
+		}
+		out.Paused = append(out.Paused, localapi.Paused{Space: l.Space, Log: l.Log, Why: side + l.Why})
+	}
+	for name, s := range p.Spaces {
+		out.Spaces = append(out.Spaces, localapi.Flow{
+			Space: name, PendingOps: s.PendingOps, PendingBytes: s.PendingBytes, MissingOps: s.MissingOps,
+		})
+	}
+	slices.SortFunc(out.Spaces, func(a, b localapi.Flow) int { return strings.Compare(a.Space, b.Space) })
+	return out
+}
