@@ -34,6 +34,8 @@ const (
 	MaxGrant = 4 << 10
 	// MaxReserved bounds each reserved header field, in bytes.
 	MaxReserved = 4 << 10
+
+	keyIDBytes = 32
 )
 
 // Codec says how a body is packed.
@@ -149,21 +151,33 @@ func AppendHeader(b []byte, h *Header) []byte {
 	return appendBytesField(b, hCausalDeps, h.CausalDeps)
 }
 
+// Which fields a header must have, and which only a genesis block has.
+var (
+	mustFields         = setOf(hVersion, hLog, hFirstSeq, hCount, hBodyHash, hBodyLen, hRawLen)
+	mustGenesisFields  = setOf(hNetwork, hSpace, hOrigin, hEpoch)
+	extraGenesisFields = setOf(hPrevLog, hPrevLogSeq, hPrevLogHash, hGrant)
+)
+
 // DecodeHeader reads the canonical encoding of a header and checks every rule
 // that one header alone can break. Byte slices alias b.
 func DecodeHeader(b []byte) (*Header, error) {
-	if len(b) > MaxHeader {
-		return nil, invalidf("a block header has %d bytes, more than %d", len(b), MaxHeader)
-	}
 	h := &Header{}
-	var g Genesis
-	var version uint64
-	seen := map[protowire.Number]bool{}
+	if err := h.decode(b); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *Header) decode(b []byte) error {
+	if len(b) > MaxHeader {
+		return invalidf("a block header has %d bytes, more than %d", len(b), MaxHeader)
+	}
+	var seen fieldSet
 	r := fieldReader{rest: b}
 	for {
 		f, ok, err := r.next()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !ok {
 			break
@@ -171,86 +185,96 @@ func DecodeHeader(b []byte) (*Header, error) {
 		if f.num >= firstFreeField {
 			continue
 		}
-		seen[f.num] = true
-		switch f.num {
-		case hVersion:
-			if version, err = f.varint(); err == nil && version != FormatVersion {
-				return nil, &VersionError{What: "block format", Got: version, Want: FormatVersion}
-			}
-		case hLog:
-			err = f.fixed(h.Log[:])
-		case hFirstSeq:
-			h.FirstSeq, err = f.varint()
-		case hCount:
-			h.Count, err = f.varint()
-		case hPrev:
-			err = f.fixed(h.Prev[:])
-		case hBodyHash:
-			err = f.fixed(h.BodyHash[:])
-		case hBodyLen:
-			h.BodyLen, err = f.varint()
-		case hRawLen:
-			h.RawLen, err = f.varint()
-		case hCodec:
-			var v uint64
-			v, err = f.varint()
-			h.Codec = Codec(v)
-		case hKeyID:
-			h.KeyID = make([]byte, 32)
-			err = f.fixed(h.KeyID)
-		case hFirstHLC:
-			var v uint64
-			v, err = f.varint()
-			h.FirstHLC = HLC(v)
-		case hLastHLCDelta:
-			var v uint64
-			v, err = f.varint()
-			if err == nil && uint64(h.FirstHLC)+v < v {
-				err = invalidf("the last HLC overflows")
-			}
-			h.LastHLC = HLC(v) // the delta; completed below
-		case hNetwork:
-			err = f.fixed(g.Network[:])
-		case hSpace:
-			err = f.fixed(g.Space[:])
-		case hOrigin:
-			err = f.fixed(g.Origin[:])
-		case hEpoch:
-			err = f.fixed(g.Epoch[:])
-		case hPrevLog:
-			err = f.fixed(g.PrevLog[:])
-		case hPrevLogSeq:
-			g.PrevPos.Seq, err = f.varint()
-		case hPrevLogHash:
-			err = f.fixed(g.PrevPos.Hash[:])
-		case hGrant:
-			g.Grant, err = f.bytes(MaxGrant)
-		case hBranchParent:
-			h.BranchParent, err = f.bytes(MaxReserved)
-		case hSnapshotRef:
-			h.SnapshotRef, err = f.bytes(MaxReserved)
-		case hCausalDeps:
-			h.CausalDeps, err = f.bytes(MaxReserved)
-		default:
-			err = invalidf("unknown header field %d", f.num)
-		}
-		if err != nil {
-			return nil, err
+		seen.add(f.num)
+		if err := h.decodeField(f); err != nil {
+			return err
 		}
 	}
-	h.LastHLC += h.FirstHLC
-	for _, must := range []protowire.Number{hVersion, hLog, hFirstSeq, hCount, hBodyHash, hBodyLen, hRawLen} {
-		if !seen[must] {
-			return nil, invalidf("header field %d is missing", must)
-		}
+	h.LastHLC += h.FirstHLC // until here it was the difference
+	if missing := mustFields &^ seen; missing != 0 {
+		return invalidf("header field %d is missing", missing.first())
 	}
-	if err := h.check(seen, &g); err != nil {
-		return nil, err
-	}
-	return h, nil
+	return h.check(seen)
 }
 
-func (h *Header) check(seen map[protowire.Number]bool, g *Genesis) error {
+func (h *Header) decodeField(f field) (err error) {
+	var v uint64
+	switch f.num {
+	case hVersion:
+		if v, err = f.varint(); err == nil && v != FormatVersion {
+			return &VersionError{What: "block format", Got: v, Want: FormatVersion}
+		}
+	case hLog:
+		err = f.fixed(h.Log[:])
+	case hFirstSeq:
+		h.FirstSeq, err = f.varint()
+	case hCount:
+		h.Count, err = f.varint()
+	case hPrev:
+		err = f.fixed(h.Prev[:])
+	case hBodyHash:
+		err = f.fixed(h.BodyHash[:])
+	case hBodyLen:
+		h.BodyLen, err = f.varint()
+	case hRawLen:
+		h.RawLen, err = f.varint()
+	case hCodec:
+		v, err = f.varint()
+		h.Codec = Codec(v)
+	case hKeyID:
+		if h.KeyID, err = f.bytes(keyIDBytes); err == nil && len(h.KeyID) != keyIDBytes {
+			err = invalidf("a content key id of %d bytes, not %d", len(h.KeyID), keyIDBytes)
+		}
+	case hFirstHLC:
+		v, err = f.varint()
+		h.FirstHLC = HLC(v)
+	case hLastHLCDelta:
+		if v, err = f.varint(); err == nil && uint64(h.FirstHLC)+v < v {
+			err = invalidf("the last HLC overflows")
+		}
+		h.LastHLC = HLC(v)
+	case hBranchParent:
+		h.BranchParent, err = f.bytes(MaxReserved)
+	case hSnapshotRef:
+		h.SnapshotRef, err = f.bytes(MaxReserved)
+	case hCausalDeps:
+		h.CausalDeps, err = f.bytes(MaxReserved)
+	default:
+		if !(mustGenesisFields | extraGenesisFields).has(f.num) {
+			return invalidf("unknown header field %d", f.num)
+		}
+		if h.Genesis == nil {
+			h.Genesis = &Genesis{}
+		}
+		err = h.Genesis.decodeField(f)
+	}
+	return err
+}
+
+func (g *Genesis) decodeField(f field) (err error) {
+	switch f.num {
+	case hNetwork:
+		err = f.fixed(g.Network[:])
+	case hSpace:
+		err = f.fixed(g.Space[:])
+	case hOrigin:
+		err = f.fixed(g.Origin[:])
+	case hEpoch:
+		err = f.fixed(g.Epoch[:])
+	case hPrevLog:
+		err = f.fixed(g.PrevLog[:])
+	case hPrevLogSeq:
+		g.PrevPos.Seq, err = f.varint()
+	case hPrevLogHash:
+		err = f.fixed(g.PrevPos.Hash[:])
+	case hGrant:
+		g.Grant, err = f.bytes(MaxGrant)
+	}
+	return err
+}
+
+// check holds the rules that concern more than one field.
+func (h *Header) check(seen fieldSet) error {
 	switch {
 	case h.Count > MaxOpsPerBlock:
 		return invalidf("a block of %d operations, more than %d", h.Count, MaxOpsPerBlock)
@@ -260,39 +284,34 @@ func (h *Header) check(seen map[protowire.Number]bool, g *Genesis) error {
 		return invalidf("a body of %d bytes, more than %d", h.BodyLen, MaxBody)
 	case h.RawLen > MaxRawBody:
 		return invalidf("a raw body of %d bytes, more than %d", h.RawLen, MaxRawBody)
-	case seen[hPrev] && h.Prev.IsZero():
+	case seen.has(hPrev) && h.Prev.IsZero():
 		return invalidf("the previous block's hash is zero")
 	}
-	genesisFields := []protowire.Number{hNetwork, hSpace, hOrigin, hEpoch}
 	if h.FirstSeq > 1 {
-		if !seen[hPrev] {
+		if !seen.has(hPrev) {
 			return invalidf("block at seq %d names no previous block", h.FirstSeq)
 		}
-		for n := hNetwork; n <= hGrant; n++ {
-			if seen[n] {
-				return invalidf("header field %d belongs to a genesis block only", n)
-			}
+		if extra := seen & (mustGenesisFields | extraGenesisFields); extra != 0 {
+			return invalidf("header field %d belongs to a genesis block only", extra.first())
 		}
 		return nil
 	}
-	if seen[hPrev] {
+	if seen.has(hPrev) {
 		return invalidf("a genesis block names a previous block")
 	}
-	for _, n := range genesisFields {
-		if !seen[n] {
-			return invalidf("genesis field %d is missing", n)
-		}
+	if missing := mustGenesisFields &^ seen; missing != 0 {
+		return invalidf("genesis field %d is missing", missing.first())
 	}
-	if seen[hPrevLogSeq] != seen[hPrevLogHash] || (seen[hPrevLogSeq] && !seen[hPrevLog]) {
+	if seen.has(hPrevLogSeq) != seen.has(hPrevLogHash) || (seen.has(hPrevLogSeq) && !seen.has(hPrevLog)) {
 		return invalidf("the position in the previous log is incomplete")
 	}
-	if (seen[hPrevLog] && g.PrevLog == LogID{}) || (seen[hPrevLogHash] && g.PrevPos.Hash.IsZero()) {
+	g := h.Genesis
+	if (seen.has(hPrevLog) && g.PrevLog == LogID{}) || (seen.has(hPrevLogHash) && g.PrevPos.Hash.IsZero()) {
 		return invalidf("the previous log or position is zero")
 	}
 	if g.LogID() != h.Log {
 		return invalidf("log id %s does not follow from its genesis block", h.Log.Short())
 	}
-	h.Genesis = g
 	return nil
 }
 
@@ -348,7 +367,12 @@ func ParseBlock(b []byte) (blk *Block, rest []byte, err error) {
 
 // ParseBlockHeader is ParseBlock without hashing the body.
 func ParseBlockHeader(b []byte) (blk *Block, rest []byte, err error) {
-	blk = &Block{}
+	both := &struct { // one allocation
+		blk Block
+		h   Header
+	}{}
+	blk = &both.blk
+	blk.Header = &both.h
 	if blk.HeaderRaw, b, err = cutPrefixed(b, MaxHeader, "header"); err != nil {
 		return nil, nil, err
 	}
@@ -361,7 +385,7 @@ func ParseBlockHeader(b []byte) (blk *Block, rest []byte, err error) {
 	if blk.Body, b, err = cutPrefixed(b, MaxBody, "body"); err != nil {
 		return nil, nil, err
 	}
-	if blk.Header, err = DecodeHeader(blk.HeaderRaw); err != nil {
+	if err = blk.Header.decode(blk.HeaderRaw); err != nil {
 		return nil, nil, err
 	}
 	if blk.HasBody() && uint64(len(blk.Body)) != blk.Header.BodyLen {
@@ -405,5 +429,7 @@ func SignBlock(key ed25519.PrivateKey, hash Hash) []byte {
 // VerifyBlockSig checks a signature by the rule of Go's crypto/ed25519: RFC
 // 8032 without the cofactor, S reduced, the encoding of A as given.
 func VerifyBlockSig(origin OriginKey, hash Hash, sig []byte) bool {
-	return len(sig) == ed25519.SignatureSize && ed25519.Verify(origin[:], SignedBytes(hash), sig)
+	var signed [len(blockSignDomain) + len(hash)]byte // as SignedBytes, without an allocation
+	copy(signed[copy(signed[:], blockSignDomain):], hash[:])
+	return len(sig) == ed25519.SignatureSize && ed25519.Verify(origin[:], signed[:], sig)
 }

@@ -2,7 +2,7 @@ package replication
 
 import (
 	"math"
-	"sort"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -94,9 +94,13 @@ func (o *Op) OrderVoid() bool {
 // EncodeBody encodes operations for log self. The operations must be valid
 // (CheckOp) and their HLCs strictly ascending.
 func EncodeBody(self LogID, ops []Op) []byte {
+	size := 0
+	for i := range ops {
+		size += OpSize(&ops[i])
+	}
+	b := make([]byte, 0, size)
 	table := dotTable(self, ops)
 	index := make(map[LogID]uint64, len(table))
-	var b []byte
 	for i, l := range table {
 		index[l] = uint64(i) + 1
 		b = appendBytesField(b, bodyTable, table[i][:])
@@ -128,7 +132,9 @@ func appendOp(b []byte, o *Op, delta uint64, dots []byte) []byte {
 		kind |= 1
 	}
 	b = appendVarintField(b, opKind, kind)
-	b = appendBytesField(b, opName, []byte(o.Name))
+	if o.Name != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, opName, protowire.BytesType), o.Name)
+	}
 	b = appendBytesField(b, opKey, o.Key)
 	b = appendBytesField(b, opPayload, o.Payload)
 	b = appendVarintField(b, opHLC, delta)
@@ -141,26 +147,30 @@ func appendOp(b []byte, o *Op, delta uint64, dots []byte) []byte {
 	return appendBytesField(b, opContent, o.Content)
 }
 
+// opOverhead bounds what an operation's tags, lengths and numbers take: 9 tags of
+// one byte, the operation's own tag and length (5), kind (5), four lengths (1 + 2
+// + 3 + 3), that of the dots (3), and four numbers of up to 10 bytes.
+const opOverhead = 80
+
 // OpSize bounds from above what an operation adds to a body, in bytes, its new
 // table entries included.
 func OpSize(o *Op) int {
-	return 64 + len(o.Name) + len(o.Key) + len(o.Payload) + len(o.Content) +
+	return opOverhead + len(o.Name) + len(o.Key) + len(o.Payload) + len(o.Content) +
 		len(o.Supersedes)*(32+4+2*10)
 }
 
 func dotTable(self LogID, ops []Op) []LogID {
-	seen := map[LogID]bool{}
 	var table []LogID
 	for i := range ops {
 		for _, d := range ops[i].Supersedes {
-			if d.Log != self && !seen[d.Log] {
-				seen[d.Log] = true
+			// Ascending dots of one log stand together.
+			if d.Log != self && (len(table) == 0 || table[len(table)-1] != d.Log) {
 				table = append(table, d.Log)
 			}
 		}
 	}
-	sort.Slice(table, func(i, j int) bool { return table[i].Compare(table[j]) < 0 })
-	return table
+	slices.SortFunc(table, LogID.Compare)
+	return slices.Compact(table)
 }
 
 // CheckOp says what would make an operation void, before it is written.
@@ -177,6 +187,8 @@ func CheckOp(o *Op) error {
 		return invalidf("an application's kind has a name of 1 to %d bytes, not %d", MaxAppName, len(o.Name))
 	case o.Kind != KindApp && o.Name != "":
 		return invalidf("only an application's kind has a name")
+	case len(o.Key) == 0 && (o.Order != 0 || len(o.Supersedes) > 0):
+		return invalidf("an operation without a key has an order or superseded writes")
 	case len(o.Supersedes) > MaxSupersedes:
 		return &TooLargeError{What: "list of superseded writes", Size: len(o.Supersedes), Max: MaxSupersedes}
 	}
@@ -200,7 +212,7 @@ func decodeBody(h *Header, raw []byte) ([]Op, error) {
 	table := []LogID{h.Log}
 	ops := make([]Op, 0, min(h.Count, uint64(len(raw)/4)+1))
 	hlc := h.FirstHLC
-	r := fieldReader{rest: raw, repeated: func(n protowire.Number) bool { return n == bodyTable || n == bodyOp }}
+	r := fieldReader{rest: raw, repeated: setOf(bodyTable, bodyOp)}
 	for {
 		f, ok, err := r.next()
 		if err != nil {
@@ -304,8 +316,8 @@ func decodeOp(b []byte, table []LogID, prev HLC, first bool) (Op, error) {
 			return o, invalidf("an order that overflows")
 		}
 		o.Order = uint64(o.HLC) + lead
-	} else if lead != 0 || len(o.Supersedes) != 0 {
-		return o, invalidf("an operation without a key has an order or superseded writes")
+	} else if lead != 0 {
+		return o, invalidf("an operation without a key has an order")
 	}
 	return o, nil
 }
@@ -315,7 +327,7 @@ func decodeDots(f field, table []LogID) ([]Dot, error) {
 	if err != nil {
 		return nil, err
 	}
-	var dots []Dot
+	dots := make([]Dot, 0, min(len(b)/2, MaxSupersedes))
 	for len(b) > 0 {
 		i, n := minimalVarint(b)
 		if n < 0 || i >= uint64(len(table)) {

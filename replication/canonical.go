@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"math/bits"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -13,15 +14,32 @@ import (
 //     together);
 //   - only varint and length-delimited wire types;
 //   - varints, tags and lengths are minimal;
+//   - field numbers are 1 to 2^29-1;
 //   - a field with its default value (0, empty) is left out;
 //   - numbers below 64 that this version does not know are invalid; numbers from
-//     64 on are skipped.
+//     64 on are skipped, whatever their value, each once.
 
 // firstFreeField is the first field number that a later version may use without
 // this version refusing the bytes.
 const firstFreeField = 64
 
-// field is one decoded field: num for a varint, data for bytes (aliasing the
+// fieldSet is a set of field numbers below firstFreeField, a bit each.
+type fieldSet uint64
+
+func setOf(nums ...protowire.Number) (s fieldSet) {
+	for _, n := range nums {
+		s.add(n)
+	}
+	return s
+}
+
+func (s *fieldSet) add(n protowire.Number)     { *s |= 1 << n }
+func (s fieldSet) has(n protowire.Number) bool { return n < firstFreeField && s>>n&1 == 1 }
+
+// first is the lowest number of a set that is not empty.
+func (s fieldSet) first() protowire.Number { return protowire.Number(bits.TrailingZeros64(uint64(s))) }
+
+// field is one decoded field: val for a varint, data for bytes (aliasing the
 // input).
 type field struct {
 	num  protowire.Number
@@ -34,7 +52,7 @@ type field struct {
 type fieldReader struct {
 	rest     []byte
 	last     protowire.Number
-	repeated func(protowire.Number) bool
+	repeated fieldSet // may occur more than once, and be empty
 }
 
 // next returns the next field, or ok=false at the end.
@@ -47,10 +65,10 @@ func (r *fieldReader) next() (f field, ok bool, err error) {
 		return field{}, false, invalidf("a field tag is not a minimal varint")
 	}
 	num, typ := protowire.DecodeTag(tag)
-	if num < 1 {
+	if num < protowire.MinValidNumber || num > protowire.MaxValidNumber {
 		return field{}, false, invalidf("field number %d", num)
 	}
-	if num < r.last || (num == r.last && (r.repeated == nil || !r.repeated(num))) {
+	if num < r.last || (num == r.last && !r.repeated.has(num)) {
 		return field{}, false, invalidf("field %d after field %d", num, r.last)
 	}
 	r.rest = r.rest[n:]
@@ -71,7 +89,7 @@ func (r *fieldReader) next() (f field, ok bool, err error) {
 			return field{}, false, invalidf("field %d is cut short", num)
 		}
 		f.data = r.rest[n : n+int(size)]
-		if size == 0 && num < firstFreeField && (r.repeated == nil || !r.repeated(num)) {
+		if size == 0 && num < firstFreeField && !r.repeated.has(num) {
 			return field{}, false, invalidf("field %d holds its default value", num)
 		}
 		r.rest = r.rest[n+int(size):]
@@ -85,6 +103,9 @@ func (r *fieldReader) next() (f field, ok bool, err error) {
 // minimalVarint reads a varint of at most 64 bits in its shortest form.
 // n < 0 means that there is none.
 func minimalVarint(b []byte) (v uint64, n int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
 	v, n = protowire.ConsumeVarint(b)
 	if n < 0 || n != protowire.SizeVarint(v) {
 		return 0, -1

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"sort"
+	"slices"
 )
 
 // FrontierEntry states the contiguous prefix of one log that a node holds
@@ -43,41 +43,55 @@ func FrontierRoot(entries []FrontierEntry) Hash {
 		sum := sha256.Sum256(entries[i].Log[:])
 		slots[i] = slot{binary.BigEndian.Uint16(sum[:2]), &entries[i]}
 	}
-	sort.Slice(slots, func(i, j int) bool {
-		a, b := slots[i], slots[j]
+	slices.SortFunc(slots, func(a, b slot) int {
 		if a.bucket != b.bucket {
-			return a.bucket < b.bucket
+			return int(a.bucket) - int(b.bucket)
 		}
 		if c := a.e.Log.Compare(b.e.Log); c != 0 {
-			return c < 0
+			return c
 		}
-		return bytes.Compare(a.e.Branch[:], b.e.Branch[:]) < 0
+		return bytes.Compare(a.e.Branch[:], b.e.Branch[:])
 	})
 	var root, inner [256][childDigestBytes]byte
+	buf := make([]byte, 0, 256*childDigestBytes+64)
 	for i := 0; i < len(slots); {
 		bucket := slots[i].bucket
-		var leaf []byte
-		for ; i < len(slots) && slots[i].bucket == bucket; i++ {
-			leaf = appendLeafEntry(leaf, slots[i].e)
+		end := i + 1
+		for end < len(slots) && slots[end].bucket == bucket {
+			end++
 		}
-		h := HashParts(domainFrontierLeaf, leaf)
+		buf = appendNode(buf[:0], domainFrontierLeaf, (end-i)*leafEntryBytes)
+		for ; i < end; i++ {
+			buf = appendLeafEntry(buf, slots[i].e)
+		}
+		h := sha256.Sum256(buf)
 		copy(inner[bucket&0xff][:], h[:])
 		if i == len(slots) || slots[i].bucket>>8 != bucket>>8 {
-			h := hashChildren(&inner)
+			buf = appendChildren(buf[:0], &inner)
+			h := sha256.Sum256(buf)
 			copy(root[bucket>>8][:], h[:])
-			inner = [256][childDigestBytes]byte{}
+			clear(inner[:])
 		}
 	}
-	return hashChildren(&root)
+	return sha256.Sum256(appendChildren(buf[:0], &root))
 }
 
-func hashChildren(c *[256][childDigestBytes]byte) Hash {
-	flat := make([]byte, 0, 256*childDigestBytes)
-	for i := range c {
-		flat = append(flat, c[i][:]...)
-	}
-	return HashParts(domainFrontierInner, flat)
+// appendNode begins what HashParts hashes for one part of size bytes.
+func appendNode(b []byte, domain string, size int) []byte {
+	b = binary.AppendUvarint(b, uint64(len(domain)))
+	b = append(b, domain...)
+	return binary.AppendUvarint(b, uint64(size))
 }
+
+func appendChildren(b []byte, c *[256][childDigestBytes]byte) []byte {
+	b = appendNode(b, domainFrontierInner, len(c)*childDigestBytes)
+	for i := range c {
+		b = append(b, c[i][:]...)
+	}
+	return b
+}
+
+const leafEntryBytes = 32 + 32 + 8 + 32
 
 func appendLeafEntry(b []byte, e *FrontierEntry) []byte {
 	b = append(b, e.Log[:]...)

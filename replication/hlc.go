@@ -15,11 +15,8 @@ const MaxSkew = time.Minute
 
 // HLCAt is the first reading of the millisecond t.
 func HLCAt(t time.Time) HLC {
-	ms := t.UnixMilli()
-	if ms < 0 {
-		ms = 0
-	}
-	return HLC(uint64(ms) << hlcCounterBits)
+	const last = 1<<(64-hlcCounterBits) - 1 // in the year 10889
+	return HLC(uint64(min(max(t.UnixMilli(), 0), last)) << hlcCounterBits)
 }
 
 // Time is the reading's physical part.

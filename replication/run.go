@@ -181,6 +181,9 @@ type ForkProof struct {
 func (p *ForkProof) Verify() error {
 	var branches [2][]*Block
 	for i, raw := range [][]byte{p.A, p.B} {
+		if len(raw) > MaxRunBytes {
+			return invalidf("a branch of %d bytes in a fork proof, more than %d", len(raw), MaxRunBytes)
+		}
 		first, _, err := ParseBlockHeader(raw)
 		if err != nil {
 			return err
