@@ -41,7 +41,7 @@ const (
 	MaxEntries = 256
 	// EntriesPerDiff frontier entries fit one message whatever they hold: a
 	// sender of FrontierDiff cuts its parts there.
-	EntriesPerDiff = 128
+	EntriesPerDiff = 120
 	// acksPerFrame ack entries fit one message whatever they hold.
 	acksPerFrame = 32
 

@@ -259,7 +259,7 @@ type FrontierDiff struct {
 	Part uint64 `protobuf:"varint,3,opt,name=part,proto3" json:"part,omitempty"`
 	// Set in the last part.
 	Last bool `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
-	// At most 256; 128 entries fit whatever they hold.
+	// At most 256; 120 entries fit whatever they hold.
 	Entries       []*FrontierEntry `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
