@@ -36,6 +36,7 @@ type applier struct {
 
 	txn     *badger.Txn // what is saved; nil until something is read
 	keys    map[string]*keyState
+	ready   map[string]*keyState            // as saved, for keys to come
 	logs    map[replication.LogID]*logState // staged changes, and a cache
 	pending pendingStage
 	values  map[replication.Dot][]byte // staged values of their own; nil: delete
@@ -47,10 +48,10 @@ type applier struct {
 // keyState is a key with staged changes.
 type keyState struct {
 	key    []byte
-	hash   replication.Hash // of the key
-	rec    keyRecord        // if large, sibs holds the saved winner, or nothing if that is gone
-	before uint64           // number of siblings that is saved; 0: no record is
+	rec    keyRecord // if large, sibs holds the saved winner, or nothing if that is gone
+	before uint64    // number of siblings that is saved; 0: no record is
 	dirty  bool
+	cost   int // bytes of its record, as saved
 	// added and removed change the sibling records of a large key. invariant: a
 	// dot is in one of them at most, and in removed only if it is saved.
 	added   map[replication.Dot]sibling
@@ -92,7 +93,7 @@ func loadCursor(txn *badger.Txn, space replication.SpaceID) (cursor, error) {
 func (a *applier) reset() {
 	a.close()
 	a.cur = a.saved
-	a.keys = map[string]*keyState{}
+	a.keys, a.ready = map[string]*keyState{}, map[string]*keyState{}
 	a.pending = pendingStage{add: map[replication.Dot]map[replication.Hash]struct{}{}}
 	a.values = map[replication.Dot][]byte{}
 	a.bytes, a.count, a.ops = 0, 0, 0
@@ -147,14 +148,14 @@ func (a *applier) cost(bytes int) {
 	a.count++
 }
 
-// block applies one block whose operations are ops (nil for a void body), from
-// the operation on where an earlier, partial commit ended. It commits in the
-// middle of a block that is too large for one transaction; readers see nothing
-// of that.
-func (a *applier) block(number uint64, h *replication.Header, hash replication.Hash, ops []replication.Op) error {
+// block applies one block, from the operation on where an earlier, partial commit
+// ended. It commits in the middle of a block that is too large for one
+// transaction; readers see nothing of that.
+func (a *applier) block(b *block) error {
 	if len(a.logs) > maxLogCache && !a.staged() {
 		clear(a.logs)
 	}
+	h := b.header
 	log, err := a.log(h.Log)
 	if err != nil {
 		return err
@@ -163,37 +164,37 @@ func (a *applier) block(number uint64, h *replication.Header, hash replication.H
 		return &replication.DamageError{Log: h.Log, Seq: h.FirstSeq, File: a.d.dir, Problem: fmt.Sprintf(
 			"the view has applied the log up to %d and the next block in arrival order starts elsewhere", log.seq)}
 	}
-	for i := a.cur.part; i < uint64(len(ops)); i++ {
-		o := &ops[i]
+	for i := a.cur.part; i < uint64(len(b.ops)); i++ {
+		o := &b.ops[i]
 		if a.bytes > 0 && !a.fits(o) {
 			if err := a.commit(); err != nil {
 				return err
 			}
 		}
-		if err := a.op(replication.Dot{Log: h.Log, Seq: h.FirstSeq + i}, log, o); err != nil {
+		if err := a.op(replication.Dot{Log: h.Log, Seq: h.FirstSeq + i}, log, o, b.digests[i]); err != nil {
 			return err
 		}
 		log.seq, log.dirty = h.FirstSeq+i, true
 		a.cur.part = i + 1
 		a.ops++
 	}
-	if len(ops) == 0 { // void
+	if len(b.ops) == 0 {
 		if err := a.dropPending(h.Log, log, h.FirstSeq, h.LastSeq(), nil); err != nil {
 			return err
 		}
 		a.ops += h.Count
 	}
-	log.seq, log.hash, log.dirty = h.LastSeq(), hash, true
-	a.cur.arrival, a.cur.ops, a.cur.part = number, h.Count, 0
+	log.seq, log.hash, log.dirty = h.LastSeq(), b.hash, true
+	a.cur.arrival, a.cur.ops, a.cur.part = b.number, h.Count, 0
 	return nil
 }
 
 // upgradeNeeded refuses a block with a critical operation of an unknown kind.
-func upgradeNeeded(h *replication.Header, ops []replication.Op) error {
-	for i := range ops {
-		if o := &ops[i]; !o.Known() && o.Critical {
+func upgradeNeeded(b *block) error {
+	for i := range b.ops {
+		if o := &b.ops[i]; !o.Known() && o.Critical {
 			return fmt.Errorf("log %s has at %d an operation of kind %d that this version must not skip: upgrade this node to read the space again: %w",
-				h.Log.Short(), h.FirstSeq+uint64(i), o.Kind, replication.ErrUpgradeNeeded)
+				b.header.Log.Short(), b.header.FirstSeq+uint64(i), o.Kind, replication.ErrUpgradeNeeded)
 		}
 	}
 	return nil
@@ -203,8 +204,8 @@ func upgradeNeeded(h *replication.Header, ops []replication.Op) error {
 func counts(o *replication.Op) bool { return isWrite(o) && !o.OrderVoid() }
 
 // op applies one operation, at dot d of log, once (design 5.2). log.seq is still
-// the operation before.
-func (a *applier) op(d replication.Dot, log *logState, o *replication.Op) error {
+// the operation before. digest is the operation's, if it is a put.
+func (a *applier) op(d replication.Dot, log *logState, o *replication.Op, digest replication.Hash) error {
 	var own *replication.Hash
 	if counts(o) && log.pend > 0 {
 		h := hashKey(o.Key)
@@ -234,7 +235,7 @@ func (a *applier) op(d replication.Dot, log *logState, o *replication.Op) error 
 		if s.Seq <= l.seq {
 			err = a.remove(k, s)
 		} else {
-			err = a.addPending(s, l, k.hash)
+			err = a.addPending(s, l, hashKey(k.key))
 		}
 		if err != nil {
 			return err
@@ -243,7 +244,7 @@ func (a *applier) op(d replication.Dot, log *logState, o *replication.Op) error 
 	if dead || o.Kind == replication.KindDelete {
 		return nil
 	}
-	a.add(k, d, o)
+	a.add(k, d, o, digest)
 	return nil
 }
 
@@ -252,23 +253,15 @@ func (a *applier) key(key []byte) (*keyState, error) {
 	if k, ok := a.keys[string(key)]; ok {
 		return k, nil
 	}
-	k := &keyState{key: bytes.Clone(key), hash: hashKey(key)}
-	dbKey := stateKey(a.space, key)
-	b, err := get(a.read(), dbKey)
-	if err != nil {
-		return nil, err
-	}
-	if b != nil {
-		if k.rec, err = decodeKeyRecord(b); err != nil {
+	k := a.ready[string(key)]
+	if k == nil {
+		k = &keyState{key: bytes.Clone(key)}
+		if err := a.loadKeys(a.read(), []*keyState{k}); err != nil {
 			return nil, err
-		}
-		k.before = k.rec.n
-		if k.rec.large {
-			k.enlarge()
 		}
 	}
 	a.keys[string(k.key)] = k
-	a.cost(len(dbKey) + len(b))
+	a.cost(k.cost)
 	return k, nil
 }
 
@@ -280,17 +273,16 @@ func (k *keyState) enlarge() {
 }
 
 // add makes d a sibling of k.
-func (a *applier) add(k *keyState, d replication.Dot, o *replication.Op) {
-	s := sibling{dot: d, order: o.Order, hlc: o.HLC}
-	h := a.hash.hash(k.key, d, o.Order, o.Payload)
+func (a *applier) add(k *keyState, d replication.Dot, o *replication.Op, digest replication.Hash) {
+	s := sibling{dot: d, order: o.Order, hlc: o.HLC, digest: digest}
 	if len(o.Payload) > inlineValue {
-		s.apart, s.size, s.hash = true, uint64(len(o.Payload)), h
+		s.apart, s.size = true, uint64(len(o.Payload))
 		a.values[d] = bytes.Clone(o.Payload)
 		a.cost(1 + spaceLen + dotLen + len(o.Payload))
 	} else {
 		s.value = bytes.Clone(o.Payload)
 	}
-	a.cur.digest.add(h)
+	a.cur.digest.add(digest)
 	k.rec.n++
 	k.dirty = true
 	if k.rec.large {
@@ -355,7 +347,7 @@ func (a *applier) take(k *keyState, d replication.Dot) (s sibling, ok bool, err 
 	if _, gone := k.removed[d]; gone {
 		return s, false, nil
 	}
-	dbKey := siblingKey(a.space, k.hash, d)
+	dbKey := siblingKey(a.space, hashKey(k.key), d)
 	b, err := get(a.read(), dbKey)
 	if err != nil || b == nil {
 		return s, false, err

@@ -130,7 +130,7 @@ func (c *checker) sibling(space replication.SpaceID, in *foundIn, key []byte, s 
 		if err := loadValue(c.txn, space, &s); err != nil {
 			return err
 		}
-		if c.hash.hash(key, s.dot, s.order, s.value) != s.hash {
+		if c.hash.hash(key, s.dot, s.order, s.value) != s.digest {
 			return fmt.Errorf("%w: the value of key %q is another one", errRecord, key)
 		}
 	}

@@ -102,14 +102,14 @@ func (a *applier) writeKey(w *batchOf, k *keyState) error {
 // winner in sibs; or, where few siblings are left, all of them.
 func (a *applier) writeLarge(w *batchOf, k *keyState) error {
 	for d := range k.removed {
-		w.delete(siblingKey(a.space, k.hash, d))
+		w.delete(siblingKey(a.space, hashKey(k.key), d))
 	}
 	if k.rec.n <= backInline {
 		return a.writeBack(w, k)
 	}
 	best := top{ranker: a.rank, limit: 1}
 	for d, s := range k.added {
-		w.set(siblingKey(a.space, k.hash, d), appendSibling(nil, &s))
+		w.set(siblingKey(a.space, hashKey(k.key), d), appendSibling(nil, &s))
 		best.add(s)
 	}
 	if len(k.rec.sibs) > 0 {
@@ -128,7 +128,7 @@ func (a *applier) writeBack(w *batchOf, k *keyState) error {
 		k.rec.sibs = append(k.rec.sibs, s)
 	}
 	err := a.eachSaved(k, func(s sibling) {
-		w.delete(siblingKey(a.space, k.hash, s.dot))
+		w.delete(siblingKey(a.space, hashKey(k.key), s.dot))
 		k.rec.sibs = append(k.rec.sibs, s)
 	})
 	a.rank.sort(k.rec.sibs)
@@ -140,7 +140,7 @@ func (a *applier) writeBack(w *batchOf, k *keyState) error {
 
 // eachSaved calls fn for the saved siblings of a large key that stay.
 func (a *applier) eachSaved(k *keyState, fn func(sibling)) error {
-	return scanSiblings(a.read(), a.space, k.hash, func(s sibling) error {
+	return scanSiblings(a.read(), a.space, hashKey(k.key), func(s sibling) error {
 		if _, gone := k.removed[s.dot]; !gone {
 			fn(s)
 		}

@@ -67,11 +67,10 @@ func (h *hasher) hash(key []byte, d replication.Dot, order uint64, value []byte)
 	return sha256.Sum256(b)
 }
 
-// sibling is the hash of a sibling of key: the stored one where the value is
-// elsewhere.
+// sibling is the hash of a sibling of key: the known one, if it is.
 func (h *hasher) sibling(key []byte, s *sibling) replication.Hash {
-	if s.apart {
-		return s.hash
+	if s.digest != (replication.Hash{}) {
+		return s.digest
 	}
 	return h.hash(key, s.dot, s.order, s.value)
 }

@@ -116,11 +116,12 @@ type sibling struct {
 	order uint64
 	hlc   replication.HLC
 	value []byte // the value, unless apart
-	// apart tells that the value has a record of its own; then size is its
-	// length and hash the sibling's part of the digest.
+	// apart tells that the value has a record of its own; then size is its length
+	// and digest stands in the record too.
 	apart bool
 	size  uint64
-	hash  replication.Hash
+	// digest is the sibling's part of the view's digest; zero if not known.
+	digest replication.Hash
 }
 
 // keyRecord is the state of one key. It exists only while the key has siblings.
@@ -139,7 +140,7 @@ type keyRecord struct {
 // form 0: all n siblings; form 1: the winner, the siblings are records of their
 // own. A sibling, there and in its own record:
 //
-//	log (32) | uvarint seq | hlc (8) | order (8) | byte apart | uvarint size | value or hash (32)
+//	log (32) | uvarint seq | hlc (8) | order (8) | byte apart | uvarint size | value or digest (32)
 const (
 	formInline = 0
 	formLarge  = 1
@@ -166,7 +167,7 @@ func appendSibling(b []byte, s *sibling) []byte {
 	if s.apart {
 		b = append(b, 1)
 		b = binary.AppendUvarint(b, s.size)
-		return append(b, s.hash[:]...)
+		return append(b, s.digest[:]...)
 	}
 	b = append(b, 0)
 	b = binary.AppendUvarint(b, uint64(len(s.value)))
@@ -228,7 +229,7 @@ func cutSibling(b []byte, s *sibling) (rest []byte, ok bool) {
 		if len(b) < hashLen || size <= inlineValue {
 			return nil, false
 		}
-		s.apart, s.size, s.hash = true, size, replication.Hash(b[:hashLen])
+		s.apart, s.size, s.digest = true, size, replication.Hash(b[:hashLen])
 		return b[hashLen:], true
 	case size > inlineValue || size > uint64(len(b)):
 		return nil, false

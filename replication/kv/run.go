@@ -141,20 +141,33 @@ func (v *View) applySome(sp *spaceState) (more bool, err error) {
 		sp.sawLocked(&sp.a.saved)
 		v.mu.Unlock()
 	}
-	arrivals, readErr := v.store.ReadArrivals(sp.id, sp.a.saved.arrival, readBytes)
-	for i := range arrivals {
-		err := sp.a.arrival(&arrivals[i], func() error { return v.flush(sp) })
-		if errors.Is(err, replication.ErrUpgradeNeeded) {
-			return false, errors.Join(err, v.flush(sp)) // what came before counts
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	if err := v.flush(sp); err != nil {
+	b := v.takeBatch(sp)
+	if err := sp.a.blocks(b.blocks, func() error { return v.flush(sp) }); err != nil {
 		return false, err
 	}
-	return len(arrivals) > 0, readErr
+	return len(b.blocks) > 0, b.err
+}
+
+// takeBatch returns the next blocks of a space, and has those after them read
+// meanwhile if there may be more.
+func (v *View) takeBatch(sp *spaceState) *batch {
+	after := sp.a.saved.arrival
+	var b *batch
+	if sp.ahead != nil {
+		b = <-sp.ahead
+		sp.ahead = nil
+	}
+	// That one was read ahead and is empty says nothing about now.
+	if b == nil || b.after != after || len(b.blocks) == 0 {
+		b = readBatch(v.store, sp.id, after)
+	}
+	if n := len(b.blocks); n > 1 && b.err == nil {
+		ahead := make(chan *batch, 1)
+		sp.ahead = ahead
+		last := b.blocks[n-1].number
+		v.background.Go(func() { ahead <- readBatch(v.store, sp.id, last) })
+	}
+	return b
 }
 
 // flush commits what is staged and shows it.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"vixp2p/replication"
-	"vixp2p/replication/compress"
 )
 
 // VerifyOptions says how far Verify goes.
@@ -163,22 +162,14 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		arrivals, err := r.v.store.ReadArrivals(r.space, a.saved.arrival, readBytes)
-		if err != nil {
-			return err
+		b := readBatch(r.v.store, r.space, a.saved.arrival)
+		for len(b.blocks) > 0 && b.blocks[len(b.blocks)-1].number > want.arrival {
+			b.blocks = b.blocks[:len(b.blocks)-1]
 		}
-		for i := range arrivals {
-			if arrivals[i].Number > want.arrival {
-				break
-			}
-			if err := a.arrival(&arrivals[i], a.commit); err != nil {
-				return err
-			}
+		if len(b.blocks) == 0 {
+			return errors.Join(b.err, fmt.Errorf("the store does not give block %d of space %s again", want.arrival, r.space))
 		}
-		if !a.staged() {
-			return fmt.Errorf("%w: the store has no block %d in space %s", errRecord, want.arrival, r.space)
-		}
-		if err := a.commit(); err != nil {
+		if err := a.blocks(b.blocks, a.commit); err != nil {
 			return err
 		}
 	}
@@ -187,27 +178,4 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 			errRecord, r.space, want.siblings, a.saved.siblings)
 	}
 	return nil
-}
-
-// arrival applies one block of the store. flush is called first if the block
-// does not fit what is staged.
-func (a *applier) arrival(at *replication.Arrival, flush func() error) error {
-	b := at.Block
-	ops, err := compress.Ops(b)
-	var void *replication.VoidError
-	if errors.As(err, &void) || errors.Is(err, compress.ErrEncrypted) {
-		ops, err = nil, nil // every node skips it
-	}
-	if err != nil {
-		return err
-	}
-	if err := upgradeNeeded(b.Header, ops); err != nil {
-		return err
-	}
-	if a.staged() && !a.fitsBlock(b.Header.RawLen) {
-		if err := flush(); err != nil {
-			return err
-		}
-	}
-	return a.block(at.Number, b.Header, b.Hash, ops)
 }

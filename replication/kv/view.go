@@ -58,11 +58,12 @@ type View struct {
 	ops     uint64 // operations applied since Open
 }
 
-// spaceState is how far one space is. View.mu guards it, but a belongs to the
-// apply goroutine.
+// spaceState is how far one space is. View.mu guards it, but a and ahead belong
+// to the apply goroutine.
 type spaceState struct {
-	id replication.SpaceID
-	a  *applier
+	id    replication.SpaceID
+	a     *applier
+	ahead chan *batch // the next blocks, being read; nil if they are not
 	// applied is the arrival number of the newest block that reads see, and
 	// appliedOps its number of operations.
 	applied, appliedOps uint64
