@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -190,7 +191,13 @@ func CheckOp(o *Op) error {
 	case len(o.Key) == 0 && (o.Order != 0 || len(o.Supersedes) > 0):
 		return invalidf("an operation without a key has an order or superseded writes")
 	case len(o.Supersedes) > MaxSupersedes:
-		return &TooLargeError{What: "list of superseded writes", Size: len(o.Supersedes), Max: MaxSupersedes}
+		return fmt.Errorf("an operation supersedes %d writes, more than %d: replace them in several writes: %w",
+			len(o.Supersedes), MaxSupersedes, ErrTooLarge)
+	}
+	for i := 1; i < len(o.Supersedes); i++ {
+		if o.Supersedes[i-1].Compare(o.Supersedes[i]) >= 0 {
+			return invalidf("superseded writes are not strictly ascending")
+		}
 	}
 	return nil
 }
@@ -322,6 +329,7 @@ func decodeOp(b []byte, table []LogID, prev HLC, first bool) (Op, error) {
 	return o, nil
 }
 
+// decodeDots reads superseded dots; CheckOp sees to their order.
 func decodeDots(f field, table []LogID) ([]Dot, error) {
 	b, err := f.bytes(MaxRawBody)
 	if err != nil {
@@ -339,14 +347,10 @@ func decodeDots(f field, table []LogID) ([]Dot, error) {
 			return nil, invalidf("a superseded write without a seq")
 		}
 		b = b[n:]
-		d := Dot{Log: table[i], Seq: seq}
-		if len(dots) > 0 && dots[len(dots)-1].Compare(d) >= 0 {
-			return nil, invalidf("superseded writes are not strictly ascending")
-		}
 		if len(dots) == MaxSupersedes {
 			return nil, invalidf("more than %d superseded writes", MaxSupersedes)
 		}
-		dots = append(dots, d)
+		dots = append(dots, Dot{Log: table[i], Seq: seq})
 	}
 	return dots, nil
 }

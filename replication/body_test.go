@@ -210,6 +210,8 @@ func TestCheckOp(t *testing.T) {
 		{"keyless order", Op{Kind: KindApp, Name: "n", Order: 1}, ErrInvalid},
 		{"keyless dots", Op{Kind: KindApp, Name: "n", Supersedes: []Dot{{bodyLog, 1}}}, ErrInvalid},
 		{"dots", Op{Kind: KindPut, Key: []byte("k"), Supersedes: make([]Dot, MaxSupersedes+1)}, ErrTooLarge},
+		{"dots descend", Op{Kind: KindPut, Key: []byte("k"), Supersedes: []Dot{{bodyLog, 2}, {bodyLog, 1}}}, ErrInvalid},
+		{"dot twice", Op{Kind: KindPut, Key: []byte("k"), Supersedes: []Dot{{bodyLog, 2}, {bodyLog, 2}}}, ErrInvalid},
 		{"name of a put", Op{Kind: KindPut, Key: []byte("k"), Name: "n"}, ErrInvalid},
 	} {
 		if err := CheckOp(&tc.op); !errors.Is(err, tc.want) {

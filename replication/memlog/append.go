@@ -264,11 +264,6 @@ func (g *group) add(w *writer, r *appendRequest) error {
 // finish checks what a Resolver or the caller filled in: a write that would be
 // void where it is read must not be acknowledged.
 func finish(o *replication.Op) error {
-	if len(o.Supersedes) > 0 {
-		dots := slices.Clone(o.Supersedes)
-		slices.SortFunc(dots, replication.Dot.Compare)
-		o.Supersedes = slices.Compact(dots)
-	}
 	if err := replication.CheckOp(o); err != nil {
 		return err
 	}
