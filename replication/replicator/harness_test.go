@@ -208,4 +208,3 @@ func noGoroutines(t testing.TB) {
 	}
 	t.Fatalf("%d goroutines are left:\n%s", len(left), strings.Join(left, "\n\n"))
 }
-

@@ -41,6 +41,7 @@ type Peer struct {
 	timer   *time.Timer
 	end     *EndError // why the session ends; nil while it lives
 	flush   bool      // what was sent is still to be taken
+	mute    mute      // writing has failed
 	held    holding
 	due     due
 	pulls   []chan struct{} // Pull calls, oldest first; closed when answered
@@ -54,6 +55,13 @@ type published struct {
 	heard   time.Time
 	lastAck time.Time
 	settled map[replication.SpaceID]bool
+}
+
+// mute is a session that can no longer write. It reads on for a while, since the
+// peer may have said why it went.
+type mute struct {
+	err error // nil: writing works
+	end time.Time
 }
 
 // incoming is what the reader hands to the actor: a message or its last error.
@@ -79,7 +87,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 	p.reads.wg, p.commits.wg = &p.io, &p.io
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.out.sent = p.countSent
-	p.out.failed = func(err error) { p.post(item{call: func() { p.broke(err) }}) }
+	p.out.failed = func(err error) { p.post(item{call: func() { p.writeFailed(err) }}) }
 	piece := r.o.PieceBytes
 	if info.PieceBytes != 0 {
 		piece = info.PieceBytes
@@ -247,6 +255,9 @@ func (p *Peer) arm() {
 			at = slowAt
 		}
 	}
+	if p.mute.err != nil {
+		at = p.mute.end
+	}
 	if at.IsZero() {
 		p.timer.Stop()
 		return
@@ -256,6 +267,10 @@ func (p *Peer) arm() {
 
 func (p *Peer) tick() {
 	now := time.Now()
+	if p.mute.err != nil && !now.Before(p.mute.end) {
+		p.broke(p.mute.err)
+		return
+	}
 	if bytes, since := p.out.backlog(); bytes > p.r.o.QueueBytes || bytes > 0 && now.Sub(since) >= p.r.o.SlowAfter {
 		p.fail(replication.CodeSlowReader, fmt.Sprintf("it took nothing for %s while %d bytes wait",
 			now.Sub(since).Round(time.Millisecond), bytes))
@@ -273,9 +288,18 @@ func (p *Peer) fail(code replication.Code, detail string) {
 	}
 }
 
-// broke ends the session because its connection did.
+// writeFailed ends the session soon.
+func (p *Peer) writeFailed(err error) {
+	p.mute = mute{err: err, end: time.Now().Add(p.r.o.ByeAfter)}
+}
+
+// broke ends the session because its connection did. Of two errors the first
+// tells more.
 func (p *Peer) broke(err error) {
 	if p.end == nil {
+		if p.mute.err != nil {
+			err = p.mute.err
+		}
 		p.end = &EndError{Peer: p.info.ID, Code: p.r.o.CodeOf(err), Cause: err}
 	}
 }

@@ -15,10 +15,10 @@ var errCut = errors.New("the cable was cut")
 // pipe is one direction of an in-memory connection. It takes messages up to a
 // number of bytes before a writer has to wait.
 type pipe struct {
-	limit  int
-	tamper func(replication.Message) []replication.Message // nil: as they are
+	limit int
 
-	mu      sync.Mutex // guards below
+	mu      sync.Mutex                                      // guards below
+	tamper  func(replication.Message) []replication.Message // nil: as they are
 	queue   []replication.Message
 	bytes   int
 	stalled bool // the reader takes nothing
@@ -137,10 +137,12 @@ func (c *conn) Read() (replication.Message, func(), error) {
 }
 
 func (c *conn) Write(msgs ...replication.Message) error {
+	var tamper func(replication.Message) []replication.Message
+	c.out.set(func() { tamper = c.out.tamper })
 	for _, m := range msgs {
 		all := []replication.Message{m}
-		if c.out.tamper != nil {
-			all = c.out.tamper(m)
+		if tamper != nil {
+			all = tamper(m)
 		}
 		for _, m := range all {
 			if err := c.out.write(m); err != nil {
@@ -176,3 +178,9 @@ func (c *conn) cut() {
 
 // stall stops or lets go on the reading of what this end writes.
 func (c *conn) stall(on bool) { c.out.set(func() { c.out.stalled = on }) }
+
+// cutAfter breaks the connection once what was written before is read.
+func (c *conn) cutAfter() {
+	c.out.set(func() { c.out.eof = true })
+	c.in.set(func() { c.in.err = errCut })
+}

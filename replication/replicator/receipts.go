@@ -383,8 +383,9 @@ func (rc *receipts) cursorEntry(key replication.OriginKey, log replication.LogID
 		rc.mu.Lock()
 		if m.version == version {
 			rc.keepCursorLocked(m, cursor)
+			e := cursor[log]
 			rc.mu.Unlock()
-			return cursor[log], version, nil
+			return e, version, nil
 		}
 		rc.mu.Unlock()
 	}
