@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 
@@ -82,10 +83,8 @@ func checkOp(o *r.Op) error {
 	if len(o.Key) == 0 && (o.Order != 0 || len(o.Supersedes) > 0) {
 		return fmt.Errorf("%w: an operation without a key has an order or superseded writes", r.ErrInvalid)
 	}
-	for i, d := range o.Supersedes {
-		if d.Seq == 0 || (i > 0 && o.Supersedes[i-1].Compare(d) >= 0) {
-			return fmt.Errorf("%w: superseded writes are not ascending, each once", r.ErrInvalid)
-		}
+	if slices.ContainsFunc(o.Supersedes, func(d r.Dot) bool { return d.Seq == 0 }) {
+		return fmt.Errorf("%w: a superseded write without a seq", r.ErrInvalid)
 	}
 	return nil
 }
@@ -150,6 +149,8 @@ func (b *localBatch) place(req *appendReq) error {
 		if err := res.Resolve(space, first, ops, req.batch.If); err != nil {
 			return err
 		}
+	} else {
+		orderAbove(ops)
 	}
 	bound, err := checkResolved(bb.log.id, ops)
 	if err != nil {
@@ -169,19 +170,33 @@ func (b *localBatch) place(req *appendReq) error {
 	return nil
 }
 
-// checkResolved completes orders and checks a resolved batch; it returns an
-// upper bound of its encoded size, exact where it is near the limit.
+// orderAbove ranks keyed operations just above what the caller set.
+func orderAbove(ops []r.Op) {
+	for i := range ops {
+		if o := &ops[i]; o.Order > 0 && o.Order < math.MaxUint64 {
+			o.Order++
+		}
+	}
+}
+
+// checkResolved completes orders and dots and checks a resolved batch; it
+// returns an upper bound of its encoded size, exact where it is near the limit.
 func checkResolved(log r.LogID, ops []r.Op) (bound int, err error) {
 	for i := range ops {
 		o := &ops[i]
 		if len(o.Key) > 0 {
 			o.Order = max(o.Order, uint64(o.HLC))
 		}
+		if len(o.Supersedes) > 1 && !slices.IsSortedFunc(o.Supersedes, r.Dot.Compare) {
+			o.Supersedes = slices.Clone(o.Supersedes)
+			slices.SortFunc(o.Supersedes, r.Dot.Compare)
+		}
+		o.Supersedes = slices.Compact(o.Supersedes)
 		if err := checkOp(o); err != nil {
 			return 0, err
 		}
 		if o.OrderVoid() {
-			return 0, fmt.Errorf("%w: an order %d beyond the operation's time", r.ErrInvalid, o.Order-uint64(o.HLC))
+			return 0, fmt.Errorf("%w: the write replaces one from so far in the future that no member would count it: check the clock that wrote it", r.ErrInvalid)
 		}
 		bound += r.OpSize(o)
 	}

@@ -1,10 +1,6 @@
 package wal
 
-import (
-	"fmt"
-
-	r "vixp2p/replication"
-)
+import "fmt"
 
 // continuity is what the table in doc.go decides: whether this directory is the
 // one that wrote last (design 4.7).
@@ -73,5 +69,3 @@ func (s *Store) drawIdentity(old *identity, c continuity) (identity, error) {
 	}
 	return id, nil
 }
-
-var errOtherNetwork = fmt.Errorf("%w: this directory belongs to another network", r.ErrInvalid)

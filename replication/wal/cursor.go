@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -27,14 +28,20 @@ type entryID struct{ log, branch r.LogID }
 
 func idOf(e *r.FrontierEntry) entryID { return entryID{e.Log, r.LogID(e.Branch)} }
 
+// cursorChange is what is to be merged into one cursor.
+type cursorChange struct {
+	updated time.Time
+	entries map[entryID]r.FrontierEntry
+}
+
 // cursorBuffer gathers cursors until a commit takes them along. They are hints:
 // losing some costs a peer a comparison, not data.
 type cursorBuffer struct {
 	s *Store
 
 	mu      sync.Mutex // guards all below
-	pending map[cursorID]map[entryID]r.FrontierEntry
-	staged  map[cursorID]map[entryID]r.FrontierEntry // in the transaction under way
+	pending map[cursorID]*cursorChange
+	staged  map[cursorID]*cursorChange // in the transaction under way
 	timer   *time.Timer
 	stopped bool
 }
@@ -53,13 +60,14 @@ func (s *Store) SaveCursor(peer r.OriginKey, instance r.Instance, entries []r.Fr
 	}
 	id := cursorID{peer, instance}
 	if c.pending == nil {
-		c.pending = map[cursorID]map[entryID]r.FrontierEntry{}
+		c.pending = map[cursorID]*cursorChange{}
 	}
 	if c.pending[id] == nil {
-		c.pending[id] = map[entryID]r.FrontierEntry{}
+		c.pending[id] = &cursorChange{entries: map[entryID]r.FrontierEntry{}}
 	}
+	c.pending[id].updated = s.opt.Now()
 	for i := range entries {
-		c.pending[id][idOf(&entries[i])] = entries[i]
+		c.pending[id].entries[idOf(&entries[i])] = entries[i]
 	}
 	if c.timer == nil {
 		c.timer = time.AfterFunc(cursorDelay, c.flush)
@@ -80,20 +88,20 @@ func (c *cursorBuffer) stage(t *tx) {
 	}
 	const entryCost = 17 + 64 + 52 + 12
 	budget := maxCursorTx
-	take := map[cursorID]map[entryID]r.FrontierEntry{}
-	for id, entries := range c.pending {
-		for k, e := range entries {
+	take := map[cursorID]*cursorChange{}
+	for id, change := range c.pending {
+		for k, e := range change.entries {
 			if budget -= entryCost; budget < 0 {
 				break
 			}
 			if take[id] == nil {
-				take[id] = map[entryID]r.FrontierEntry{}
+				take[id] = &cursorChange{updated: change.updated, entries: map[entryID]r.FrontierEntry{}}
 				budget -= 2 * entryCost
 			}
-			take[id][k] = e
-			delete(entries, k)
+			take[id].entries[k] = e
+			delete(change.entries, k)
 		}
-		if len(entries) == 0 {
+		if len(change.entries) == 0 {
 			delete(c.pending, id)
 		}
 	}
@@ -105,15 +113,15 @@ func (c *cursorBuffer) stage(t *tx) {
 		c.timer = time.AfterFunc(cursorDelay, c.flush)
 	}
 	c.staged = take
-	for id, entries := range take {
-		if err := c.stageOne(t, id, entries); err != nil {
+	for id, change := range take {
+		if err := c.stageOne(t, id, change); err != nil {
 			c.s.opt.Logger.Warn("a damaged cursor of a peer starts anew", "error", err)
 		}
 	}
 }
 
 // stageOne merges entries into one cursor. A damaged cursor starts anew.
-func (c *cursorBuffer) stageOne(t *tx, id cursorID, entries map[entryID]r.FrontierEntry) error {
+func (c *cursorBuffer) stageOne(t *tx, id cursorID, change *cursorChange) error {
 	key := cursorsKey(id.peer, id.instance)
 	var h cursorHead
 	old := map[entryID]digest{}
@@ -125,7 +133,7 @@ func (c *cursorBuffer) stageOne(t *tx, id cursorID, entries map[entryID]r.Fronti
 		if h, err = decodeCursorHead(raw); err != nil {
 			return err
 		}
-		for k, e := range entries {
+		for k, e := range change.entries {
 			ekey := cursorKey(h.num, &e)
 			value, err := get(txn, ekey)
 			if err != nil {
@@ -141,8 +149,8 @@ func (c *cursorBuffer) stageOne(t *tx, id cursorID, entries map[entryID]r.Fronti
 		t.head.cursors++
 		h, old = cursorHead{num: t.head.cursors}, nil
 	}
-	h.updated = c.s.opt.Now()
-	for k, e := range entries {
+	h.updated = change.updated
+	for k, e := range change.entries {
 		ekey, value := cursorKey(h.num, &e), encodeCursorEntry(&e)
 		h.entries.sub(old[k])
 		h.entries.add(recordHash(ekey, value))
@@ -162,16 +170,15 @@ func (c *cursorBuffer) settle(err error) {
 	if err == nil || len(staged) == 0 || c.stopped {
 		return
 	}
-	for id, entries := range staged {
-		if c.pending[id] == nil {
-			if c.pending == nil {
-				c.pending = map[cursorID]map[entryID]r.FrontierEntry{}
-			}
-			c.pending[id] = map[entryID]r.FrontierEntry{}
+	for id, change := range staged {
+		newer := c.pending[id]
+		if newer == nil {
+			c.pending[id] = change
+			continue
 		}
-		for k, e := range entries {
-			if _, newer := c.pending[id][k]; !newer {
-				c.pending[id][k] = e
+		for k, e := range change.entries {
+			if _, ok := newer.entries[k]; !ok {
+				newer.entries[k] = e
 			}
 		}
 	}
@@ -196,9 +203,9 @@ func (s *Store) LoadCursor(peer r.OriginKey, instance r.Instance) ([]r.FrontierE
 	id := cursorID{peer, instance}
 	// Memory is read first: what leaves it meanwhile is in the database then.
 	s.cursors.mu.Lock()
-	for _, from := range []map[cursorID]map[entryID]r.FrontierEntry{s.cursors.staged, s.cursors.pending} {
-		for k, e := range from[id] {
-			merged[k] = e
+	for _, from := range []map[cursorID]*cursorChange{s.cursors.staged, s.cursors.pending} {
+		if change := from[id]; change != nil {
+			maps.Copy(merged, change.entries)
 		}
 	}
 	s.cursors.mu.Unlock()
@@ -261,11 +268,10 @@ func readCursor(txn *badger.Txn, id cursorID) ([]r.FrontierEntry, error) {
 // ListCursors returns the peer instances that have a cursor, newest last.
 func (s *Store) ListCursors() ([]r.CursorInfo, error) {
 	found := map[cursorID]time.Time{}
-	now := s.opt.Now()
 	s.cursors.mu.Lock()
-	for _, from := range []map[cursorID]map[entryID]r.FrontierEntry{s.cursors.staged, s.cursors.pending} {
-		for id := range from {
-			found[id] = now
+	for _, from := range []map[cursorID]*cursorChange{s.cursors.staged, s.cursors.pending} {
+		for id, change := range from {
+			found[id] = change.updated
 		}
 	}
 	s.cursors.mu.Unlock()

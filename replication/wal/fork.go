@@ -11,10 +11,6 @@ import (
 	r "vixp2p/replication"
 )
 
-// errNoOverlap: a run names another predecessor than the one that is held, but
-// covers no seq that is held: that alone is no proof.
-var errNoOverlap = errors.New("the run covers nothing that is held")
-
 // sameBranch tells whether a run that ends before the log's tip ends in a block
 // that is held.
 func (s *Store) sameBranch(run *r.VerifiedRun, l *logState) (same bool, err error) {
@@ -57,31 +53,39 @@ func blockAt(txn *badger.Txn, l *logState, firstSeq uint64) (*r.Block, error) {
 	return b, err
 }
 
-// proveFork builds the proof from our run that covers the first contradicting
-// block and theirs.
+// proveFork builds the proof from our blocks and theirs, from the first place on
+// where they contradict each other to a signature.
 func (s *Store) proveFork(l *logState, run *r.VerifiedRun) (*r.ForkProof, error) {
 	theirs := append(append([]*r.Block(nil), run.Blocks...), run.Tail...)
-	var proof *r.ForkProof
+	proof := &r.ForkProof{Log: l.id, Origin: l.origin}
 	err := s.view(func(txn *badger.Txn) error {
-		for i, b := range theirs {
-			if b.Header.FirstSeq > l.tip.Seq {
-				return errNoOverlap
-			}
-			ours, err := blockAt(txn, l, b.Header.FirstSeq)
-			if err != nil {
-				return err
-			}
-			if ours != nil && ours.Hash == b.Hash {
-				continue
-			}
-			chain, err := signedChain(txn, l, b.Header.FirstSeq)
-			if err != nil {
-				return err
-			}
-			proof = &r.ForkProof{Log: l.id, Origin: l.origin, A: encodeChain(chain), B: encodeChain(theirs[i:])}
-			return proof.Verify()
+		seq, from := run.From.Seq, 0
+		if l.tip == run.From || seq == 0 {
+			seq++
+		} else if same, err := endsAt(txn, l, run.From); err != nil {
+			return err
+		} else if same {
+			seq++
 		}
-		return errNoOverlap
+		if seq > run.From.Seq {
+			for from < len(theirs)-1 {
+				ours, err := blockAt(txn, l, theirs[from].Header.FirstSeq)
+				if err != nil {
+					return err
+				}
+				if ours == nil || ours.Hash != theirs[from].Hash {
+					break
+				}
+				from++
+			}
+			seq = theirs[from].Header.FirstSeq
+		}
+		ours, err := signedChain(txn, l, seq)
+		if err != nil {
+			return err
+		}
+		proof.A, proof.B = encodeChain(ours), encodeChain(theirs[from:])
+		return proof.Verify()
 	})
 	if err != nil {
 		return nil, s.damaged(l.id, run.From.Seq, err)

@@ -1,10 +1,7 @@
 package wal
 
 import (
-	"errors"
 	"fmt"
-
-	"github.com/dgraph-io/badger/v4"
 
 	r "vixp2p/replication"
 )
@@ -159,17 +156,22 @@ func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *inge
 			return r.IngestResult{Code: r.Refused, Err: err}
 		}
 	}
-	l = t.change(l)
-	prev, size := l.tip, 0
-	tailSig, err := c.tailSignature(l)
+	tail, err := c.readTail(l)
 	if err != nil {
 		return r.IngestResult{Code: r.Refused, Err: err}
 	}
-	for _, b := range blocks {
-		sig := b.Sig
-		if sig == nil {
-			sig = tailSig[b.Hash]
+	if len(tail) > 0 {
+		if contradicts(tail, blocks) || contradicts(tail, req.run.Tail) {
+			return c.stageFork(t, l, req.run)
 		}
+		if err := c.servable(l, blocks, tail, req.run.Tail); err != nil {
+			return r.IngestResult{Code: r.Refused, Err: err}
+		}
+	}
+	l = t.change(l)
+	prev, size := l.tip, 0
+	for _, b := range blocks {
+		sig := sigOf(b, tail)
 		buf := make([]byte, 0, b.EncodedLen()+len(sig)+trailerLen)
 		buf = r.AppendBlock(buf, b.HeaderRaw, sig, b.Body)
 		size += len(buf)
@@ -184,76 +186,6 @@ func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *inge
 	return r.IngestResult{Code: r.Committed}
 }
 
-// stageTail keeps the headers that follow the run's last body up to its
-// signature, if the run ends at the log's tip; else it forgets an older tail.
-func (c *committer) stageTail(t *tx, l *logState, run *r.VerifiedRun) {
-	key := tailKey(l.id)
-	switch {
-	case run.End() != l.tip:
-	case len(run.Tail) > 0 && (l.flags&flagTail == 0 || t.logs[l.id] != nil):
-		l = t.change(l)
-		l.flags |= flagTail
-		t.setOther(key, encodeChain(run.Tail))
-	case len(run.Tail) == 0 && l.flags&flagTail != 0 && t.logs[l.id] != nil:
-		l.flags &^= flagTail
-		t.delOther(key)
-	}
-}
-
-// encodeChain encodes headers and the last one's signature.
-func encodeChain(blocks []*r.Block) []byte {
-	var out []byte
-	for i, b := range blocks {
-		var sig []byte
-		if i == len(blocks)-1 {
-			sig = b.Sig
-		}
-		out = r.AppendBlock(out, b.HeaderRaw, sig, nil)
-	}
-	return out
-}
-
-// parseChain reads what encodeChain wrote.
-func parseChain(raw []byte) ([]*r.Block, error) {
-	var blocks []*r.Block
-	for len(raw) > 0 {
-		b, rest, err := r.ParseBlockHeader(raw)
-		if err != nil {
-			return nil, problem("a stored chain of headers is damaged: " + err.Error())
-		}
-		blocks = append(blocks, b)
-		raw = rest
-	}
-	return blocks, nil
-}
-
-// tailSignature is the verified signature beyond the log's tip, by block hash:
-// when the block's body comes it keeps it, so that signatures stay as close as
-// they were.
-func (c *committer) tailSignature(l *logState) (map[r.Hash][]byte, error) {
-	if l.flags&flagTail == 0 {
-		return nil, nil
-	}
-	var tail []*r.Block
-	err := c.s.view(func(txn *badger.Txn) (err error) {
-		tail, err = readTail(txn, l.id)
-		return err
-	})
-	if err != nil || len(tail) == 0 {
-		return nil, c.s.damaged(l.id, l.tip.Seq, err)
-	}
-	last := tail[len(tail)-1]
-	return map[r.Hash][]byte{last.Hash: last.Sig}, nil
-}
-
-func readTail(txn *badger.Txn, id r.LogID) ([]*r.Block, error) {
-	raw, err := get(txn, tailKey(id))
-	if err != nil {
-		return nil, err
-	}
-	return parseChain(raw)
-}
-
 // stageFork records the proof that a run contradicts what is held.
 func (c *committer) stageFork(t *tx, l *logState, run *r.VerifiedRun) r.IngestResult {
 	res := r.IngestResult{Code: r.Forked, Err: &r.ForkedError{Log: l.id, Seq: run.From.Seq}}
@@ -266,10 +198,7 @@ func (c *committer) stageFork(t *tx, l *logState, run *r.VerifiedRun) r.IngestRe
 		return res
 	}
 	proof, err := c.s.proveFork(l, run)
-	switch {
-	case errors.Is(err, errNoOverlap):
-		return res // the run that this one follows is the one that proves it
-	case err != nil:
+	if err != nil {
 		return r.IngestResult{Code: r.Refused, Err: err}
 	}
 	t.setOther(forkKey(l.id), encodeFork(proof))

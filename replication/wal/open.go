@@ -184,13 +184,24 @@ func (s *Store) openDatabase() (id *identity, err error) {
 		return nil, err
 	}
 	out, err := s.load()
-	if err == nil && out.identity != nil && out.identity.network != s.opt.Network {
-		err = fmt.Errorf("%w: %s", errOtherNetwork, s.opt.Dir)
+	if err == nil && out.identity != nil {
+		err = s.checkOwner(out.identity)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.closeDatabase())
 	}
 	return out.identity, nil
+}
+
+// checkOwner refuses a directory of another network or node.
+func (s *Store) checkOwner(id *identity) error {
+	switch {
+	case id.network != s.opt.Network:
+		return fmt.Errorf("%w: the data in %s belongs to another network: use another --data-dir", r.ErrInvalid, s.opt.Dir)
+	case id.self != s.self:
+		return fmt.Errorf("%w: the data in %s was written with another node's key: bring that key back, or use another --data-dir", r.ErrInvalid, s.opt.Dir)
+	}
+	return nil
 }
 
 func (s *Store) closeDatabase() error {
