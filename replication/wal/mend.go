@@ -141,15 +141,14 @@ func (m *mender) mendLog(txn *badger.Txn, num uint64) error {
 	if l.id == (r.LogID{}) {
 		return p.dropAll() // neither record nor genesis: nobody can tell whose it is
 	}
+	m.logs[num] = l
+	if err := p.finish(); err != nil {
+		return err
+	}
 	if old == nil || l.tip != old.tip {
 		m.res.logs++
 	}
-	if l.tip.Seq == 0 && len(p.beyond) == 0 {
-		delete(m.logs, num)
-		return nil
-	}
-	m.logs[num] = l
-	return p.finish()
+	return nil
 }
 
 // prefix walks the blocks of one log.

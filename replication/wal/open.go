@@ -83,11 +83,11 @@ func openLocked(o Options) (*Store, error) {
 // instance and epoch, and records the new lease (design 4.7).
 func (s *Store) openFiles(note string) error {
 	dir := s.opt.Dir
-	lease, err := readLease(dir)
+	lease, err := readLease(&s.opt)
 	if err != nil {
 		return fmt.Errorf("cannot read the lease file: %w", err)
 	}
-	wit, err := readWitness(dir)
+	wit, err := readWitness(&s.opt)
 	if err != nil {
 		return fmt.Errorf("cannot read the witness file: %w", err)
 	}
@@ -213,13 +213,13 @@ func (s *Store) closeDatabase() error {
 // renew writes a new lease, opens the witness, a new one with a new instance,
 // and records both.
 func (s *Store) renew(keepInstance bool) error {
-	lease, err := renewLease(s.opt.Dir, s.opt.Rand)
+	lease, err := renewLease(&s.opt)
 	if err != nil {
 		return fmt.Errorf("cannot write the lease file: %w", err)
 	}
 	id := s.identity
 	id.boot, id.lease, id.nonce = s.opt.bootID(), lease.proof, lease.nonce
-	if s.witness, id.witness, err = openWitness(s.opt.Dir, !keepInstance); err != nil {
+	if s.witness, id.witness, err = openWitness(&s.opt, !keepInstance); err != nil {
 		return fmt.Errorf("cannot open the witness file: %w", err)
 	}
 	t := s.newTx()

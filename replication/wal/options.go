@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -43,8 +44,9 @@ type Options struct {
 	// store is opened next.
 	OnDamage func(*r.DamageError)
 
-	// bootID overrides the boot id in tests.
+	// bootID and proof are replaced in tests.
 	bootID func() string
+	proof  func(fs.FileInfo) fileProof
 }
 
 const defaultReserve = 64 << 20
@@ -74,6 +76,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.bootID == nil {
 		o.bootID = bootID
+	}
+	if o.proof == nil {
+		o.proof = proofOf
 	}
 	return o, nil
 }

@@ -128,11 +128,11 @@ func (v *verifier) files() {
 	id := v.s.identity
 	commits, hash := v.s.idx.head.commits, v.s.headHash
 	v.s.mu.RUnlock()
-	lease, err := readLease(dir)
+	lease, err := readLease(&v.s.opt)
 	if err != nil || !lease.present || lease.nonce != id.nonce {
 		file(leaseName, "the lease is not the one that this open wrote")
 	}
-	w, err := readWitness(dir)
+	w, err := readWitness(&v.s.opt)
 	switch {
 	case err != nil || !w.valid:
 		file(witnessName, "the witness is damaged or missing")

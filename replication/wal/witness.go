@@ -34,8 +34,8 @@ var witnessKey = []byte(witnessName)
 
 // openWitness opens the file, or replaces it by a new one if fresh is set or it
 // is missing. inode tells this file from another of its name.
-func openWitness(dir string, fresh bool) (w *witness, inode uint64, err error) {
-	path := filepath.Join(dir, witnessName)
+func openWitness(o *Options, fresh bool) (w *witness, inode uint64, err error) {
+	path := filepath.Join(o.Dir, witnessName)
 	if fresh {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, 0, err
@@ -50,7 +50,7 @@ func openWitness(dir string, fresh bool) (w *witness, inode uint64, err error) {
 		_ = f.Close()
 		return nil, 0, err
 	}
-	return &witness{f: f}, proofOf(fi).inode, nil
+	return &witness{f: f}, o.proof(fi).inode, nil
 }
 
 // put states that the head with that hash was committed. One small write cannot
@@ -75,9 +75,9 @@ type testimony struct {
 	head    r.Hash
 }
 
-func readWitness(dir string) (testimony, error) {
+func readWitness(o *Options) (testimony, error) {
 	var t testimony
-	f, err := os.Open(filepath.Join(dir, witnessName))
+	f, err := os.Open(filepath.Join(o.Dir, witnessName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
@@ -89,7 +89,7 @@ func readWitness(dir string) (testimony, error) {
 	if err != nil {
 		return t, err
 	}
-	t.present, t.inode = true, proofOf(fi).inode
+	t.present, t.inode = true, o.proof(fi).inode
 	b := make([]byte, witnessLen)
 	if _, err := io.ReadFull(f, b); err != nil || fi.Size() != witnessLen {
 		return t, nil // not valid
@@ -110,9 +110,9 @@ type leaseFile struct {
 	nonce   [16]byte
 }
 
-func readLease(dir string) (leaseFile, error) {
+func readLease(o *Options) (leaseFile, error) {
 	var l leaseFile
-	path := filepath.Join(dir, leaseName)
+	path := filepath.Join(o.Dir, leaseName)
 	fi, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
@@ -125,23 +125,23 @@ func readLease(dir string) (leaseFile, error) {
 		return l, err
 	}
 	l.present = len(b) == len(l.nonce)
-	l.proof = proofOf(fi)
+	l.proof = o.proof(fi)
 	copy(l.nonce[:], b)
 	return l, nil
 }
 
 // renewLease replaces the lease by a new file with a new nonce, so that every
 // backup taken before shows as older than this open.
-func renewLease(dir string, rand io.Reader) (leaseFile, error) {
+func renewLease(o *Options) (leaseFile, error) {
 	var nonce [16]byte
-	if _, err := io.ReadFull(rand, nonce[:]); err != nil {
+	if _, err := io.ReadFull(o.Rand, nonce[:]); err != nil {
 		return leaseFile{}, err
 	}
-	path := filepath.Join(dir, leaseName)
+	path := filepath.Join(o.Dir, leaseName)
 	if err := writeDurably(path, nonce[:]); err != nil {
 		return leaseFile{}, err
 	}
-	return readLease(dir)
+	return readLease(o)
 }
 
 // writeDurably replaces a file by rename, synced.
