@@ -13,6 +13,7 @@ import (
 
 	"vixp2p/node/localapi"
 	"vixp2p/replication"
+	"vixp2p/replication/replicator"
 )
 
 // Backend lets a node answer the local API, in this process or, with ServeAPI,
@@ -71,7 +72,14 @@ func (b backend) Disconnect(ctx context.Context, peer string) (localapi.Disconne
 }
 
 func (b backend) Wait(ctx context.Context, w localapi.Wait) error {
-	return apiError(b.n.Wait(ctx, WaitOptions{Peers: w.Peers, Synced: w.Synced}))
+	err := b.n.Wait(ctx, WaitOptions{Peers: w.Peers, Synced: w.Synced})
+	var behind *replicator.NotSyncedError
+	if errors.As(err, &behind) && ctx.Err() != nil {
+		told := *behind
+		told.Cause = context.Cause(ctx)
+		err = &told
+	}
+	return apiError(err)
 }
 
 func (b backend) Verify(ctx context.Context, rebuild bool, emit func(localapi.Finding) error) error {

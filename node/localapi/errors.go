@@ -97,6 +97,15 @@ func CodeOf(err error) Code {
 	return CodeInternal
 }
 
+// ErrTimeUp is the cause of a context whose time, which a person or script gave,
+// is over. It matches context.DeadlineExceeded.
+var ErrTimeUp error = timeUp{}
+
+type timeUp struct{}
+
+func (timeUp) Error() string        { return "the time is up" }
+func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // asError gives any error the form in which it is sent.
 func asError(err error) *Error {
 	var e *Error

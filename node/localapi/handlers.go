@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -159,7 +158,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, q *query) error {
 	ctx := r.Context()
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeUp)
 		defer cancel()
 	}
 	if err := s.cfg.Backend.Wait(ctx, cond); err != nil {
@@ -290,20 +289,33 @@ func (s *Server) load(w http.ResponseWriter, r *http.Request, q *query) error {
 	if err := rc.EnableFullDuplex(); err != nil {
 		return err
 	}
-	return stream(s, w, r, func(emit func(any) error) error {
+	failed := false
+	err := stream(s, w, r, func(emit func(any) error) error {
 		l := NewLoader(r.Body, func(ctx context.Context, ops []Op) error {
 			_, err := s.cfg.Backend.Write(ctx, space, Write{Ops: ops})
 			return err
 		})
-		defer l.Wait()
 		total, err := l.Run(r.Context(), func(d Loaded) error { return emit(Acked{N: d.Records}) })
+		if failed = err != nil; failed {
+			// The reader may wait for more of the body, for a little while yet.
+			_ = rc.SetReadDeadline(time.Now().Add(drainTime))
+		}
+		l.Wait()
 		if err != nil {
-			// The reader may wait for more of the body: let it go.
-			return errors.Join(err, rc.SetReadDeadline(time.Now()))
+			return err
 		}
 		return emit(total)
 	})
+	if failed {
+		// To close a connection that has unread data takes the answer away from
+		// the client: take what is on its way.
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	return err
 }
+
+// drainTime is how long a client may go on sending lines after one was refused.
+const drainTime = time.Second
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request, q *query) error {
 	rebuild := q.flag("rebuild")

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// The values that flags take. Each says in its error what it takes, so that a
+// message reads `--tui takes on or off, not "maybe"`.
+
+// onOff is a switch as the original's command line has them.
+type onOff bool
+
+func (v *onOff) Type() string   { return "on|off" }
+func (v *onOff) String() string { return map[onOff]string{true: "on", false: "off"}[*v] }
+func (v *onOff) Set(s string) error {
+	switch s {
+	case "on":
+		*v = true
+	case "off":
+		*v = false
+	default:
+		return fmt.Errorf("takes on or off, not %q", s)
+	}
+	return nil
+}
+
+// choice is one of some words.
+type choice struct {
+	value   string
+	options []string
+}
+
+func (v *choice) Type() string   { return strings.Join(v.options, "|") }
+func (v *choice) String() string { return v.value }
+func (v *choice) Set(s string) error {
+	if !slices.Contains(v.options, s) {
+		last := len(v.options) - 1
+		return fmt.Errorf("takes %s or %s, not %q", strings.Join(v.options[:last], ", "), v.options[last], s)
+	}
+	v.value = s
+	return nil
+}
+
+// count is a whole number from 0 to max.
+type count struct {
+	value int
+	max   int // 0: no limit but that of 32 bits
+}
+
+func (v *count) Type() string   { return "n" }
+func (v *count) String() string { return strconv.Itoa(v.value) }
+func (v *count) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil || v.max > 0 && int(n) > v.max {
+		if v.max > 0 {
+			return fmt.Errorf("takes a whole number from 0 to %d, not %q", v.max, s)
+		}
+		return fmt.Errorf("takes a whole number from 0 on, not %q", s)
+	}
+	v.value = int(n)
+	return nil
+}
+
+// span is a time: a number of the flag's own unit, or with a unit of its own.
+type span struct {
+	value time.Duration
+	unit  time.Duration
+}
+
+func (v *span) Type() string {
+	return map[time.Duration]string{time.Second: "seconds", time.Millisecond: "ms"}[v.unit]
+}
+
+func (v *span) String() string {
+	if v.value%v.unit == 0 {
+		return strconv.FormatInt(int64(v.value/v.unit), 10)
+	}
+	return v.value.String()
+}
+
+func (v *span) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if n, numErr := strconv.ParseFloat(s, 64); numErr == nil {
+		d, err = time.Duration(n*float64(v.unit)), nil
+	}
+	const most = 10 * 365 * 24 * time.Hour
+	if err != nil || d < 0 || d > most {
+		return fmt.Errorf("takes a number of %s, or a time such as 500ms, 30s or 5m, not %q", map[time.Duration]string{time.Second: "seconds", time.Millisecond: "milliseconds"}[v.unit], s)
+	}
+	v.value = d
+	return nil
+}
+
+// logLevel is one of the original's levels, or an alias of one.
+type logLevel struct {
+	name  string
+	level slog.Level
+}
+
+const (
+	levelTrace    = slog.LevelDebug - 4
+	levelCritical = slog.LevelError + 4
+	levelOff      = slog.Level(1000)
+)
+
+var logLevels = map[string]slog.Level{
+	"trace": levelTrace, "debug": slog.LevelDebug, "info": slog.LevelInfo,
+	"warn": slog.LevelWarn, "warning": slog.LevelWarn,
+	"error": slog.LevelError, "err": slog.LevelError,
+	"critical": levelCritical, "fatal": levelCritical,
+	"off": levelOff, "none": levelOff,
+}
+
+func (v *logLevel) Type() string   { return "level" }
+func (v *logLevel) String() string { return v.name }
+func (v *logLevel) Set(s string) error {
+	l, ok := logLevels[strings.ToLower(s)]
+	if !ok {
+		return fmt.Errorf("takes trace, debug, info, warn, error, critical or off, not %q", s)
+	}
+	v.name, v.level = strings.ToLower(s), l
+	return nil
+}
+
+// envName is the environment variable of a flag.
+func envName(flag string) string {
+	return "VIX_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// applyEnv sets the flags that the command line left alone and the environment
+// names. A list has its items between commas or white space.
+func (p *program) applyEnv(cmd *cobra.Command) error {
+	var first error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		value := p.getenv(envName(f.Name))
+		if first != nil || f.Changed || value == "" || f.Name == "help" {
+			return
+		}
+		var err error
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			err = list.Replace(strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(", \t\n", r) }))
+			f.Changed = true
+		} else {
+			err = cmd.Flags().Set(f.Name, value)
+		}
+		if err != nil {
+			first = &usageError{fmt.Errorf("the environment variable %s: %w", envName(f.Name), flagError(err))}
+		}
+	})
+	return first
+}
+
+// flagError puts what the flag library says into one sentence of ours.
+func flagError(err error) error {
+	var (
+		invalid *pflag.InvalidValueError
+		missing *pflag.ValueRequiredError
+		unknown *pflag.NotExistError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		name := "--" + invalid.GetFlag().Name
+		if invalid.GetFlag().Value.Type() == "bool" {
+			return usagef("%s takes true or false, not %q", name, invalid.GetValue())
+		}
+		return usagef("%s %w", name, invalid.Unwrap())
+	case errors.As(err, &missing):
+		return usagef("--%s needs a value: %s", missing.GetSpecifiedName(), missing.GetFlag().Value.Type())
+	case errors.As(err, &unknown):
+		if short := unknown.GetSpecifiedShortnames(); short != "" {
+			return usagef("unknown flag -%s (put -- before an argument that begins with -)", short)
+		}
+		return usagef("unknown flag --%s", unknown.GetSpecifiedName())
+	}
+	return &usageError{err}
+}

@@ -1,0 +1,114 @@
+// Command vix-node is the offline-first peer-to-peer node as a program:
+//
+//	vix-node run --id A --listen 9001
+//	vix-node run --id B --listen 9002 --connect 127.0.0.1:9001
+//	vix-node put --id A greeting hello
+//	vix-node get --id B greeting
+//
+// Commands talk to the running node of a data directory over its local API
+// (package node/localapi); with none running, those that can open the directory
+// itself. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"vixp2p/node/localapi"
+)
+
+// Exit codes (design 10).
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	p := &program{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		getenv: os.Getenv,
+		terminal: func(w io.Writer) bool {
+			f, ok := w.(*os.File)
+			return ok && term.IsTerminal(int(f.Fd()))
+		},
+	}
+	os.Exit(p.main(os.Args[1:]))
+}
+
+// program is what commands have from outside, so that tests can give it.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	// terminal tells whether a person sees what is written there.
+	terminal func(io.Writer) bool
+
+	flags globalFlags
+}
+
+// main runs one command line and returns its exit code. The first interrupt or
+// SIGTERM ends the command cleanly, the second at once.
+func (p *program) main(args []string) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-signals:
+			cancel(errInterrupted)
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			fmt.Fprintln(p.stderr, "vix-node: stopped at once; the next start checks what was under way")
+			os.Exit(exitFailed)
+		case <-done:
+		}
+	}()
+	root := p.root()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(p.stderr, "vix-node: %v\n", err)
+	if exitCode(err) == exitUsage {
+		fmt.Fprintf(p.stderr, "Run '%s --help' for how to use it.\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// usageError is a command line that cannot be right.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+func exitCode(err error) int {
+	var usage *usageError
+	if errors.As(err, &usage) || localapi.CodeOf(err) == localapi.CodeUsage {
+		return exitUsage
+	}
+	return exitFailed
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vixp2p/node"
+)
+
+// globalFlags are those that every command takes.
+type globalFlags struct {
+	dataDir string
+	id      string
+	space   string
+	json    bool
+	timeout span
+	// timeoutSet tells a timeout of 0, no limit, from none given.
+	timeoutSet bool
+}
+
+// root is the command tree.
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "vix-node",
+		Short: "An offline-first peer-to-peer node",
+		Long: `vix-node keeps your data on your own disk first and then brings it to every
+other member of the network, over whatever path exists.
+
+Start a node, then talk to it from another terminal:
+
+  vix-node run --id A --listen 9001
+  vix-node run --id B --listen 9002 --connect 127.0.0.1:9001
+  vix-node put --id A greeting "hello from A"
+  vix-node get --id B greeting
+
+or see everything at once, in a minute at most:
+
+  vix-node demo
+
+Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
+--data-dir. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: p.prepare,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usagef("unknown command %q: did you mean %s?", args[0], strings.Join(near, " or "))
+			}
+			return usagef("unknown command %q", args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+
+	p.flags.timeout = span{unit: time.Second}
+	f := root.PersistentFlags()
+	f.SortFlags = false
+	f.StringVar(&p.flags.id, "id", "", "the node's label; its data is in vix-node/LABEL of your data folder")
+	f.StringVar(&p.flags.dataDir, "data-dir", "", "the node's data directory")
+	f.StringVar(&p.flags.space, "space", "default", "the space (namespace) to use")
+	f.BoolVar(&p.flags.json, "json", false, "print JSON, one object per line")
+	f.Var(&p.flags.timeout, "timeout", "give up after this time, 0 = never (default: what the command says)")
+
+	root.AddGroup(
+		&cobra.Group{ID: "node", Title: "The node:"},
+		&cobra.Group{ID: "data", Title: "Keys and operations:"},
+		&cobra.Group{ID: "tools", Title: "Tools:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			c.DisableFlagsInUseLine = false
+			root.AddCommand(c)
+		}
+	}
+	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.waitCommand())
+	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
+	add("tools", p.verifyCommand(), p.versionCommand())
+	root.SetHelpCommandGroupID("tools")
+	root.SetCompletionCommandGroupID("tools")
+	return root
+}
+
+// prepare runs before every command, when its flags are read.
+func (p *program) prepare(cmd *cobra.Command, _ []string) error {
+	if err := p.applyEnv(cmd); err != nil {
+		return err
+	}
+	if f := cmd.Flags().Lookup("timeout"); f != nil {
+		p.flags.timeoutSet = f.Changed
+	}
+	return nil
+}
+
+// exactly is cobra.ExactArgs with a sentence of ours. what names the arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		if len(args) < n {
+			return usagef("%s needs %s", cmd.Name(), what)
+		}
+		if n == 0 {
+			return usagef("%s takes no argument, but got %q", cmd.Name(), args[0])
+		}
+		return usagef("%s takes %s and no more, but got %q too", cmd.Name(), what, args[n])
+	}
+}
+
+// atMostOne lets an optional argument be left out.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s takes %s and no more, but got %q too", cmd.Name(), what, args[1])
+		}
+		return nil
+	}
+}
+
+// dir is the data directory that the flags name.
+func (p *program) dir() (string, error) {
+	switch {
+	case p.flags.dataDir != "":
+		return p.flags.dataDir, nil
+	case p.flags.id == "":
+		return "", usagef("which node? Name it with --id LABEL (its data is in vix-node/LABEL of your data folder) or with --data-dir DIR")
+	}
+	dir, err := node.DefaultDataDir(p.flags.id)
+	if err != nil {
+		return "", &usageError{err}
+	}
+	return dir, nil
+}

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"vixp2p/node"
+	"vixp2p/node/localapi"
+)
+
+// memoryLimit is how much memory the runtime aims to stay below where GOMEMLIMIT
+// does not say otherwise: several times what a busy node needs.
+const memoryLimit = 512 << 20
+
+// runFlags are the flags of run.
+type runFlags struct {
+	listen, connect, advertise []string
+	connectDelay               span
+	noConnect, open            bool
+	networkName, api           string
+	durability                 choice
+	tcp, quic                  onOff
+	run, statsEvery            span
+	tui                        onOff
+	quiet                      bool
+	logLevel                   logLevel
+	logFormat                  choice
+}
+
+func (p *program) runCommand() *cobra.Command {
+	f := &runFlags{
+		connectDelay: span{unit: time.Millisecond},
+		durability:   choice{"strict", []string{"strict", "relaxed"}},
+		tcp:          true, quic: true,
+		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
+		tui:       onOff(p.terminal(p.stdout)),
+		logLevel:  logLevel{"info", logLevels["info"]},
+		logFormat: choice{"text", []string{"text", "json"}},
+	}
+	cmd := &cobra.Command{
+		Use:     "run",
+		Aliases: []string{"p2p"},
+		Short:   "Run a node",
+		Long: `Run a node until Ctrl-C. It prints "ready peer_id=... listen=..." when it serves,
+then its counters every second (one updating line on a terminal), and its log on
+the standard error output.
+
+It needs a name, --id, or a directory, --data-dir. Without --listen it takes any
+free port. Without a network configuration it belongs to the open development
+network and listens on this machine only; --open lets others reach it, and
+whoever reaches an open node can read and write.`,
+		Example: `  vix-node run --id A --listen 9001
+  vix-node run --id B --listen 9002 --connect 127.0.0.1:9001
+  vix-node p2p --id C --listen 9003 --connect tcp://127.0.0.1:9001 --run 60 --quiet`,
+		Args: exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.run(cmd, f) },
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringArrayVar(&f.listen, "listen", nil, "port, host:port or multiaddr to listen on, 0 = any free port; repeatable")
+	fs.StringArrayVar(&f.connect, "connect", nil, "peer to connect to and stay connected with: host:port, tcp://host:port or multiaddr; repeatable")
+	fs.Var(&f.connectDelay, "connect-delay", "wait before the first connect")
+	fs.BoolVar(&f.noConnect, "no-connect", false, "connect to nobody; others may connect to this node")
+	fs.StringArrayVar(&f.advertise, "advertise", nil, "address at which others reach this node, for forwarded ports; repeatable")
+	fs.BoolVar(&f.open, "open", false, "let the open development network listen beyond this machine")
+	fs.StringVar(&f.networkName, "network-name", node.DefaultNetworkName, "the open network's name; nodes of other names are refused")
+	fs.Var(&f.tcp, "tcp", "use TCP")
+	fs.Var(&f.quic, "quic", "use QUIC (UDP)")
+	fs.Var(&f.durability, "durability", "strict: a write returns when it is fsynced; relaxed: before")
+	fs.Var(&f.run, "run", "stop after so long, 0 = never")
+	fs.Var(&f.statsEvery, "stats-every", "interval of the counters, 0 = none")
+	fs.Var(&f.tui, "tui", "one updating line instead of a line each time")
+	fs.BoolVar(&f.quiet, "quiet", false, "print the counters once, at the end")
+	fs.StringVar(&f.api, "api", "127.0.0.1:0", "loopback address of the local API, or off")
+	fs.Var(&f.logLevel, "log-level", "trace, debug, info, warn, error, critical or off")
+	fs.Var(&f.logFormat, "log-format", "format of the log")
+	addDiscoveryFlags(fs)
+	return cmd
+}
+
+// addDiscoveryFlags accepts the original's flags for finding peers, so that its
+// command lines work. discoveryNote tells what became of them.
+func addDiscoveryFlags(fs *pflag.FlagSet) {
+	const none = " (not in this version)"
+	discovery, bootstrap, announce := onOff(false), onOff(false), onOff(true)
+	fs.Var(&discovery, "discovery", "find peers on the LAN"+none)
+	fs.Var(&count{value: 37020, max: math.MaxUint16}, "disc-port", "port of LAN discovery"+none)
+	fs.Var(&choice{"broadcast", []string{"broadcast", "multicast"}}, "disc-mode", "kind of LAN discovery"+none)
+	fs.Var(&span{unit: time.Millisecond, value: 2 * time.Second}, "disc-interval", "interval of LAN discovery"+none)
+	fs.Var(&bootstrap, "bootstrap", "find peers at a registry"+none)
+	fs.String("registry", "", "URL of the registry"+none)
+	fs.Var(&span{unit: time.Second, value: 15 * time.Second}, "boot-interval", "interval of asking the registry"+none)
+	fs.Var(&announce, "announce", "tell the registry about this node"+none)
+}
+
+// discoveryNote is one sentence if the command line turns on what this version
+// does not have: nothing that was asked for is ignored in silence.
+func discoveryNote(fs *pflag.FlagSet) string {
+	asked := func(master string, others ...string) bool {
+		if m := fs.Lookup(master); m.Changed {
+			return m.Value.String() == "on"
+		}
+		for _, name := range others {
+			if f := fs.Lookup(name); f.Changed && f.Value.String() != "off" {
+				return true
+			}
+		}
+		return false
+	}
+	var what []string
+	if asked("discovery", "disc-port", "disc-mode", "disc-interval") {
+		what = append(what, "LAN discovery")
+	}
+	if asked("bootstrap", "registry", "boot-interval", "announce") {
+		what = append(what, "the registry")
+	}
+	if len(what) == 0 {
+		return ""
+	}
+	return strings.Join(what, " and ") + map[int]string{1: " is", 2: " are"}[len(what)] +
+		" not part of this version, so that this node finds peers by --connect and the connect command only"
+}
+
+// run opens the node, serves, and closes it.
+func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
+	if p.flags.dataDir == "" && p.flags.id == "" {
+		return usagef("which node? Name it with --id A (its data goes to vix-node/A in your data folder) or with --data-dir DIR; for example: vix-node run --id A --listen 9001")
+	}
+	dir, err := p.dir()
+	if err != nil {
+		return err
+	}
+	live := &liveLine{out: p.stdout, width: p.width}
+	cfg := p.config(dir, f, live)
+	if network, exists, err := node.DataDirNetwork(dir); err != nil {
+		return err
+	} else if exists && !cmd.Flags().Changed("network-name") {
+		cfg.NetworkName = network
+	}
+	if err := cfg.Check(); err != nil {
+		return &usageError{err}
+	}
+	if note := discoveryNote(cmd.Flags()); note != "" {
+		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	n, err := p.openNode(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if f.api != "off" {
+		api, err := node.ServeAPI(n, apiAddr(f.api), version)
+		if err != nil {
+			return err
+		}
+		defer api.Close()
+	}
+	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(n.Addrs(), ","))
+	return p.serve(cmd.Context(), node.Backend(n), f, live)
+}
+
+// config is what the flags say. Log lines go around the live line where both are
+// on a terminal.
+func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
+	logs := p.stderr
+	if bool(f.tui) && p.terminal(p.stderr) {
+		live.logs, logs = p.stderr, live
+	}
+	durability := node.Strict
+	if f.durability.value == "relaxed" {
+		durability = node.Relaxed
+	}
+	return node.Config{
+		DataDir: dir, Label: p.flags.id, NetworkName: f.networkName, Open: f.open,
+		Listen: f.listen, Advertise: f.advertise,
+		Connect: f.connect, ConnectDelay: f.connectDelay.value, NoConnect: f.noConnect,
+		NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic),
+		Durability: durability,
+		Logger:     newLogger(logs, f.logLevel.level, f.logFormat.value),
+	}
+}
+
+// apiAddr lets --api be a port alone.
+func apiAddr(s string) string {
+	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
+		return "127.0.0.1:" + s
+	}
+	return s
+}
+
+// openNode waits a moment for a command that has the directory open, but not for
+// another node.
+func (p *program) openNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
+	ctx, cancel := p.limit(ctx, 0)
+	defer cancel()
+	for start := time.Now(); ; {
+		n, err := node.Open(ctx, cfg)
+		if !errors.Is(err, node.ErrLocked) {
+			return n, p.explain(ctx, err)
+		}
+		if c, dialErr := localapi.Dial(ctx, cfg.DataDir); dialErr == nil {
+			defer c.Close()
+			return nil, localapi.Errorf(localapi.CodeLocked, "a node is running on %s already (peer %s): use it, stop it, or name another directory", cfg.DataDir, c.PeerID())
+		}
+		if time.Since(start) > lockPatience {
+			return nil, err
+		}
+		if sleep(ctx, pollEvery) != nil {
+			return nil, err
+		}
+	}
+}
+
+// serve prints counters until a signal, or the end of --run.
+func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, live *liveLine) error {
+	if f.run.value > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.run.value)
+		defer cancel()
+	}
+	var tick <-chan time.Time
+	if f.statsEvery.value > 0 && !f.quiet {
+		t := time.NewTicker(max(f.statsEvery.value, 10*time.Millisecond))
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			live.clear()
+			return p.finalStats(context.WithoutCancel(ctx), b)
+		}
+		st, err := b.Status(ctx)
+		switch {
+		case err != nil: // a repair is under way, or the end: the next one will tell
+		case bool(f.tui) && !p.flags.json:
+			live.set(renderLive(&st, live.columns()))
+		default:
+			if err := p.printStats(&st); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *program) finalStats(ctx context.Context, b localapi.Backend) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	st, err := b.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return p.printStats(&st)
+}
+
+func (p *program) printStats(st *localapi.Status) error {
+	ops, pending := totals(st)
+	if p.flags.json {
+		return p.print(struct {
+			localapi.Counters
+			Ops     uint64 `json:"ops"`
+			Pending uint64 `json:"pending"`
+		}{st.Counters, ops, pending})
+	}
+	_, err := io.WriteString(p.stdout, statsLine(st)+"\n")
+	return err
+}
+
+// totals are the operations held, and those that connected or known peers have
+// not stated yet.
+func totals(st *localapi.Status) (ops, pending uint64) {
+	for _, s := range st.Spaces {
+		ops += s.Ops
+	}
+	for _, p := range st.Peers {
+		pending += p.PendingOps
+	}
+	return ops, pending
+}
+
+// statsLine is the original's line, and two fields more.
+func statsLine(st *localapi.Status) string {
+	c := &st.Counters
+	ops, pending := totals(st)
+	return fmt.Sprintf("[vix p2p] peers_total=%d peers_connected=%d handshakes_started=%d handshakes_completed=%d"+
+		" connect_attempts=%d connect_deduped=%d connect_failures=%d backoff_skips=%d tracked_endpoints=%d ops=%d pending=%d",
+		c.PeersTotal, c.PeersConnected, c.HandshakesStarted, c.HandshakesCompleted,
+		c.ConnectAttempts, c.ConnectDeduped, c.ConnectFailures, c.BackoffSkips, c.TrackedEndpoints, ops, pending)
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vixp2p/node/localapi"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the running node, its peers and its spaces",
+		Long: `Show the running node: who it is, which peers it has, what is durable here and
+not yet at them (pending), what they have and this node has not yet (missing),
+and why a peer is not connected. Equal view digests of two nodes mean that both
+show the same keys and values.`,
+		Example: "  vix-node status --id A\n  vix-node status --id A --json",
+		Args:    exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.with(cmd, needNode, 0, func(ctx context.Context, b localapi.Backend) error {
+				st, err := b.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if p.flags.json {
+					return p.print(st)
+				}
+				return printStatus(p.stdout, &st, time.Now())
+			})
+		},
+	}
+}
+
+func (p *program) peersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "peers",
+		Short:   "List the peers of the running node",
+		Example: "  vix-node peers --id A --json",
+		Args:    exactly(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.with(cmd, needNode, 0, func(ctx context.Context, b localapi.Backend) error {
+				st, err := b.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if !p.flags.json {
+					return printPeers(p.stdout, &st, time.Now())
+				}
+				for _, peer := range st.Peers {
+					if err := p.print(peer); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// table aligns columns.
+func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
+	t := table(w)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("node", "%s  %s", shown(st.Label, 0), st.PeerID)
+	network := st.Network
+	if st.NetworkName != "" {
+		network = fmt.Sprintf("%s (%s)", st.Network, shown(st.NetworkName, 0))
+	}
+	row("network", "%s", network)
+	row("directory", "%s", shown(st.DataDir, 0))
+	row("instance", "%s", st.Instance)
+	row("durability", "%s", durability(st.Durability))
+	for i, a := range st.Listen {
+		row(map[bool]string{true: "listen"}[i == 0], "%s", a)
+	}
+	if st.Recovered != "" {
+		row("RECOVERED", "%s", st.Recovered)
+	}
+	for _, d := range st.Damage {
+		row("DAMAGED", "%s", d)
+	}
+	if st.Sync != nil {
+		row("catching up", "%s", syncText(st.Sync))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	printSpaces(w, st)
+	fmt.Fprintln(w)
+	return printPeers(w, st, now)
+}
+
+// durability says loudly when writes are not fsynced (G1).
+func durability(d string) string {
+	if d == "relaxed" {
+		return "RELAXED: writes are not fsynced; if this machine crashes, the newest may be lost"
+	}
+	return d + ": a write returns when it is fsynced"
+}
+
+func printSpaces(w io.Writer, st *localapi.Status) {
+	t := table(w)
+	fmt.Fprintln(t, "SPACE\tOPS\tBYTES\tKEYS\tCONFLICTS\tLOGS\tVIEW\tFRONTIER")
+	for _, name := range slices.Sorted(maps.Keys(st.Spaces)) {
+		s := st.Spaces[name]
+		logs := grouped(uint64(s.Logs))
+		if s.ForkedLogs > 0 {
+			logs += fmt.Sprintf(" (%d FORKED)", s.ForkedLogs)
+		}
+		view := short(s.ViewDigest)
+		if s.ViewError != "" {
+			view = "UNREADABLE: " + shown(s.ViewError, 0)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shown(name, 40), grouped(s.Ops), size(s.Bytes),
+			grouped(s.Keys), grouped(s.Conflicts), logs, view, short(s.FrontierDigest))
+	}
+	_ = t.Flush()
+}
+
+func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
+	if len(st.Peers) == 0 && len(st.Endpoints) == 0 {
+		fmt.Fprintln(w, "no peers yet: `vix-node connect HOST:PORT` or `vix-node run --connect HOST:PORT` finds one")
+		return nil
+	}
+	t := table(w)
+	if len(st.Peers) > 0 {
+		fmt.Fprintln(t, "PEER\tLABEL\tSTATE\tADDRESS\tRTT\tPENDING\tMISSING\tLAST ACK")
+	}
+	var notes []string
+	for _, p := range st.Peers {
+		rtt := "-"
+		if p.RTTMillis > 0 {
+			rtt = fmt.Sprintf("%.1f ms", p.RTTMillis)
+		}
+		state := p.State
+		if p.Direction != "" {
+			state += " (" + p.Direction + ")"
+		}
+		pending := fmt.Sprintf("%s (%s)", grouped(p.PendingOps), size(p.PendingBytes))
+		if p.PendingOps == 0 {
+			pending = "0"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", short(p.PeerID), shown(p.Label, 20), state, p.Addr, rtt,
+			pending, grouped(p.MissingOps), ago(p.LastAck, now))
+		notes = append(notes, peerNotes(&p)...)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, e := range st.Endpoints {
+		if e.Failures > 0 {
+			notes = append(notes, fmt.Sprintf("%s: %d failed attempts: %s", e.Endpoint, e.Failures, e.LastError))
+		}
+	}
+	if len(notes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
+	}
+	return nil
+}
+
+// peerNotes say what a row of the table has no room for: why not connected, and
+// what does not flow.
+func peerNotes(p *localapi.Peer) (notes []string) {
+	name := short(p.PeerID)
+	if p.Label != "" {
+		name = shown(p.Label, 20) + " (" + name + ")"
+	}
+	if p.LastError != "" {
+		notes = append(notes, fmt.Sprintf("%s: %s", name, p.LastError))
+	}
+	for _, l := range p.Paused {
+		notes = append(notes, fmt.Sprintf("%s: log %s of space %s is paused: %s", name, short(l.Log), shown(l.Space, 40), l.Why))
+	}
+	if p.Copies {
+		notes = append(notes, fmt.Sprintf("%s: several copies of one data directory use this identity: give each its own, or run only one", name))
+	}
+	if skew := time.Duration(p.SkewMillis) * time.Millisecond; skew.Abs() > time.Minute {
+		notes = append(notes, fmt.Sprintf("%s: its clock differs by %s", name, skew.Round(time.Second)))
+	}
+	return notes
+}
+
+// syncText is how far the node is with what its peers have.
+func syncText(s *localapi.Sync) string {
+	text := fmt.Sprintf("%.0f %%, %s of %s operations", s.Percent, grouped(s.Done), grouped(s.Total))
+	if s.RemainingS >= 0 {
+		text += ", " + brief(time.Duration(s.RemainingS*float64(time.Second))) + " left"
+	}
+	return text
+}
