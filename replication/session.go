@@ -234,8 +234,7 @@ func (sp *spaceState) progress() Progress {
 		if l.paused != CodeOK {
 			p.Paused = append(p.Paused, l.pausedEffect())
 		}
-		done := l.acked == l.tip || l.base.Seq >= l.tip.Seq && !l.covering()
-		if done || l.paused == CodeForked || l.paused == CodeRevoked {
+		if !l.pending() {
 			continue
 		}
 		p.PendingLogs = append(p.PendingLogs, LogProgress{Log: l.id, Acked: higher(l.acked, l.base), Tip: l.tip})
@@ -251,6 +250,29 @@ func (sp *spaceState) progress() Progress {
 		return !p.Paused[i].Local && p.Paused[j].Local
 	})
 	return p
+}
+
+// pending tells whether the peer has not stated that it holds our tip, of a log
+// that is neither forked nor cut.
+func (l *logState) pending() bool {
+	done := l.acked == l.tip || l.base.Seq >= l.tip.Seq && !l.covering()
+	return !done && l.paused != CodeForked && l.paused != CodeRevoked
+}
+
+// InStep tells whether all spaces are settled and nothing is pending or missing:
+// what Progress says, at little cost.
+func (s *Session) InStep() bool {
+	for _, sp := range s.order {
+		if !sp.settled || sp.missingOps+sp.missingMore > 0 {
+			return false
+		}
+		for _, l := range sp.logs {
+			if l.pending() {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Partial is what to pass to the next session of the same peer instance, or nil.

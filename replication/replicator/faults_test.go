@@ -119,16 +119,39 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Errorf("an attach after the close: %v", err)
 	}
 	<-pb.Done()
-	var end *replicator.EndError
-	if !errors.As(pb.Err(), &end) || end.Code != replication.CodeShutdown || !end.FromPeer {
-		t.Errorf("B's session ended with %v", pb.Err())
-	}
 	for _, n := range []*node{b, c} {
 		if err := n.r.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	}
 	noGoroutines(t)
+}
+
+func TestCloseSaysBye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := newNode(t, "A"), newNode(t, "B"), newNode(t, "C")
+		_, pb, _ := connect(a, b)
+		pc, _, stalled := connect(a, c)
+		synctest.Wait()
+		stalled.stall(true)
+		for range 5 { // more than the path to C takes
+			a.append(1000, 500)
+		}
+		start := time.Now()
+		a.close()
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("the close took %s, not the time that a stalled peer is waited for", took)
+		}
+		<-pb.Done()
+		var end *replicator.EndError
+		if !errors.As(pb.Err(), &end) || end.Code != replication.CodeShutdown || !end.FromPeer {
+			t.Errorf("B's session ended with %v", pb.Err())
+		}
+		if !errors.As(pc.Err(), &end) || end.Code != replication.CodeShutdown || end.FromPeer {
+			t.Errorf("the session with C ended with %v", pc.Err())
+		}
+		arrives(t, a.reopened(), b)
+	})
 }
 
 func TestCloseTellsOfAStoreThatDoesNotAnswer(t *testing.T) {

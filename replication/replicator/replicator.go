@@ -159,8 +159,9 @@ func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 	for _, s := range info.Spaces {
 		r.meet(s)
 	}
-	// The instance becomes the newest known one, even if it never states a thing.
-	r.store.SaveCursor(info.Key, info.Instance, nil)
+	// The instance becomes the newest known one even if it never states a thing:
+	// an entry of no log says so.
+	r.store.SaveCursor(info.Key, info.Instance, []replication.FrontierEntry{{}})
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -60,7 +60,7 @@ func (r *Replicator) inStep(ctx context.Context) (bool, *NotSyncedError) {
 	for _, p := range r.Peers() {
 		var connected, inStep bool
 		look := func() {
-			connected, inStep = p.connected(), p.inStepNow()
+			connected, inStep = p.connected(), p.session.InStep()
 			p.inStep = inStep // so that coming in step after this look rings
 		}
 		if !p.ask(ctx, look) || !connected {
@@ -85,16 +85,6 @@ func (p *Peer) connected() bool {
 	return !p.now.stale
 }
 
-// inStepNow runs on the actor.
-func (p *Peer) inStepNow() bool {
-	for _, pr := range p.session.Progress() {
-		if !pr.Settled || pr.MissingOps > 0 || len(pr.PendingLogs) > 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // ringIfInStep tells those who wait for it that the session has come in step. The
 // actor calls it after whatever it did.
 func (p *Peer) ringIfInStep() {
@@ -103,7 +93,7 @@ func (p *Peer) ringIfInStep() {
 		return
 	}
 	was := p.inStep
-	if p.inStep = p.inStepNow(); p.inStep && !was {
+	if p.inStep = p.session.InStep(); p.inStep && !was {
 		p.r.changes.ring()
 	}
 }

@@ -1,0 +1,144 @@
+package replicator_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+	"vixp2p/replication/wal"
+)
+
+const (
+	benchOps   = 1_000_000
+	benchBatch = 1000
+	benchBytes = 256
+)
+
+func openWAL(b *testing.B, dir string, seed byte) *wal.Store {
+	b.Helper()
+	key := make([]byte, 32)
+	key[0] = seed
+	s, err := wal.Open(wal.Options{Dir: filepath.Join(dir, "log"), Network: network, Key: ed25519.NewKeyFromSeed(key)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// fill writes benchOps operations in blocks of benchBatch.
+func fill(b *testing.B, s replication.Store) {
+	b.Helper()
+	for range benchOps / benchBatch {
+		if _, err := s.Append(context.Background(), replication.Batch{Space: space, Ops: makeOps(benchBatch, benchBytes)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// bareIngest copies all runs from one store to another without anything in
+// between but the verification: what replication can reach at most.
+func bareIngest(b *testing.B, from, to replication.Store) time.Duration {
+	b.Helper()
+	start := time.Now()
+	window := make(chan struct{}, 4)
+	fail := make(chan error, 1)
+	for _, l := range from.Logs(space) {
+		for at := (replication.Position{}); at != l.Tip; {
+			run, err := from.ReadRun(l.Log, at, replication.MaxRunBytes)
+			if err != nil {
+				b.Fatal(err)
+			}
+			src := replication.RunSource{Network: network, Log: l.Log, Origin: &l.Origin, Space: space, From: at}
+			verified, err := replication.VerifyRun(src, run.Data)
+			if err != nil {
+				b.Fatal(err)
+			}
+			at = run.End
+			window <- struct{}{}
+			to.Ingest(1, verified, func(res replication.IngestResult) {
+				if res.Err != nil {
+					select {
+					case fail <- res.Err:
+					default:
+					}
+				}
+				<-window
+			})
+		}
+	}
+	for range cap(window) {
+		window <- struct{}{}
+	}
+	select {
+	case err := <-fail:
+		b.Fatal(err)
+	default:
+	}
+	return time.Since(start)
+}
+
+func benchReplicator(b *testing.B, s replication.Store) *replicator.Replicator {
+	b.Helper()
+	r, err := replicator.New(replicator.Options{Store: s, Spaces: known})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// BenchmarkCatchUp brings 1,000,000 durable operations of 256 bytes from one
+// store to another over an in-memory connection, and copies the same without
+// replication for comparison. Run it with -benchtime 1x.
+func BenchmarkCatchUp(b *testing.B) {
+	source := openWAL(b, b.TempDir(), 1)
+	defer source.Close()
+	fill(b, source)
+	var bare, whole time.Duration
+	for b.Loop() {
+		target := openWAL(b, b.TempDir(), 2)
+		bare += bareIngest(b, source, target)
+		if err := target.Close(); err != nil {
+			b.Fatal(err)
+		}
+
+		target = openWAL(b, b.TempDir(), 2)
+		ra, rb := benchReplicator(b, source), benchReplicator(b, target)
+		ca, cb := newConns()
+		ca.account, cb.account = ra.Budget().Open(), rb.Budget().Open()
+		start := time.Now()
+		attach(b, ra, target, ca)
+		attach(b, rb, source, cb)
+		if err := rb.WaitSynced(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		whole += time.Since(start)
+		if got := rb.Counters(); got.OpsIn != benchOps {
+			b.Fatalf("counters: %+v", got)
+		}
+		for _, close := range []func() error{
+			func() error { return ra.Close(context.Background()) },
+			func() error { return rb.Close(context.Background()) }, target.Close,
+		} {
+			if err := close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	ops := float64(b.N) * benchOps
+	b.ReportMetric(ops/whole.Seconds(), "ops/s")
+	b.ReportMetric(ops/bare.Seconds(), "bare-ops/s")
+	b.ReportMetric(float64(bare)/float64(whole), "of-bare")
+	b.ReportMetric(0, "ns/op")
+}
+
+func attach(b *testing.B, r *replicator.Replicator, to replication.Store, c *conn) {
+	b.Helper()
+	in := to.Info()
+	if _, err := r.Attach(replicator.PeerInfo{ID: "peer", Key: in.Self, Instance: in.Instance, Spaces: known}, c); err != nil {
+		b.Fatal(err)
+	}
+}
