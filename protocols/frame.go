@@ -120,7 +120,9 @@ func (r *Reader) next() (*Frame, error) {
 	if r.expect != nil {
 		f.envelope = append([]byte(nil), raw...)
 	}
-	r.br.Discard(int(size)) // cannot fail: it was peeked
+	if _, err := r.br.Discard(int(size)); err != nil {
+		return nil, truncated(err)
+	}
 	rest -= int(size)
 
 	skip, err := r.check(f, int(size), rest)

@@ -74,7 +74,7 @@ func TestFramesRoundTrip(t *testing.T) {
 			t.Errorf("frame %d: got %+v, want %+v", i, got, m)
 		}
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }
@@ -125,7 +125,7 @@ func TestReaderFaults(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			if c.want != io.EOF && c.want != ErrOtherMajor && CodeOf(err) != replication.CodeProtocol {
+			if errors.Is(err, ErrProtocol) && CodeOf(err) != replication.CodeProtocol {
 				t.Errorf("code %v", CodeOf(err))
 			}
 			if budget.Used() != 0 {
@@ -154,7 +154,7 @@ func TestReaderSkipsWhatIsNewer(t *testing.T) {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }
@@ -212,7 +212,7 @@ func TestReaderBearsTinyFrames(t *testing.T) {
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if err != io.EOF || types != frames {
+	if !errors.Is(err, io.EOF) || types != frames {
 		t.Errorf("%d frames, then %v", types, err)
 	}
 	if after.HeapAlloc > before.HeapAlloc+1<<20 {

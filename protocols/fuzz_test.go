@@ -31,7 +31,7 @@ func FuzzFrame(f *testing.F) {
 		for {
 			got, err := r.Next()
 			if err != nil {
-				if err != io.EOF && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrOtherMajor) {
+				if !errors.Is(err, io.EOF) && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrOtherMajor) {
 					t.Fatalf("an error of no known kind: %v", err)
 				}
 				break
@@ -159,8 +159,8 @@ func FuzzHello(f *testing.F) {
 	f.Fuzz(func(t *testing.T, initiator bool, in []byte) {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
-			go io.Copy(io.Discard, theirs)
-			go theirs.Write(in)
+			go drain(theirs)
+			go feed(theirs, in)
 			began := time.Now()
 			var err error
 			if initiator {

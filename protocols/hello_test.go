@@ -250,7 +250,7 @@ func TestHelloRefusesAReflectedTag(t *testing.T) {
 		ack, _ := Encode(&HelloAck{Nonce: hello.Nonce, NetTag: hello.NetTag, BlockFormat: 1})
 		_ = w.WriteFrame(ack)
 		_ = w.Flush()
-		b.Read(make([]byte, 1024)) // the Bye
+		drain(b) // the Bye
 	}()
 	if _, err := Initiate(a, dialer); !errors.Is(err, ErrOtherNetwork) {
 		t.Errorf("got %v", err)
@@ -264,7 +264,7 @@ func TestHelloRefusesItselfAndOtherKeys(t *testing.T) {
 	other.Peer = peer.ID("no key in it")
 	for _, cfg := range []HelloConfig{dialer, other} {
 		a, b := net.Pipe()
-		go func() { b.Read(make([]byte, 1024)); b.Close() }()
+		go drain(b)
 		if _, err := Initiate(a, cfg); !errors.Is(err, ErrProtocol) {
 			t.Errorf("got %v", err)
 		}
@@ -356,7 +356,7 @@ func TestHelloHostileBytes(t *testing.T) {
 			a, b := net.Pipe()
 			result := make(chan error, 1)
 			go func() { _, err := Respond(b, responder); result <- err }()
-			go a.Write(c.in) // it may not take all of it
+			go feed(a, c.in) // it may not take all of it
 			r := NewReader(a, nil)
 			f, err := r.Next()
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"net"
@@ -236,7 +237,7 @@ func transcriptID(t *testing.T, dialer, responder HelloConfig, seen *tap) replic
 		r.expect = []MessageType{TypeHello, TypeHelloAck, TypeHelloFinish, TypeWelcome}
 		for {
 			f, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return out
 			}
 			if err != nil {

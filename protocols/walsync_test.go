@@ -36,6 +36,15 @@ func must(t *testing.T, c *Conn) replication.Message {
 	return m
 }
 
+// send writes in the background of a test that looks at what arrives.
+func send(c *Conn, msgs ...replication.Message) { _ = c.Write(msgs...) }
+
+// feed writes bytes to a side that may stop taking them.
+func feed(w io.Writer, b []byte) { _, _ = w.Write(b) }
+
+// drain takes what comes until the other side ends it.
+func drain(r io.Reader) { _, _ = io.Copy(io.Discard, r) }
+
 func somePush(n int) *replication.WalPush {
 	return &replication.WalPush{
 		Space: replication.SpaceID{1}, Log: replication.LogID{2},
@@ -74,7 +83,7 @@ func TestConnSplitsLongAcks(t *testing.T) {
 			PartialEnd: replication.Position{Seq: 1 << 62, Hash: replication.Hash{2}},
 		})
 	}
-	go a.Write(ack)
+	go send(a, ack)
 	for n := 0; n < len(ack.Entries); {
 		for _, e := range must(t, b).(*replication.WalAck).Entries {
 			want := ack.Entries[n]
@@ -178,7 +187,7 @@ func TestConnStalledFrame(t *testing.T) {
 		env, _ := encodeEnvelope(f)
 		go func() {
 			time.Sleep(time.Hour) // virtual
-			a.s.Write(append(appendFrameHead(nil, env, 1<<20), 1, 2, 3))
+			feed(a.s, append(appendFrameHead(nil, env, 1<<20), 1, 2, 3))
 		}()
 		began := time.Now()
 		_, _, err = b.Read()
@@ -201,7 +210,7 @@ func TestConnReservesAttachments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := NewBudget(1 << 20)
 		a, b := connPair(t, budget)
-		go a.Write(somePush(1<<20), somePush(1<<20))
+		go send(a, somePush(1<<20), somePush(1<<20))
 		_, release, err := b.Read()
 		if err != nil || budget.Used() != 1<<20 {
 			t.Fatalf("%v, %d reserved", err, budget.Used())
@@ -238,7 +247,7 @@ func TestConnCloseWhileWaitingForMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := connPair(t, budget)
-	go a.Write(somePush(1))
+	go send(a, somePush(1))
 	read := make(chan error, 1)
 	go func() { _, _, err := b.Read(); read <- err }()
 	b.Close(replication.CodeShutdown, "")
@@ -257,7 +266,7 @@ func TestConnRefusesWhatContradictsTheNetwork(t *testing.T) {
 		&replication.Receipt{Network: replication.NetworkID{1}, Entries: make([]replication.FrontierEntry, 1), Signature: make([]byte, 64)},
 	} {
 		a, b := connPair(t, nil)
-		go a.Write(m)
+		go send(a, m)
 		if _, _, err := b.Read(); !errors.Is(err, ErrMessage) || CodeOf(err) != replication.CodeProtocol {
 			t.Errorf("%T: got %v", m, err)
 		}
@@ -287,7 +296,7 @@ var errStop = errors.New("stop")
 
 func TestConnServe(t *testing.T) {
 	a, b := connPair(t, nil)
-	go a.Write(&replication.Ping{Nonce: 5}, &replication.Bye{})
+	go send(a, &replication.Ping{Nonce: 5}, &replication.Bye{})
 	d := NewDispatcher()
 	var nonce uint64
 	On(d, func(p *replication.Ping) error { nonce = p.Nonce; return nil })
