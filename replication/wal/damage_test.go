@@ -246,9 +246,9 @@ func damageFlips(t *testing.T) int {
 		return n
 	}
 	if testing.Short() {
-		return 10
+		return 4
 	}
-	return 40
+	return 12
 }
 
 // TestEveryFlippedByteIsFound damages one byte at a time, of every file, after a
