@@ -38,7 +38,7 @@ func benchmarkApply(b *testing.B, keys int) {
 	store := fill(b, keys)
 	b.ReportAllocs()
 	for b.Loop() {
-		v, err := Open(Options{Dir: b.TempDir(), Store: store, BootID: "boot"})
+		v, err := Open(Options{Dir: tempDir(b), Store: store, BootID: "boot"})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func BenchmarkApplyOver(b *testing.B) { benchmarkApply(b, benchOps/10) }
 func benchmarkView(b *testing.B) (*View, int) {
 	const keys = benchOps / 2
 	store := fill(b, keys)
-	v := openView(b, store, b.TempDir())
+	v := openView(b, store, tempDir(b))
 	if err := v.WaitApplied(context.Background(), testSpace, store.Head()); err != nil {
 		b.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	memTable   = 16 << 20 // bytes; a transaction may have 15 % of it
-	minCompact = 2        // fewest compactors that Badger takes while it compacts at all
+	defaultMemTable = 16 << 20 // bytes; a transaction may have 15 % of it
+	minCompact      = 2        // fewest compactors that Badger takes while it compacts at all
 )
 
 // badgerOptions keeps an idle view small. Blocks are not compressed, so that
@@ -25,21 +25,21 @@ const (
 // fits in the tree, so that the value log stays empty. Block checksums are not
 // verified on read: Badger would turn a damaged block into "not found", where
 // the record's own checksum tells (doc.go, "Damage").
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
+func badgerOptions(dir string, o Options) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
-		WithMemTableSize(memTable).
+		WithMemTableSize(o.memTable).
 		WithNumMemtables(2).
 		WithNumCompactors(minCompact).
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
-		WithValueThreshold(1 << 20).
+		WithValueThreshold(min(1<<20, o.memTable/10)).
 		WithValueLogFileSize(1 << 20).
 		WithChecksumVerificationMode(options.NoVerification).
-		WithLogger(badgerLogger{log})
+		WithLogger(badgerLogger{o.Logger})
 }
 
 // database is one open Badger: one generation of the view. It runs Badger in
@@ -79,7 +79,7 @@ func openDatabase(dir string, generation uint64, o Options) (d *database, err er
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the directory of the key-value view: %w", err)
 	}
-	db, err := badger.OpenManaged(badgerOptions(dir, o.Logger))
+	db, err := badger.OpenManaged(badgerOptions(dir, o))
 	if err != nil {
 		// Badger has no value to compare with for this one.
 		if strings.Contains(err.Error(), "directory lock") {

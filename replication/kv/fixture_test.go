@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -24,6 +25,17 @@ func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// tempDir is a directory for the test, in memory where there is such a place: the
+// tests open hundreds of databases.
+func tempDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "vix-kv-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func testKey(n uint64) ed25519.PrivateKey {
@@ -171,5 +183,25 @@ func settled(t testing.TB, s replication.Store, v *View) {
 	t.Helper()
 	if err := v.WaitApplied(testContext(t), testSpace, s.Head()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// waitGeneration waits until the view is of a generation or a later one.
+func waitGeneration(ctx context.Context, v *View, generation uint64) error {
+	for {
+		v.mu.RLock()
+		reached, changed, closed := v.generation >= generation, v.changed, v.closed
+		v.mu.RUnlock()
+		if reached {
+			return nil
+		}
+		if closed {
+			return replication.ErrClosed
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }

@@ -35,6 +35,8 @@ type Options struct {
 	// check elsewhere).
 	FreeBytes func(path string) (uint64, error)
 
+	// memTable is the size of Badger's memtables in bytes (16 MiB).
+	memTable int64
 	// maxBatch bounds the bytes of a transaction (what Badger takes).
 	maxBatch int64
 	// retryMin is the first pause after a failed step, doubling (500 ms).
@@ -64,6 +66,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.FreeBytes == nil {
 		o.FreeBytes = freeBytes
+	}
+	if o.memTable == 0 {
+		o.memTable = defaultMemTable
 	}
 	if o.maxBatch == 0 {
 		o.maxBatch = math.MaxInt64

@@ -27,7 +27,7 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(seed, 1))
 				h := makeHistory(rnd, s)
 				for i, maxBatch := range []int64{0, 1} {
-					disk, dir := &memlog.Disk{}, t.TempDir()
+					disk, dir := &memlog.Disk{}, tempDir(t)
 					store := openStore(t, 100, disk)
 					f := newFeeder(h, rnd)
 					open := func() *View {

@@ -141,6 +141,9 @@ func (v *View) openPlan(p plan) (*database, error) {
 			err = errors.Join(err, d.close())
 		}
 		if errors.Is(err, replication.ErrLocked) {
+			if p.check { // it is running, elsewhere
+				err = errors.Join(err, v.save(p.generation, phaseRunning, nil))
+			}
 			return nil, err
 		}
 		if p.fresh {

@@ -11,7 +11,7 @@ import (
 
 func TestReadYourWrites(t *testing.T) {
 	s := newStore(t, 1)
-	v := openView(t, s, t.TempDir())
+	v := openView(t, s, tempDir(t))
 	for i := range 200 {
 		write(t, s, v, put("k", fmt.Sprint(i)))
 		if e := wantValue(t, v, "k", fmt.Sprint(i)); e.Conflicts != 0 {
@@ -26,7 +26,7 @@ func TestReadYourWrites(t *testing.T) {
 
 func TestBatchSeesItself(t *testing.T) {
 	s := newStore(t, 1)
-	v := openView(t, s, t.TempDir())
+	v := openView(t, s, tempDir(t))
 	write(t, s, v, put("a", "1"), put("a", "2"), put("b", "1"), del("b"), put("c", "3"))
 	for range 2 { // from the overlay and from the database
 		if e := wantValue(t, v, "a", "2"); e.Conflicts != 0 {
@@ -40,7 +40,7 @@ func TestBatchSeesItself(t *testing.T) {
 
 func TestConditionalPut(t *testing.T) {
 	s := newStore(t, 1)
-	v := openView(t, s, t.TempDir())
+	v := openView(t, s, tempDir(t))
 	ctx := testContext(t)
 	cas := func(value string, dots ...replication.Dot) error {
 		_, err := s.Append(ctx, replication.Batch{
@@ -67,7 +67,7 @@ func TestConditionalPut(t *testing.T) {
 
 func TestListInKeyOrder(t *testing.T) {
 	s := newStore(t, 1)
-	v := openView(t, s, t.TempDir())
+	v := openView(t, s, tempDir(t))
 	var want []string
 	for i := range 700 {
 		key := fmt.Sprintf("user/%03d", i)
@@ -92,7 +92,7 @@ func TestListInKeyOrder(t *testing.T) {
 }
 
 func TestReopenKeepsState(t *testing.T) {
-	s, dir := newStore(t, 1), t.TempDir()
+	s, dir := newStore(t, 1), tempDir(t)
 	v := openView(t, s, dir)
 	for i := range 100 {
 		write(t, s, v, put(fmt.Sprint(i), "x"))
