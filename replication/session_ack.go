@@ -119,6 +119,7 @@ func (s *Session) peerStates(l *logState, pos Position) {
 		// Further than what we sent it: from another peer.
 		s.unflight(l, len(l.flights))
 		l.base = pos
+		s.save(l.sp, l.id, pos)
 		s.skipTo(l, pos)
 		s.progress(l)
 	}

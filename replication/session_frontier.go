@@ -430,7 +430,7 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 	if peer.Seq < known.Seq {
 		peer = known
 	}
-	if peer == own {
+	if peer == own || known == own {
 		return
 	}
 	s.addLog(sp, log, own, known, peer)

@@ -74,8 +74,9 @@ func (s *Session) walPush(m *WalPush) {
 		return
 	}
 	// The peer pushes what it holds durably: a statement like an ack.
-	if l := sp.logs[m.Log]; l != nil && m.End == l.tip {
-		s.peerHolds(l, m.End, true)
+	if l := sp.logs[m.Log]; l != nil {
+		s.peerHolds(l, m.End, false)
+		s.enqueue(l)
 	}
 	if uint64(len(m.Data)) == m.Total {
 		s.commit(sp, m, m.Data, false)

@@ -248,6 +248,7 @@ func (s *Session) runRead(ev RunRead) {
 	case ev.Run.From != l.sent || ev.Run.End.Seq <= ev.Run.From.Seq:
 		s.pause(l, CodeDamaged, "what was read does not follow what was asked for", true)
 	default:
+		l.tip = higher(l.tip, ev.Run.End) // it may be told only later
 		if l.sent == l.base {
 			l.acked = higher(l.acked, l.base) // it is on our branch
 		}

@@ -135,7 +135,9 @@ func (p *transcript) event(f []string) []Effect {
 		p.now = p.now.Add(p.duration(f[0][1:]))
 		f = f[1:]
 	}
-	return p.s.Step(p.now, p.parse(f[0], f[1:]))
+	out := p.s.Step(p.now, p.parse(f[0], f[1:]))
+	checkSession(p.t, p.s)
+	return out
 }
 
 // args are the words of an event: bare ones in order, and key=value.
@@ -313,6 +315,9 @@ func (p *transcript) query(f []string) string {
 		log, pos := p.names.entry(f[2])
 		return strconv.FormatBool(p.s.Acked(p.names.space(f[1]), log, pos.Seq))
 	case "deadline":
+		if p.s.Deadline().IsZero() {
+			return "never"
+		}
 		return p.s.Deadline().Sub(p.now).String()
 	case "progress":
 		return p.names.progress(p.s.Progress())

@@ -119,7 +119,6 @@ func (m *mirror) take(a replication.Arrival) {
 	for i := range ops {
 		m.view.apply(replication.Dot{Log: log, Seq: a.Block.Header.FirstSeq + uint64(i)}, &ops[i])
 	}
-	w.note(end.Seq)
 }
 
 // entryHash is zero for the place before the first block.

@@ -55,9 +55,10 @@ type peer struct {
 	tickAt   time.Time
 	ahead    []replication.Advanced // told with the next event, if advances are lazy
 	origins  map[replication.LogID]replication.OriginKey
-	pushed   map[replication.Dot]bool // for NoResend
-	told     int                      // advances so far
-	pulling  time.Time                // when the unanswered Pull was made
+	pushed   map[replication.Dot]bool     // for NoResend
+	told     int                          // advances so far
+	brought  map[replication.LogID]uint64 // committed from the peer, up to this seq
+	pulling  time.Time                    // when the unanswered Pull was made
 }
 
 func newNode(w *world, i int, net replication.NetworkID, key ed25519.PrivateKey) *node {
@@ -158,7 +159,7 @@ func (n *node) attach(l *link, end int) *peer {
 	n.source++
 	p := &peer{
 		n: n, l: l, end: end, source: n.source, instance: other.store.Info().Instance,
-		origins: map[replication.LogID]replication.OriginKey{}, pushed: map[replication.Dot]bool{},
+		origins: map[replication.LogID]replication.OriginKey{}, pushed: map[replication.Dot]bool{}, brought: map[replication.LogID]uint64{},
 	}
 	o := &n.w.odds
 	cfg := replication.SessionConfig{
@@ -318,11 +319,14 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 	w := n.w
 	switch e := e.(type) {
 	case replication.Send:
-		w.note(uint64(len(describe(e.Msg))))
 		if !w.cfg.Quiet {
 			n.checkStatement(e.Msg)
 		}
-		if m, ok := e.Msg.(*replication.WalPush); ok && w.cfg.Fault == NoResend {
+		m, push := e.Msg.(*replication.WalPush)
+		if push && m.Total > 0 && m.End.Seq <= p.brought[m.Log] {
+			w.fail("6.2: %s pushes %s/%d back to %s, from which it came", n, m.Log.Short(), m.End.Seq, p.other())
+		}
+		if push && w.cfg.Fault == NoResend {
 			d := replication.Dot{Log: m.Log, Seq: m.End.Seq<<32 | m.Offset}
 			if p.pushed[d] {
 				return
@@ -398,6 +402,9 @@ func (n *node) commit(p *peer, e replication.CommitRun) {
 	done := func(res replication.IngestResult) {
 		ev := replication.CommitDone{Space: e.Space, Log: e.Log, Result: res, Code: codeOf(res)}
 		n.w.trace("%s: %s from %s: %s, tip %d %v", n, e.Log.Short(), p.other(), res.Code, res.Tip.Seq, res.Err)
+		if res.Code == replication.Committed {
+			p.brought[e.Log] = max(p.brought[e.Log], res.Tip.Seq)
+		}
 		n.post(p, ev)
 	}
 	src := replication.RunSource{Network: n.net, Log: e.Log, Space: e.Space, From: e.From}

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -46,4 +47,53 @@ func TestSim(t *testing.T) {
 		sum.Healed = max(sum.Healed, res.Healed)
 	}
 	t.Logf("%d seeds: %+v", n, sum)
+}
+
+// TestFindsFaults makes the drivers err on purpose: what does not find these
+// proves nothing when it finds nothing.
+func TestFindsFaults(t *testing.T) {
+	tests := []struct {
+		name  string
+		cfg   Config
+		seeds uint64 // at most so many until it is found
+		want  string // in the error
+	}{
+		{"an ack before the commit", Config{Fault: AckTooEarly}, 5, "G2"},
+		// Only what the other side concludes from it is looked at, after a crash
+		// or in time.
+		{"an ack before the commit, seen by its receiver", Config{Fault: AckTooEarly, Quiet: true}, 20, "G2"},
+		{"nothing is sent again", Config{Fault: NoResend}, 20, "G6"},
+		{"an advance is forgotten", Config{Fault: ForgetAdvances}, 20, "G"},
+		{"a write is acknowledged before it is durable", Config{Fault: AppendTooEarly}, 20, "G1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for s := uint64(1); s <= tt.seeds; s++ {
+				tt.cfg.Seed = s
+				if _, err := Run(tt.cfg); err != nil {
+					if !strings.Contains(err.Error(), tt.want) {
+						t.Fatalf("found, but not by %s: %v", tt.want, err)
+					}
+					t.Logf("found: %.200s", err)
+					return
+				}
+			}
+			t.Fatalf("%d seeds did not find it", tt.seeds)
+		})
+	}
+}
+
+// TestReplays: the same seed does the same.
+func TestReplays(t *testing.T) {
+	for s := uint64(1); s <= 10; s++ {
+		var traces [2]strings.Builder
+		for i := range traces {
+			if _, err := Run(Config{Seed: s, Trace: &traces[i]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if traces[0].String() != traces[1].String() {
+			t.Fatalf("seed %d does not replay", s)
+		}
+	}
 }

@@ -91,6 +91,9 @@ func (n *node) write() {
 		b.Ops = append(b.Ops, o)
 	}
 	w.res.Writes++
+	if w.cfg.Fault == AppendTooEarly {
+		n.acknowledgeEarly(b.Space, len(b.Ops))
+	}
 	n.store.AppendAsync(b, func(at replication.Appended, err error) {
 		if err != nil {
 			w.trace("%s: append: %v", n, err)
@@ -100,6 +103,18 @@ func (n *node) write() {
 		n.mirror.acked[at.First.Log] = at.Pos
 	})
 	n.ifAlive(w.some(time.Millisecond), n.flushLater)
+}
+
+// acknowledgeEarly is the mistake of AppendTooEarly: it counts a write that is
+// only queued as the next of the log that the node wrote last.
+func (n *node) acknowledgeEarly(space replication.SpaceID, ops int) {
+	for _, i := range n.store.Logs(space) {
+		if at := n.mirror.acked[i.Log]; at.Seq > 0 {
+			at.Seq += uint64(ops)
+			n.mirror.acked[i.Log] = at
+			return
+		}
+	}
 }
 
 func sortedLogs(m map[replication.LogID]replication.Position) []replication.LogID {

@@ -25,8 +25,8 @@ type Config struct {
 	Seed  uint64
 	Trace io.Writer // one line per thing that happens; nil: none
 	Fault Fault
-	// Quiet leaves out the check of single statements when they are sent, so that
-	// a false one must show in what a peer concludes from it.
+	// Quiet leaves out the check of each statement when it is sent, so that a false
+	// one must show in what a peer concludes from it.
 	Quiet bool
 }
 
@@ -39,6 +39,7 @@ const (
 	AckTooEarly          // a run counts as committed before it is
 	NoResend             // what was pushed once is never pushed again
 	ForgetAdvances       // every tenth advance is not told to a session
+	AppendTooEarly       // a write is acknowledged when it is queued
 )
 
 // Result sums up a run.
@@ -47,7 +48,6 @@ type Result struct {
 	Messages, Lost                        int
 	Virtual                               time.Duration
 	Healed                                time.Duration // from the heal until all were equal
-	Digest                                uint64        // of everything that happened
 }
 
 // Times of a run, virtual.
@@ -232,11 +232,6 @@ func (w *world) trace(format string, a ...any) {
 		return
 	}
 	fmt.Fprintf(w.cfg.Trace, "%10.4f "+format+"\n", append([]any{w.now.Sub(w.start).Seconds()}, a...)...)
-}
-
-// note mixes what happens into the digest of the run.
-func (w *world) note(v uint64) {
-	w.res.Digest = (w.res.Digest ^ v) * 0x100000001b3
 }
 
 // chaosLater lets the faults of the next tenth of a second happen.
