@@ -9,7 +9,7 @@ import (
 
 var (
 	seed  = flag.Uint64("seed", 0, "simulate this seed alone, with a trace")
-	seeds = flag.Uint64("seeds", 600, "how many seeds to simulate; with -short a tenth")
+	seeds = flag.Uint64("seeds", 500, "how many seeds to simulate; with -short a tenth")
 )
 
 // TestSim simulates many seeds. To see one again:

@@ -25,8 +25,8 @@ type Config struct {
 	Seed  uint64
 	Trace io.Writer // one line per thing that happens; nil: none
 	Fault Fault
-	// Quiet leaves out the check of each statement when it is sent, so that a false
-	// one must show in what a peer concludes from it.
+	// Quiet leaves out the checks of what is sent, so that a false statement must
+	// show in what a peer concludes from it.
 	Quiet bool
 }
 
