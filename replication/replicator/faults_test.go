@@ -150,7 +150,9 @@ func TestCloseSaysBye(t *testing.T) {
 		if !errors.As(pc.Err(), &end) || end.Code != replication.CodeShutdown || end.FromPeer {
 			t.Errorf("the session with C ended with %v", pc.Err())
 		}
-		arrives(t, a.reopened(), b)
+		a.open()
+		connect(a, b)
+		arrives(t, a, b)
 	})
 }
 

@@ -100,13 +100,6 @@ func (n *node) restart() {
 	n.open()
 }
 
-// reopened is the node, open again.
-func (n *node) reopened() *node {
-	n.t.Helper()
-	n.open()
-	return n
-}
-
 func (n *node) key() replication.OriginKey { return n.store.Info().Self }
 
 func (n *node) info() replicator.PeerInfo {

@@ -122,6 +122,7 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 		newest[c.Peer] = c // newest last
 	}
 	var away []PeerStatus
+	var logs [][]replication.LogInfo // by space; looked up once for all
 	for key, c := range newest {
 		if live[key] || key == r.self.Self {
 			continue
@@ -129,7 +130,14 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		st, err := r.awayStatus(c)
+		if logs == nil {
+			for _, space := range r.store.Spaces() {
+				if of := r.store.Logs(space); len(of) > 0 {
+					logs = append(logs, of)
+				}
+			}
+		}
+		st, err := r.awayStatus(c, logs)
 		if err != nil {
 			return nil, err
 		}
@@ -139,8 +147,9 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 	return append(all, away...), nil
 }
 
-// awayStatus is what is pending towards a member that is not connected.
-func (r *Replicator) awayStatus(c replication.CursorInfo) (PeerStatus, error) {
+// awayStatus is what of the logs is pending towards a member that is not
+// connected.
+func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.LogInfo) (PeerStatus, error) {
 	st := PeerStatus{Key: c.Peer, Instance: c.Instance, LastAck: c.Updated}
 	entries, err := r.store.LoadCursor(c.Peer, c.Instance)
 	if err != nil {
@@ -150,9 +159,9 @@ func (r *Replicator) awayStatus(c replication.CursorInfo) (PeerStatus, error) {
 	for _, e := range entries {
 		stated[e.Log] = e.Pos.Seq
 	}
-	for _, space := range r.store.Spaces() {
-		sp := SpaceStatus{Space: space}
-		for _, l := range r.store.Logs(space) {
+	for _, of := range logs {
+		sp := SpaceStatus{Space: of[0].Space}
+		for _, l := range of {
 			if at := stated[l.Log]; at < l.Tip.Seq && !l.Forked {
 				sp.PendingLogs++
 				sp.pending(r.store, l.Log, at, l.Tip.Seq)

@@ -1,0 +1,201 @@
+package replicator_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+)
+
+func (n *node) statusOf(other *node) replicator.PeerStatus {
+	n.t.Helper()
+	all, err := n.r.Status(context.Background())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, st := range all {
+		if st.Key == other.key() {
+			return st
+		}
+	}
+	n.t.Fatalf("%s knows nothing of %s", n.name, other.name)
+	return replicator.PeerStatus{}
+}
+
+func TestStatusConnectedAndAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, pb, _ := connect(a, b)
+		start := time.Now()
+		time.Sleep(6 * time.Second)
+		a.append(3, 100)
+		synctest.Wait()
+		st := a.statusOf(b)
+		if !st.Connected || st.Stale || !st.InStep() || st.PendingBytes != 0 || st.ID != "B" || st.Label != "B" {
+			t.Errorf("in step: %+v", st)
+		}
+		if !st.LastAck.Equal(start.Add(6*time.Second)) || !st.Since.Equal(start) {
+			t.Errorf("last ack %s, since %s", st.LastAck, st.Since)
+		}
+		if len(st.Spaces) != 1 || st.Spaces[0].Space != space || !st.Spaces[0].Settled {
+			t.Errorf("spaces: %+v", st.Spaces)
+		}
+		if c := st.Counters; c.OpsOut != 3 || c.RunsOut != 1 || c.AcksIn != 1 || c.BytesOut < 300 {
+			t.Errorf("counters: %+v", c)
+		}
+		if c := b.statusOf(a).Counters; c.OpsIn != 3 || c.RunsIn != 1 || c.AcksOut != 1 || c.BytesIn < 300 {
+			t.Errorf("the other's counters: %+v", c)
+		}
+
+		pa.Close(replication.CodeDisconnect, "enough")
+		<-pa.Done()
+		<-pb.Done()
+		var end *replicator.EndError
+		if !errors.As(pb.Err(), &end) || end.Code != replication.CodeDisconnect || end.Detail != "enough" || !end.FromPeer {
+			t.Errorf("the other's session ended with %v", pb.Err())
+		}
+		if st := a.statusOf(b); st.Connected || st.PendingOps != 0 {
+			t.Errorf("away, in step: %+v", st)
+		}
+		at := a.append(2, 100)
+		a.append(5, 100)
+		size, err := a.store.BytesAfter(at.First.Log, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if st := a.statusOf(b); st.Connected || st.PendingOps != 7 || st.PendingBytes != size {
+				t.Errorf("away: %d ops in %d bytes, not 7 in %d", st.PendingOps, st.PendingBytes, size)
+			}
+			a.restart() // it is all known from the disk
+		}
+	})
+}
+
+// What a session lacks shows while it lacks it, in both directions.
+func TestStatusWhileBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		at := a.append(4, 100)
+		s := play(a, "S")
+		o := newOrigin(9)
+		first := o.push("x")
+		o.push("y")
+		s.settle(replication.FrontierEntry{Log: o.log, Pos: o.pos})
+		synctest.Wait()
+		st, ok := s.peer.Status(t.Context())
+		if !ok || st.PendingOps != 4 || st.PendingBytes == 0 || st.MissingOps != 2 || st.InStep() {
+			t.Errorf("behind: %v %+v", ok, st)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var behind *replicator.NotSyncedError
+		if err := a.r.WaitSynced(ctx); !errors.As(err, &behind) || behind.Connected != 1 || len(behind.Behind) != 1 || behind.Behind[0] != "S" {
+			t.Errorf("the wait to be in step: %v", err)
+		}
+		s.say(first)
+		s.ack(at.First.Log, at.Pos)
+		synctest.Wait()
+		if st, _ := s.peer.Status(t.Context()); st.PendingOps != 0 || st.MissingOps != 1 {
+			t.Errorf("later: %+v", st)
+		}
+	})
+}
+
+func TestWaitSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := newNode(t, "A"), newNode(t, "B"), newNode(t, "C")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var alone *replicator.NotSyncedError
+		if err := a.r.WaitSynced(ctx); !errors.As(err, &alone) || alone.Connected != 0 {
+			t.Errorf("alone: %v", err)
+		}
+		got := make(chan error, 1)
+		go func() { got <- a.r.WaitSynced(t.Context()) }()
+		still(t, got)
+		a.append(3, 10)
+		connect(a, b)
+		if err := <-got; err != nil {
+			t.Fatal(err)
+		}
+		if b.digest() != a.digest() {
+			t.Error("in step, but the frontiers differ")
+		}
+		// One peer that is behind suffices; a stale one does not count.
+		pc, _, path := connect(a, c)
+		synctest.Wait()
+		path.stall(true)
+		a.append(1, 10)
+		go func() { got <- a.r.WaitSynced(t.Context()) }()
+		still(t, got)
+		(&conn{out: path.in}).stall(true) // now nothing comes from C either
+		start := time.Now()
+		if err := <-got; err != nil {
+			t.Fatal(err)
+		}
+		if st, ok := pc.Status(t.Context()); !ok || !st.Stale || time.Since(start) > 15*time.Second {
+			t.Errorf("in step after %s with C's session %v: %+v", time.Since(start), ok, st)
+		}
+	})
+}
+
+func TestSpacesOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		photos := replication.SpaceInfo{ID: replication.SpaceOf(network, "photos"), Name: "photos"}
+		diary := replication.SpaceInfo{ID: replication.SpaceOf(network, "diary"), Name: "diary"}
+		a := newNode(t, "A")
+		b := newNode(t, "B", func(o *replicator.Options) {
+			o.OnSpace = func(s replication.SpaceInfo) bool { return s.Name != "diary" }
+		})
+		connect(a, b)
+		synctest.Wait()
+		for _, s := range []replication.SpaceInfo{photos, diary} {
+			a.r.AddSpace(s)
+			if _, err := a.store.Append(t.Context(), replication.Batch{Space: s.ID, Ops: makeOps(1, 10)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "a shared space", func() bool { return len(b.store.Logs(photos.ID)) == 1 })
+		time.Sleep(time.Minute)
+		if len(b.store.Logs(diary.ID)) != 0 {
+			t.Error("B took part in a space that it did not want")
+		}
+		// A space that appears with its first write needs no announcement.
+		quick := replication.SpaceOf(network, "quick")
+		if _, err := a.store.Append(t.Context(), replication.Batch{Space: quick, Ops: makeOps(1, 10)}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a new space", func() bool { return len(b.store.Logs(quick)) == 1 })
+	})
+}
+
+func TestPullOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		at := a.append(3, 10)
+		ca, cb := newConns()
+		info := b.info()
+		info.PullOnly = true
+		if _, err := a.r.Attach(info, ca); err != nil {
+			t.Fatal(err)
+		}
+		pb := b.attach(a, cb)
+		time.Sleep(time.Minute)
+		if b.tip(at.First.Log) != 0 {
+			t.Fatal("A pushed without being asked")
+		}
+		if err := pb.Pull(t.Context(), space, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "what was pulled", func() bool { return b.tip(at.First.Log) == 3 })
+		ca.cut()
+		if err := pb.Pull(t.Context(), space, 0, 0); err == nil {
+			t.Error("a pull over a broken connection succeeded")
+		}
+	})
+}
