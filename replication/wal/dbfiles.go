@@ -153,9 +153,9 @@ func (w *recordWalk) peek(skip int) (rec record, ok bool) {
 	return rec, true
 }
 
-// knownKey tells keys that the store or Badger's transactions write.
+// knownKey tells keys that the store, a rebuild or Badger's transactions write.
 func knownKey(key []byte) bool {
-	return key[0] == '!' || slices.Contains(allKinds, key[0])
+	return key[0] == '!' || key[0] == kindLoose || slices.Contains(allKinds, key[0])
 }
 
 // passable tells whether a record's length can be trusted although its checksum

@@ -1,0 +1,320 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	r "vixp2p/replication"
+	"vixp2p/replication/logtest"
+)
+
+// wantErr checks the kind of an error and that it is one line that names what.
+func wantErr(t *testing.T, err, kind error, what string) {
+	t.Helper()
+	if !errors.Is(err, kind) || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v: want %q that names %q in one line", err, kind, what)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a")
+	_, err := Open(Options{Dir: dir, Network: testNetwork, Key: testKey("a")})
+	wantErr(t, err, r.ErrLocked, dir)
+	mustAppend(t, s, put("k", "v"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, dir, "a")
+}
+
+// TestNewerFormat refuses a directory that a later version wrote and leaves
+// every file as it was.
+func TestNewerFormat(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a")
+	mustAppend(t, s, put("k", "v"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, formatName)
+	if err := os.WriteFile(path, []byte(formatLine(storeFormat+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := takeImage(t, dir)
+	_, err := Open(Options{Dir: dir, Network: testNetwork, Key: testKey("a")})
+	wantErr(t, err, r.ErrTooNew, dir)
+	if after := takeImage(t, dir); fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Error("the refused directory was changed")
+	}
+}
+
+// TestFullDisk fills a disk by what the store is told: writes are refused in one
+// sentence, reads go on, and writes go on when there is room.
+func TestFullDisk(t *testing.T) {
+	var free atomic.Uint64
+	free.Store(1 << 40)
+	dir := t.TempDir()
+	s := openAt(t, dir, "a", func(o *Options) {
+		o.FreeBytes = func(string) (uint64, error) { return free.Load(), nil }
+	})
+	first := mustAppend(t, s, put("k", "v"))
+	free.Store(defaultReserve)
+	_, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "w")}})
+	wantErr(t, err, r.ErrNoSpace, dir)
+	w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(1)
+	if res := ingest(s, w.Run(t, 0, 1)); res.Code != r.Refused || !errors.Is(res.Err, r.ErrNoSpace) {
+		t.Errorf("%+v", res)
+	}
+	if err := s.SetMeta(context.Background(), "m", []byte("v")); !errors.Is(err, r.ErrNoSpace) {
+		t.Error(err)
+	}
+	if _, err := s.ReadRun(first.First.Log, r.Position{}, 0); err != nil {
+		t.Error(err)
+	}
+	free.Store(1 << 40)
+	if second := mustAppend(t, s, put("k", "w")); second.First.Seq != 2 {
+		t.Errorf("%+v", second)
+	}
+	mustBeWhole(t, s)
+	free.Store(1 << 20)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(Options{Dir: dir, Network: testNetwork, Key: testKey("a"), FreeBytes: s.opt.FreeBytes})
+	wantErr(t, err, r.ErrNoSpace, dir)
+}
+
+// TestFailedCommit makes the witness unwritable, so that a commit fails after
+// the database took it: nothing is acknowledged, the store takes no further
+// write, and the next open tells what is there.
+func TestFailedCommit(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a")
+	mustAppend(t, s, put("k", "1"))
+	good := s.witness.f
+	if s.witness.f = closedFile(t); s.witness.f == nil {
+		t.Fatal("no file")
+	}
+	if _, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "2")}}); err == nil {
+		t.Fatal("an append was acknowledged although its witness was not written")
+	}
+	for _, l := range s.Logs(testSpace) {
+		if l.Tip.Seq != 1 {
+			t.Errorf("tip %d", l.Tip.Seq)
+		}
+	}
+	_, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "3")}})
+	if err == nil || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("%v", err)
+	}
+	s.witness.f = good
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "a")
+	if a := mustAppend(t, s, put("k", "4")); a.First.Seq != 3 || s.Info().Recovered != "" {
+		t.Errorf("%+v %q", a, s.Info().Recovered) // the unacknowledged write is there: it may be
+	}
+	mustBeWhole(t, s)
+}
+
+func closedFile(t *testing.T) *os.File {
+	f, err := os.Create(filepath.Join(t.TempDir(), "closed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestCloneWritesOn: a run of this node's current log beyond its end means that
+// a copy of this machine runs. The run is taken, and the next append starts a new
+// epoch.
+func TestCloneWritesOn(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a", sameFiles)
+	first := mustAppend(t, s, put("k", "1"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clone := t.TempDir()
+	takeImage(t, dir).write(t, clone)
+	a, b := openAt(t, dir, "a", sameFiles), openAt(t, clone, "a", sameFiles)
+	mustAppend(t, b, put("k", "2"))
+	if res := pull(t, b, a, first.First.Log, 0); len(res) != 1 || res[0].Code != r.Committed {
+		t.Fatalf("%+v", res)
+	}
+	next := mustAppend(t, a, put("k", "3"))
+	if next.First.Log == first.First.Log || next.First.Seq != 1 {
+		t.Errorf("%+v goes on in the clone's log", next)
+	}
+	blk, err := a.ReadRun(next.First.Log, r.Position{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _, _ := r.ParseBlock(blk.Data)
+	if g.Header.Genesis.PrevLog != first.First.Log || g.Header.Genesis.PrevPos.Seq != 2 {
+		t.Errorf("genesis %+v", g.Header.Genesis)
+	}
+}
+
+// TestSkewIsReportedOnce and the own clock does not follow.
+func TestSkewIsReportedOnce(t *testing.T) {
+	var buf syncBuffer
+	s := openAt(t, t.TempDir(), "a", func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&buf, nil)) })
+	w := logtest.NewWriter(testNetwork, testSpace, 3)
+	for i := range 3 {
+		op := put("k", "v")
+		op.HLC = r.HLCAt(time.Now().Add(time.Hour + time.Duration(i)*time.Second))
+		w.Add(op)
+		if res := ingest(s, w.Run(t, i, i+1)); res.Code != r.Committed {
+			t.Fatal(res)
+		}
+	}
+	if n := strings.Count(buf.String(), "clock is ahead"); n != 1 {
+		t.Errorf("reported %d times:\n%s", n, buf.String())
+	}
+	if a := mustAppend(t, s, put("k", "v")); a.HLC.Time().After(time.Now().Add(time.Minute)) {
+		t.Error("the clock followed")
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestBusy: what no window holds back is refused, not buffered without end.
+func TestBusy(t *testing.T) {
+	q := newQueue()
+	for i := range 4 {
+		if err := q.pushRun(&ingestReq{source: 1, size: maxSourceBytes / 4}); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	wantErr(t, q.pushRun(&ingestReq{source: 1, size: 1}), r.ErrBusy, "bytes")
+	if err := q.pushRun(&ingestReq{source: 2, size: 1}); err != nil {
+		t.Error("another source is held up:", err)
+	}
+}
+
+// TestFairness: a source with much does not hold up one with little.
+func TestFairness(t *testing.T) {
+	q := newQueue()
+	push := func(source uint64, size int) {
+		if err := q.pushRun(&ingestReq{source: source, size: size}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		push(1, 1<<20)
+	}
+	for range 10 {
+		push(2, 1<<10)
+	}
+	taken := map[uint64]int{}
+	for range 12 {
+		taken[q.takeRun(func(*ingestReq) bool { return true }).source]++
+	}
+	if taken[2] != 10 {
+		t.Errorf("taken %v: the small runs wait for the large ones", taken)
+	}
+}
+
+// TestRelaxed says so and skips no check.
+func TestRelaxed(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a", func(o *Options) { o.Relaxed = true })
+	if !s.Info().Relaxed {
+		t.Error("not told")
+	}
+	mustAppend(t, s, put("k", "v"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustBeWhole(t, openAt(t, dir, "a"))
+}
+
+// TestManyAppendersShareCommits: 64 writers need far fewer commits than appends.
+func TestManyAppendersShareCommits(t *testing.T) {
+	s := openAt(t, t.TempDir(), "a")
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	l := s.Logs(testSpace)[0]
+	if l.Tip.Seq != 64*20 || l.Blocks > 64*20/8 {
+		t.Errorf("%d blocks for %d appends", l.Blocks, l.Tip.Seq)
+	}
+}
+
+// TestCancelledAppendGivesUpWaiting.
+func TestCancelledAppendGivesUpWaiting(t *testing.T) {
+	s := openAt(t, t.TempDir(), "a")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.Append(ctx, r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}}); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestCursorsReachTheDisk a second later without any other write.
+func TestCursorsReachTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a")
+	peer, entry := r.OriginKey{9}, r.FrontierEntry{Log: r.LogID{1}, Pos: r.Position{Seq: 5, Hash: r.Hash{1}}}
+	before := s.idx.head.commits
+	s.SaveCursor(peer, r.Instance{1}, []r.FrontierEntry{entry})
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		s.mu.RLock()
+		commits := s.idx.head.commits
+		s.mu.RUnlock()
+		if commits > before {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no commit")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "a")
+	got, err := s.LoadCursor(peer, r.Instance{1})
+	if err != nil || len(got) != 1 || got[0] != entry {
+		t.Errorf("%+v %v", got, err)
+	}
+}
