@@ -124,6 +124,12 @@ type Config struct {
 	// API is the loopback host:port of the local API through which commands
 	// reach a running node, port 0 = any free one. Default "": off.
 	API string
+	// Version of the program, shown to peers and by the local API. Default none.
+	Version string
+
+	// For tests: replaces the system's answer; replaces defaultRepairPause.
+	freeBytes   func(path string) (uint64, error)
+	repairPause time.Duration
 }
 
 // withDefaults checks c and returns a copy with every default filled in.
@@ -173,6 +179,9 @@ func (c Config) withDefaults() (Config, error) {
 			*d.v = d.def
 		}
 	}
+	if c.repairPause == 0 {
+		c.repairPause = defaultRepairPause
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -211,6 +220,14 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// agent is what this program calls itself in Hello and to libp2p.
+func (c *Config) agent() string {
+	if c.Version == "" {
+		return "vix-node"
+	}
+	return "vix-node/" + c.Version
 }
 
 // minBudgetBytes is room for two whole runs: one that arrives while another is

@@ -251,8 +251,13 @@ func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
 	case d.ctx.Err() != nil:
 		d.guard.release(t.Key)
 	default:
+		before := d.guard.lastError(t.Key)
 		again := d.guard.fail(d.now(), t.Key, a.err)
-		d.log.Info("cannot connect", "endpoint", t.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
+		level := slog.LevelWarn
+		if before != nil && before.Error() == a.err.Error() {
+			level = slog.LevelDebug // said before, and it goes on like that
+		}
+		d.log.Log(d.ctx, level, "cannot connect", "endpoint", t.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
 	}
 	d.mu.Lock()
 	delete(d.attempts, t.Key)

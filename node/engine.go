@@ -36,7 +36,7 @@ func (n *Node) openEngine(key ed25519.PrivateKey) (*engine, error) {
 	e.store, err = wal.Open(wal.Options{
 		Dir: filepath.Join(n.cfg.DataDir, logDir), Network: n.network, Key: key,
 		Relaxed: n.cfg.Durability == Relaxed, Logger: n.log, Now: n.cfg.Now,
-		ReserveBytes: n.cfg.ReserveBytes, OnDamage: func(d *replication.DamageError) { n.damaged(d) },
+		ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, OnDamage: func(d *replication.DamageError) { n.damaged(d) },
 	})
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (e *engine) openRest(n *Node) (err error) {
 		return err
 	}
 	e.view, err = kv.Open(kv.Options{Dir: filepath.Join(n.cfg.DataDir, viewDir), Store: e.store, Logger: n.log,
-		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes,
+		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes,
 	})
 	if err != nil {
 		return err
@@ -232,9 +232,9 @@ func (n *Node) damaged(d *replication.DamageError) {
 	}
 }
 
-// repairPause is the least time between two repairs, so that a disk that damages
-// everything does not keep the node busy with nothing else.
-const repairPause = 10 * time.Second
+// defaultRepairPause is the least time between two repairs, so that a disk that
+// damages everything does not keep the node busy with nothing else.
+const defaultRepairPause = 10 * time.Second
 
 // repairLoop replaces the engine whenever damage was found, until Close.
 func (n *Node) repairLoop() {
@@ -245,7 +245,7 @@ func (n *Node) repairLoop() {
 			return
 		case <-n.repairs:
 		}
-		if wait := repairPause - time.Since(last); !last.IsZero() && wait > 0 {
+		if wait := n.cfg.repairPause - time.Since(last); !last.IsZero() && wait > 0 {
 			select {
 			case <-n.ctx.Done():
 				return
@@ -288,9 +288,6 @@ func (n *Node) repair() {
 	if err != nil {
 		n.log.Error("the store cannot be opened again; stop this node and run verify on its directory", "err", err)
 		return
-	}
-	if r := fresh.store.Info().Recovered; r != "" {
-		n.log.Warn("recovered from damage", "what", r, "instance", fresh.store.Info().Instance.String())
 	}
 	if n.dialer != nil {
 		n.dialer.kick()

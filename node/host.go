@@ -61,7 +61,7 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (hos
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(connections),
 		libp2p.DialRanker(rankDials),
-		libp2p.UserAgent("vix-node"),
+		libp2p.UserAgent(cfg.agent()),
 		libp2p.Ping(false), // the session has its own
 		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {
 			return append(slices.Clone(own), advertise...)

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"vixp2p/node/localapi"
 	"vixp2p/protocols"
 	"vixp2p/replication"
 )
@@ -34,7 +36,8 @@ type Node struct {
 	mesh    *mesh         // nil if offline
 	dialer  *dialer       // nil if offline
 	guard   *guard
-	metrics *metrics // nil without a Registerer
+	metrics *metrics         // nil without a Registerer
+	api     *localapi.Server // nil without Config.API
 	sync    syncMeter
 
 	ctx    context.Context // ends when Close begins
@@ -98,9 +101,6 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.engines.start(e)
-	if r := e.store.Info().Recovered; r != "" {
-		n.log.Warn("the data directory is not as this node left it", "what", r, "instance", e.store.Info().Instance.String())
-	}
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
 	if n.cfg.Registerer != nil {
@@ -108,9 +108,19 @@ func (n *Node) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if n.host == nil {
-		return nil
+	if n.host != nil {
+		if err := n.join(); err != nil {
+			return err
+		}
 	}
+	if n.cfg.API != "" {
+		n.api, err = ServeAPI(n, n.cfg.API, n.cfg.Version)
+	}
+	return err
+}
+
+// join serves peers, listens, and starts to dial.
+func (n *Node) join() error {
 	if n.cfg.Open {
 		n.log.Warn("this node is open: anyone who reaches its address can read and write everything, because the open development network has no members", "network_name", n.cfg.NetworkName)
 	}
@@ -139,7 +149,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost},
 		service: protocols.NewService(h, n.log), book: newPeerBook(),
-		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label,
+		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label, agent: n.cfg.agent(),
 		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
 	}
 	if _, err := rand.Read(n.mesh.boot[:]); err != nil {
@@ -185,6 +195,9 @@ func (n *Node) static() source {
 // same.
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
+		if n.api != nil {
+			n.api.Close()
+		}
 		n.cancel()
 		var errs []error
 		if n.mesh != nil {
@@ -226,8 +239,18 @@ func (n *Node) Addrs() []string {
 		return nil
 	}
 	var out []string
+	if n.cfg.Host == nil {
+		// The host's own list follows with a delay.
+		if own, err := n.host.Network().InterfaceListenAddresses(); err == nil {
+			for _, a := range own {
+				out = append(out, a.String())
+			}
+		}
+	}
 	for _, a := range n.host.Addrs() {
-		out = append(out, a.String())
+		if s := a.String(); !slices.Contains(out, s) {
+			out = append(out, s)
+		}
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -155,10 +156,34 @@ func (r *peerRecord) state() State {
 func (b *peerBook) live(id peer.ID) *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r := b.records[id]; r != nil {
+	if r := b.records[id]; r != nil && r.session.alive() {
 		return r.session
 	}
 	return nil
+}
+
+// arrivalPatience is for a session whose handshake the peer has finished to
+// arrive here.
+const arrivalPatience = time.Second
+
+// waitLive waits a moment for a session with a peer; false if none comes.
+func (b *peerBook) waitLive(ctx context.Context, id peer.ID) bool {
+	ctx, cancel := context.WithTimeout(ctx, arrivalPatience)
+	defer cancel()
+	for {
+		b.mu.Lock()
+		r, changed := b.records[id], b.changed
+		live := r != nil && r.session.alive()
+		b.mu.Unlock()
+		if live {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // busy tells whether a peer has a session or must be left alone.
@@ -166,7 +191,7 @@ func (b *peerBook) busy(id peer.ID) (connected, held bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := b.records[id]
-	return r != nil && r.session != nil, r != nil && r.held
+	return r != nil && r.session.alive(), r != nil && r.held
 }
 
 // counts are the peers that are known and those with a session.

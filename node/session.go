@@ -18,9 +18,6 @@ import (
 	"vixp2p/replication/replicator"
 )
 
-// agent is what this program calls itself in Hello.
-const agent = "vix-node"
-
 // skewWarning is the clock difference from which on a peer's is reported.
 const skewWarning = time.Minute
 
@@ -35,6 +32,21 @@ type session struct {
 	driver   *replicator.Peer
 	budget   *accountBudget
 	since    time.Time
+	closed   chan struct{} // closed when the node has drawn its conclusions from the end
+}
+
+// alive tells whether the session has not ended: what a peer's record has may
+// have a moment ago.
+func (s *session) alive() bool {
+	if s == nil {
+		return false
+	}
+	select {
+	case <-s.driver.Done():
+		return false
+	default:
+		return true
+	}
 }
 
 // mesh makes and keeps the sessions: at most one with each peer, at most
@@ -48,6 +60,7 @@ type mesh struct {
 	network   replication.NetworkID
 	names     *spaceNames
 	label     string
+	agent     string
 	boot      protocols.BootNonce
 	maxPeers  int
 	timeout   time.Duration // of a handshake
@@ -149,7 +162,10 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error 
 	release()
 	switch {
 	case errors.Is(err, protocols.ErrDuplicate):
-		return errLostRace
+		// The other one was dialled by the peer and arrives here in a moment.
+		if m.book.waitLive(ctx, id) {
+			return errLostRace
+		}
 	case errors.Is(err, protocols.ErrHelloTimeout) || ctx.Err() != nil:
 		// The connection may be dead without either side's knowing. A new one
 		// shows it.
@@ -174,9 +190,7 @@ func (m *mesh) accept(st network.Stream) error {
 	}
 	s, err := m.start(sess, st, "", budget)
 	if err != nil {
-		if !errors.Is(err, protocols.ErrDuplicate) {
-			m.refused(st, err)
-		}
+		m.refused(st, err)
 		return nil // start has told the peer
 	}
 	m.watch(s)
@@ -220,7 +234,7 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 	cfg := protocols.HelloConfig{
 		Network: m.network, Self: m.host.ID(), Peer: id,
 		Instance: m.engine().store.Info().Instance, Boot: m.boot,
-		Label: m.label, Spaces: m.names.list(), Agent: agent,
+		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
 		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
 	}
 	if budget != nil {
@@ -245,8 +259,15 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 	if m.closed {
 		return protocols.Refuse(replication.CodeShutdown, "")
 	}
+	if m.engine().isRetired() {
+		return protocols.Refuse(replication.CodeBusy, "it repairs its data at this moment")
+	}
 	if have := m.book.live(id); have != nil {
-		if protocols.KeepWhich(have.meta, meta) == protocols.KeepFirst {
+		// A peer dials only if it has no session. So a session that is older than
+		// any handshake under way is no crossed dial: the peer has lost it, and
+		// this side has not noticed yet.
+		crossed := m.now().Sub(have.since) < 2*m.timeout
+		if crossed && protocols.KeepWhich(have.meta, meta) == protocols.KeepFirst {
 			return protocols.Refuse(replication.CodeDuplicate, "")
 		}
 		return nil
@@ -264,6 +285,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string
 	s := &session{
 		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, conn: st.Conn(),
 		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
+		closed: make(chan struct{}),
 	}
 	m.mu.Lock()
 	m.order++
@@ -317,6 +339,7 @@ func direction(outbound bool) string {
 
 // watch waits for the end of a session and draws the conclusions.
 func (m *mesh) watch(s *session) {
+	defer close(s.closed)
 	<-s.driver.Done()
 	s.budget.close()
 	var end *replicator.EndError
@@ -327,44 +350,47 @@ func (m *mesh) watch(s *session) {
 		// Another attempt must not find the dead connection and use it.
 		_ = s.conn.Close() // it is given up
 	}
-	short := m.now().Sub(s.since) < shortSession
 	var bad error
-	replaced := false
+	newest := false
 	m.book.change(s.id, func(r *peerRecord) {
-		if r.session != s {
+		if newest = r.session == s; !newest {
 			return // a newer one lives, or has ended too
 		}
 		r.session, r.stale, r.seen = nil, false, m.now()
 		r.lastErr = end.Error()
-		switch end.Code {
-		case replication.CodeDisconnect:
-			r.held = true
-		case replication.CodeShutdown:
-		case replication.CodeDuplicate:
-			// The other session lives at the peer alone: another node uses this
-			// one's identity, or the other dial has not arrived here yet. The
-			// first time is free.
-			if r.displaced++; r.displaced > 1 {
-				bad, replaced = end, r.displaced == displacedWarning
-			}
-		default:
-			if short {
-				bad = end
-			}
-		}
-		if !short && end.Code != replication.CodeDuplicate {
-			r.displaced = 0
-		}
+		r.held = r.held || end.Code == replication.CodeDisconnect
 	})
-	if replaced {
-		m.log.Warn("another node takes over this node's sessions: it runs from a copy of this data directory; stop one of them, or delete its identity file so that it gets its own", "peer", s.id.String())
+	switch {
+	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
+	case end.Code == replication.CodeDuplicate:
+		if m.displaced(s) {
+			bad = end
+		}
+	case m.now().Sub(s.since) < shortSession:
+		bad = end
 	}
 	m.dialer.sessionEnded(s.endpoint, bad)
 }
 
-// displacedWarning is after how many sessions that another node with this
-// identity took over it is reported.
-const displacedWarning = 3
+// displacedWarning is after how many sessions in a row that went to another node
+// with this identity it is reported.
+const displacedWarning = 2
+
+// displaced tells whether the peer ended a session in favour of one that is not
+// with this node: then another one uses its identity. In crossed dials the other
+// session arrives here in a moment.
+func (m *mesh) displaced(s *session) bool {
+	if m.book.waitLive(m.dialer.ctx, s.id) || m.dialer.ctx.Err() != nil {
+		m.book.change(s.id, func(r *peerRecord) { r.displaced = 0 })
+		return false
+	}
+	times := 0
+	m.book.change(s.id, func(r *peerRecord) { r.displaced++; times = r.displaced })
+	if times == displacedWarning {
+		m.log.Warn("another node takes over this node's sessions: it runs from a copy of this data directory; stop one of them, or delete its identity file so that it gets its own", "peer", s.id.String())
+	}
+	return true
+}
 
 // busy implements link.
 func (m *mesh) busy(id peer.ID) (connected, held bool) {
@@ -390,37 +416,29 @@ func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
 	}
 	s.driver.Close(replication.CodeDisconnect, "")
 	select {
-	case <-s.driver.Done():
+	case <-s.closed:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("the session with %s is ending: %w", id, context.Cause(ctx))
 	}
 }
 
-// observe hears of what sessions report; it is called by their actors.
+// observe hears of what sessions report, and log themselves; it is called by
+// their actors.
 func (m *mesh) observe(p *replicator.Peer, e replication.Effect) {
-	log := m.log.With("peer", p.Info().ID)
-	switch e := e.(type) {
-	case replication.StateChanged:
-		id, err := peer.Decode(p.Info().ID)
-		if err != nil {
-			return
-		}
-		m.book.change(id, func(r *peerRecord) {
-			if r.session != nil && (r.session.driver == p || r.session.driver == nil) {
-				r.stale = e.Stale
-			}
-		})
-		if e.Stale {
-			log.Info("peer is stale: nothing heard from it")
-		} else {
-			log.Info("peer is heard again")
-		}
-	case replication.DataLoss:
-		log.Warn("this peer admits to have lost data that it had stated to hold; it gets it again", "space", e.Space.String(), "log", e.Log.String(), "was", e.Was.Seq, "now", e.Now.Seq)
-	case replication.LogPaused:
-		log.Warn("a log is not exchanged with this peer", "space", e.Space.String(), "log", e.Log.String(), "code", e.Code.String(), "detail", e.Detail, "refused_here", e.Local)
+	change, ok := e.(replication.StateChanged)
+	if !ok {
+		return
 	}
+	id, err := peer.Decode(p.Info().ID)
+	if err != nil {
+		return
+	}
+	m.book.change(id, func(r *peerRecord) {
+		if r.session != nil && r.session.driver == p {
+			r.stale = change.Stale
+		}
+	})
 }
 
 // closing refuses new sessions from now on.
@@ -436,6 +454,9 @@ func (m *mesh) wait() { m.wg.Wait() }
 // refused logs a refusal of an inbound handshake: one line, and the same one at
 // most once a minute.
 func (m *mesh) refused(st network.Stream, err error) {
+	if errors.Is(err, protocols.ErrDuplicate) {
+		return // crossed dials: nothing is wrong
+	}
 	id := st.Conn().RemotePeer().String()
 	if m.refusals.fresh(id+err.Error(), m.now()) {
 		m.log.Warn("handshake refused", "peer", id, "addr", readable(st.Conn().RemoteMultiaddr()), "err", err)
