@@ -190,8 +190,8 @@ func marshal(t *testing.T, m proto.Message) []byte {
 	return b
 }
 
-// What the session cuts its parts to fits a frame, whatever the entries hold.
-func TestFullPartsFit(t *testing.T) {
+// What keeps to the limits of its fields fits a frame, whatever it holds.
+func TestFullMessagesFit(t *testing.T) {
 	entry := replication.FrontierEntry{Log: sampleLog(1), Branch: sampleHash(1), Base: 1<<64 - 1, Pos: samplePos(1<<64-1, 1)}
 	diff := &replication.FrontierDiff{Round: 1<<64 - 1, Part: 1<<64 - 1, Last: true}
 	announce := &replication.Announce{}
@@ -210,9 +210,21 @@ func TestFullPartsFit(t *testing.T) {
 	if replication.MaxDiffEntries > EntriesPerDiff {
 		t.Errorf("the session cuts parts at %d entries", replication.MaxDiffEntries)
 	}
+	hello := &Hello{Attempt: 1<<64 - 1, BlockFormat: 1<<32 - 1, SentMS: 1<<64 - 1}
+	for range MaxFeatures {
+		hello.Features = append(hello.Features, strings.Repeat("x", MaxFeatureBytes))
+	}
+	finish := &HelloFinish{
+		Certificate: make([]byte, MaxCertificate), Label: strings.Repeat("x", MaxLabelBytes),
+		Agent: strings.Repeat("x", MaxAgentBytes), SentMS: 1<<64 - 1,
+	}
+	for range MaxHelloSpaces {
+		finish.Spaces = append(finish.Spaces, replication.SpaceInfo{Name: strings.Repeat("x", replication.MaxSpaceNameBytes)})
+	}
+	bye := &replication.Bye{Code: 1<<31 - 1, Detail: strings.Repeat("x", MaxDetailBytes)}
 	w := NewWriter(&writes{})
 	w.id = 1<<63 - 1
-	for _, m := range []any{diff, announce, ack, prune} {
+	for _, m := range []any{diff, announce, ack, prune, hello, finish, bye} {
 		f, err := Encode(m)
 		if err == nil {
 			err = w.WriteFrame(f)
