@@ -48,10 +48,16 @@ func damageBytes(t *testing.T, dir, text string) {
 // sent the one missing block, everything is there again, also what no peer had.
 func TestDamageIsFetchedBack(t *testing.T) {
 	for _, tc := range []struct {
-		name  string
-		clean bool
-		size  int
-	}{{"in a table", true, 500}, {"in a memtable's log", false, 500}, {"in the value log", true, 100 << 10}} {
+		name    string
+		clean   bool
+		running bool // found by a read
+		size    int
+	}{
+		{"in a table", true, false, 500},
+		{"in a memtable's log", false, false, 500},
+		{"in the value log", true, false, 100 << 10},
+		{"found while it runs", true, true, 500},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := fastDir(t)
 			a := openAt(t, dir, "a")
@@ -75,16 +81,9 @@ func TestDamageIsFetchedBack(t *testing.T) {
 				dir = fastDir(t)
 				img.write(t, dir)
 			}
-			damageBytes(t, dir, text(2))
-			a = openAt(t, dir, "a")
-			if !tc.clean || tc.size > valueThreshold {
-				// found at once
-			} else if a.Info().Recovered == "" {
-				// A table is found damaged when it is read; the repair comes with the
-				// next open.
-				if _, err := a.ReadRun(id, r.Position{}, 0); err != nil {
-					t.Fatal(err) // the run before the damage is whole
-				}
+			if tc.running {
+				a = openAt(t, dir, "a")
+				(&suiteDir{t: t, store: a}).Damage(id, 3)
 				run, _ := a.ReadRun(id, r.Position{}, 1)
 				run, _ = a.ReadRun(id, run.End, 1)
 				if _, err := a.ReadRun(id, run.End, 1); !errors.Is(err, r.ErrDamaged) {
@@ -96,14 +95,19 @@ func TestDamageIsFetchedBack(t *testing.T) {
 				if err := a.Close(); err != nil {
 					t.Fatal(err)
 				}
-				a = openAt(t, dir, "a")
+			} else {
+				damageBytes(t, dir, text(2))
 			}
+			a = openAt(t, dir, "a")
 			if a.Info().Recovered == "" || a.Info().Instance == instance {
 				t.Fatalf("%+v", a.Info())
 			}
 			mustBeWhole(t, a)
 			l, _ := a.Log(id)
-			if l.Tip.Seq != 2 {
+			if tc.running && l.Tip != before.Tip {
+				t.Error("the version before the damage was not found")
+			}
+			if !tc.running && l.Tip.Seq != 2 {
 				t.Fatalf("the log ends at %d (%s)", l.Tip.Seq, a.Info().Recovered)
 			}
 			if next := mustAppend(t, a, put("k", "new")); next.First.Log == id {

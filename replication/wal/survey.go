@@ -14,10 +14,13 @@ const (
 	discardName = "DISCARD" // Badger's statistics of its value log; never needed here
 )
 
-// surveyBytes bounds how much of the tables is read after a stop that was not
-// clean. The tables are taken in random order, so that damage that ends the
-// process again and again is found after a few starts.
-const surveyBytes = 512 << 20
+// How much of the tables is read at an open, after a clean stop and after
+// another. The tables are taken in random order, so that damage at which Badger
+// ends the process, again and again, is found after a few starts.
+const (
+	surveyClean   = 32 << 20
+	surveyUnclean = 512 << 20
+)
 
 // survey looks for damage that Badger would make worse, or end the process at,
 // when it opens the database. It changes nothing.
@@ -77,12 +80,12 @@ func (n *newestHead) visit(_ int64, rec *record) error {
 	return nil
 }
 
-// surveyTables checks every table's footer and index, and after an unclean stop
-// the blocks of some.
+// surveyTables checks of every table what Badger reads when it opens it: footer,
+// index and last block; and of some all blocks.
 func (s *Store) surveyTables(paths []string, clean bool, report func(fileDamage)) {
-	budget := int64(surveyBytes)
+	budget := int64(surveyUnclean)
 	if clean {
-		budget = 0
+		budget = surveyClean
 	}
 	var seed [8]byte
 	if err := s.random(seed[:]); err != nil {
@@ -105,6 +108,7 @@ func (s *Store) surveyTables(paths []string, clean bool, report func(fileDamage)
 			report(fileDamage{path: path, problem: err.Error()})
 			continue
 		}
+		t.check(len(t.blocks)-1, report)
 		t.close()
 	}
 }

@@ -94,6 +94,9 @@ func (t *tableFile) readIndex() error {
 		}
 		t.blocks = append(t.blocks, b)
 	}
+	if len(t.blocks) == 0 {
+		return problem("the table has no blocks")
+	}
 	return nil
 }
 
@@ -145,15 +148,20 @@ func checkTable(path string, report func(fileDamage)) error {
 	}
 	defer t.close()
 	for i := range t.blocks {
-		_, whole, err := t.block(i)
-		if err == nil && !whole {
-			err = problem("it does not match its checksum")
-		}
-		if err != nil {
-			report(fileDamage{path: path, problem: fmt.Sprintf("block %d at offset %d: %v", i, t.blocks[i].off, err)})
-		}
+		t.check(i, report)
 	}
 	return nil
+}
+
+// check verifies the checksum of one block.
+func (t *tableFile) check(i int, report func(fileDamage)) {
+	_, whole, err := t.block(i)
+	if err == nil && !whole {
+		err = problem("it does not match its checksum")
+	}
+	if err != nil {
+		report(fileDamage{path: t.path, problem: fmt.Sprintf("block %d at offset %d: %v", i, t.blocks[i].off, err)})
+	}
 }
 
 // entries calls visit for every entry that can be read, also of damaged blocks:
@@ -220,7 +228,7 @@ func blockEntries(data []byte, visit func(key []byte, meta byte, value []byte)) 
 	}
 }
 
-// tableID is the number in a table's or value log's file name.
+// fileID is the number in the name of a file of the database.
 func fileID(path string) uint32 {
 	var id uint32
 	_, _ = fmt.Sscanf(filepath.Base(path), "%d", &id)

@@ -36,6 +36,11 @@ func (s *Store) Verify(ctx context.Context, fn func(r.Finding)) error {
 	if err != nil {
 		return err
 	}
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return r.ErrClosed
+	}
 	return v.database()
 }
 
@@ -45,18 +50,24 @@ func (v *verifier) database() error {
 	finding := func(d fileDamage) {
 		v.report(r.Finding{Log: v.logOf(d.num), Seq: d.seq, File: d.path, Problem: d.problem})
 	}
+	live := map[uint32]bool{} // tables that are complete
+	for _, t := range v.s.db.Tables() {
+		live[uint32(t.ID)] = true
+	}
 	var again []string
 	err := databaseFiles(filepath.Join(v.s.opt.Dir, dbDir), func(d fileDamage) {
-		if d.torn || filepath.Base(d.path) == manifestName {
+		switch {
+		case filepath.Ext(d.path) == ".sst" && !live[fileID(d.path)]:
+		case d.torn || filepath.Base(d.path) == manifestName:
 			again = append(again, d.path)
-			return
+		default:
+			finding(d)
 		}
-		finding(d)
 	}, v.stopped)
 	if err != nil || len(again) == 0 {
 		return err
 	}
-	return v.s.control(v.ctx, func(*tx) error {
+	return v.s.control(context.Background(), func(*tx) error {
 		for _, path := range again {
 			checkFile(path, finding)
 		}
