@@ -10,7 +10,7 @@ type Counters struct {
 	Duplicates        uint64 // runs received of which everything was held
 	Refused           uint64 // runs received and not taken
 	AcksIn, AcksOut   uint64 // entries of acks
-	Resends           uint64 // runs pushed that start before the end of what was pushed
+	Resends           uint64 // runs pushed that start before the end of what was pushed (at least so many)
 	DataLosses        uint64 // logs of which a peer admitted to hold less than before
 }
 

@@ -10,11 +10,15 @@ import (
 // for it, so that a slow one does not fill the memory.
 const readAhead = 2 << 20
 
+// maxPushed bounds the logs of which it is remembered how far they were pushed,
+// to count repeats.
+const maxPushed = 4096
+
 // carryOut does what the session says. It never blocks and never steps.
 func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	switch e := e.(type) {
 	case replication.Send:
-		p.put(now, e.Msg, nil)
+		p.out.put(now, e.Msg)
 	case replication.LoadFrontier:
 		p.reads.do(func() { p.loadFrontier(e) })
 	case replication.ReadRun:
@@ -38,7 +42,6 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.publish(func(n *published) { n.rtt = e.Value })
 		p.observe(e)
 	case replication.Settled:
-		p.publish(func(n *published) { n.settled[e.Space] = true })
 		p.r.receipts.settled(p, e.Space)
 		p.observe(e)
 	case replication.DataLoss:
@@ -72,11 +75,6 @@ func (p *Peer) publish(change func(*published)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.now)
-}
-
-// put queues a message for the peer.
-func (p *Peer) put(now time.Time, msg replication.Message, done func()) {
-	p.out.put(now, msg, done)
 }
 
 // loadFrontier tells the session what is held of a space and what the peer once
@@ -137,7 +135,7 @@ func (p *Peer) forkSeen(e replication.ForkSeen) {
 
 func (p *Peer) sendForkProof(e replication.SendForkProof) {
 	if proof, ok := p.r.store.ForkProofOf(e.Log); ok {
-		p.put(time.Now(), &replication.ForkProofMsg{Space: e.Space, Proof: proof}, nil)
+		p.out.put(time.Now(), &replication.ForkProofMsg{Space: e.Space, Proof: proof})
 	}
 }
 
@@ -163,6 +161,9 @@ func (p *Peer) countSent(m replication.Message) {
 		p.count.opsOut.Add(m.End.Seq - m.From.Seq)
 		if m.From.Seq < p.pushed[m.Log] {
 			p.count.resends.Add(1)
+		}
+		if len(p.pushed) == maxPushed {
+			clear(p.pushed)
 		}
 		p.pushed[m.Log] = max(p.pushed[m.Log], m.End.Seq)
 	case *replication.WalAck:

@@ -137,6 +137,7 @@ func TestCloseSaysBye(t *testing.T) {
 		for range 5 { // more than the path to C takes
 			a.append(1000, 500)
 		}
+		synctest.Wait()
 		start := time.Now()
 		a.close()
 		if took := time.Since(start); took != 2*time.Second {

@@ -54,7 +54,6 @@ type published struct {
 	rtt     time.Duration
 	heard   time.Time
 	lastAck time.Time
-	settled map[replication.SpaceID]bool
 }
 
 // mute is a session that can no longer write. It reads on for a while, since the
@@ -82,7 +81,6 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		timer:    time.NewTimer(time.Hour),
 		pushed:   map[replication.LogID]uint64{},
 	}
-	p.now.settled = map[replication.SpaceID]bool{}
 	p.now.heard = p.since
 	p.reads.wg, p.commits.wg = &p.io, &p.io
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -104,9 +102,6 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 
 // Info is what Attach was told.
 func (p *Peer) Info() PeerInfo { return p.info }
-
-// Source is the number that Advance.Source carries for what this session brings.
-func (p *Peer) Source() uint64 { return p.source }
 
 // Done is closed when the session has ended and nothing of it runs any more.
 func (p *Peer) Done() <-chan struct{} { return p.done }
@@ -333,5 +328,5 @@ func (p *Peer) finish() {
 	p.err = p.end
 	p.mu.Unlock()
 	p.r.detach(p)
-	p.log.Info("session ended", "reason", p.end.Error())
+	p.log.Debug("session ended", "reason", p.end.Error())
 }

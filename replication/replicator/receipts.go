@@ -99,23 +99,44 @@ func newReceipts(store replication.Store) (*receipts, error) {
 	return rc, nil
 }
 
-// attach notes a session that begins. If its instance is a new one, what the
-// member stated before counts no more.
+// meet makes an instance the member's current one. If it is another one than so
+// far, what the member stated before counts no more.
+func (rc *receipts) meet(key replication.OriginKey, instance replication.Instance) {
+	if rc.become(key, instance) {
+		// So that a restart of this node knows it too, even if the new instance
+		// never states a thing: an entry of no log.
+		rc.store.SaveCursor(key, instance, []replication.FrontierEntry{{}})
+	}
+}
+
+// become tells whether the member had another instance.
+func (rc *receipts) become(key replication.OriginKey, instance replication.Instance) bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	m := rc.members[key]
+	if m == nil {
+		rc.members[key] = &member{instance: instance}
+		return false
+	}
+	if m.instance == instance {
+		return false
+	}
+	*m = member{instance: instance, version: m.version + 1}
+	for _, ws := range rc.waits {
+		for w := range ws {
+			delete(w.acked, key)
+		}
+	}
+	return true
+}
+
+// attach notes a session that begins, of an instance that was met.
 func (rc *receipts) attach(p *Peer) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	m := rc.members[p.info.Key]
-	if m == nil {
-		m = &member{instance: p.info.Instance}
-		rc.members[p.info.Key] = m
-	}
 	if m.instance != p.info.Instance {
-		*m = member{instance: p.info.Instance, version: m.version + 1}
-		for _, ws := range rc.waits {
-			for w := range ws {
-				delete(w.acked, p.info.Key)
-			}
-		}
+		return // yet another one came in between: it is the current one
 	}
 	m.live = append(m.live, &liveSession{p: p, settled: map[replication.SpaceID]bool{}})
 }

@@ -188,21 +188,23 @@ func TestAdmittedLossUncountsReceipts(t *testing.T) {
 			t.Fatalf("before it has said anything: %v", err)
 		}
 		b.settle()
-		b.settle() // it is asked once more, to be sure
 		synctest.Wait()
+		// Another member's word is not the second one from here on.
+		c := play(a, "C")
+		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
+		still(t, got)
+		b.settle() // it is asked once more, to be sure, before the loss is told
+		still(t, got)
+		c.peer.Close(replication.CodeDisconnect, "")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var short *replicator.NotReplicatedError
-		if err := <-a.replicated(ctx, at, 1); !errors.As(err, &short) || len(short.Acked) != 0 {
+		if err := <-a.replicated(ctx, at, 2); !errors.As(err, &short) || len(short.Acked) != 1 || short.Acked[0] != c.peer.Info().Key {
 			t.Errorf("after the loss: %v", err)
 		}
 		if losses := a.r.Counters().DataLosses; losses != 1 {
 			t.Errorf("%d losses counted", losses)
 		}
-		// Another member's word is not the second one.
-		c := play(a, "C")
-		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
-		still(t, got)
 		b.ack(at.First.Log, at.Pos)
 		if err := <-got; err != nil {
 			t.Error(err)
@@ -238,6 +240,42 @@ func TestWaitReplicatedOfWhatIsNotHere(t *testing.T) {
 	}
 	if err := a.r.WaitReplicated(within(t), space, at.First, 0); err != nil {
 		t.Errorf("a wait for nobody: %v", err)
+	}
+}
+
+// A peer that repeats old statements all the time, so that the session is asked
+// at every moment, also when it has not been told of a new write yet.
+func TestNoReceiptFromOldStatements(t *testing.T) {
+	a := newNode(t, "A")
+	b := play(a, "B")
+	b.settle()
+	at := a.append(1, 10)
+	hear[*replication.WalPush](b)
+	b.ack(at.First.Log, at.Pos)
+	for range 300 {
+		old := &replication.WalAck{Entries: []replication.AckEntry{{Space: space, Log: at.First.Log, Pos: at.Pos}}}
+		flood := make(chan struct{})
+		go func() {
+			defer close(flood)
+			for range 20 {
+				b.say(old)
+			}
+		}()
+		at = a.append(1, 10)
+		got := a.replicated(within(t), at, 1)
+		for hear[*replication.WalPush](b).End != at.Pos {
+			continue
+		}
+		<-flood
+		select {
+		case err := <-got:
+			t.Fatalf("a receipt that nobody gave: %v", err)
+		default:
+		}
+		b.ack(at.First.Log, at.Pos)
+		if err := <-got; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -159,9 +159,7 @@ func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 	for _, s := range info.Spaces {
 		r.meet(s)
 	}
-	// The instance becomes the newest known one even if it never states a thing:
-	// an entry of no log says so.
-	r.store.SaveCursor(info.Key, info.Instance, []replication.FrontierEntry{{}})
+	r.receipts.meet(info.Key, info.Instance)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -239,7 +237,7 @@ func (r *Replicator) forwardFork(space replication.SpaceID, proof replication.Fo
 		"log", proof.Log, "origin", proof.Origin)
 	for _, p := range r.Peers() {
 		if p != except {
-			p.put(time.Now(), &replication.ForkProofMsg{Space: space, Proof: proof}, nil)
+			p.out.put(time.Now(), &replication.ForkProofMsg{Space: space, Proof: proof})
 		}
 	}
 }

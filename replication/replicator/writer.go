@@ -29,7 +29,6 @@ type writer struct {
 type outgoing struct {
 	msg  replication.Message
 	size int
-	done func() // gives back the memory of the data; may be nil
 }
 
 // batchBytes is about how much goes into one Conn.Write, so that acks and pings
@@ -40,13 +39,12 @@ func newWriter(conn Conn) *writer {
 	return &writer{conn: conn, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 }
 
-// put queues a message.
-func (w *writer) put(now time.Time, msg replication.Message, done func()) {
-	o := outgoing{msg: msg, size: messageSize(msg), done: done}
+// put queues a message, unless the writer has finished.
+func (w *writer) put(now time.Time, msg replication.Message) {
+	o := outgoing{msg: msg, size: messageSize(msg)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.finished {
-		o.release()
 		return
 	}
 	if w.bytes == 0 {
@@ -115,11 +113,8 @@ func (w *writer) run() {
 		}
 		err := w.conn.Write(msgs...)
 		clear(msgs)
-		for _, o := range batch {
-			o.release()
-			if err == nil {
-				w.sent(o.msg)
-			}
+		for i := 0; err == nil && i < len(batch); i++ {
+			w.sent(batch[i].msg)
 		}
 		clear(batch)
 		w.mu.Lock()
@@ -159,9 +154,6 @@ func (w *writer) drop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.finished = true
-	for _, o := range w.queue {
-		o.release()
-	}
 	w.queue, w.bytes = nil, 0
 }
 
@@ -169,13 +161,6 @@ func (w *writer) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
-	}
-}
-
-func (o *outgoing) release() {
-	if o.done != nil {
-		o.done()
-		o.done = nil
 	}
 }
 
