@@ -20,6 +20,7 @@ import (
 // TestRepairUnderUse: the store and the view are opened again while everything
 // uses them, and nobody loses anything or sees more than a pause.
 func TestRepairUnderUse(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A", repairPause: time.Millisecond})
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
 	ctx, stop := context.WithCancel(deadline(t))
@@ -123,6 +124,7 @@ func flip(t *testing.T, dir string, value []byte) (flipped int) {
 // is found at the next read, never served, told in status, and fetched back from
 // the peer (G9).
 func TestDamageWhileRunning(t *testing.T) {
+	t.Parallel()
 	var log logBuffer
 	a := open(t, Config{Label: "A", Logger: log.logger()})
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
@@ -188,6 +190,7 @@ func TestDamageWhileRunning(t *testing.T) {
 // TestRepairsArePaced: damage that is found again and again does not make the
 // node do nothing else.
 func TestRepairsArePaced(t *testing.T) {
+	t.Parallel()
 	n := offline(t)
 	d := &replication.DamageError{File: "test", Problem: "said by the test"}
 	for range 100 {

@@ -87,6 +87,29 @@ func (e *engine) close() error {
 	return errors.Join(append(errs, e.view.Close(), e.store.Close())...)
 }
 
+// caughtUp returns when the view has applied what the store holds of a space at
+// the moment of the call. Arrival numbers count over all spaces, so it asks the
+// store which block of this space comes next.
+func (e *engine) caughtUp(ctx context.Context, space replication.SpaceID) error {
+	head := e.store.Head()
+	for {
+		at := e.view.Applied(space)
+		if at >= head {
+			return nil
+		}
+		next, err := e.store.ReadArrivals(space, at, 1)
+		if err != nil && len(next) == 0 {
+			return err
+		}
+		if len(next) == 0 || next[0].Number > head {
+			return nil
+		}
+		if err := e.view.WaitApplied(ctx, space, next[0].Number); err != nil {
+			return err
+		}
+	}
+}
+
 func (e *engine) isRetired() bool {
 	select {
 	case <-e.retired:

@@ -139,6 +139,7 @@ func keptByLibraries(stack string) bool {
 }
 
 func TestBadListen(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +195,7 @@ func TestBadListen(t *testing.T) {
 // TestListen: a port means TCP and UDP of one number; nothing beyond loopback
 // without Open, and a warning with it.
 func TestListen(t *testing.T) {
+	t.Parallel()
 	n := open(t, Config{Label: "A"})
 	port := hostPort(t, n)[len("127.0.0.1:"):]
 	if udp := addr(t, n, quic4); !strings.HasPrefix(udp, quic4+port+"/") {
@@ -218,6 +220,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestLockedDirectory(t *testing.T) {
+	t.Parallel()
 	n := offline(t)
 	_, err := Open(t.Context(), Config{DataDir: n.DataDir(), Offline: true})
 	if !errors.Is(err, ErrLocked) || strings.Contains(err.Error(), "\n") {
@@ -228,6 +231,7 @@ func TestLockedDirectory(t *testing.T) {
 
 // TestOwnHost: a caller's host is used and left open.
 func TestOwnHost(t *testing.T) {
+	t.Parallel()
 	h, err := libp2p.New(libp2p.ListenAddrStrings(tcp4 + "0"))
 	if err != nil {
 		t.Fatal(err)
@@ -298,6 +302,7 @@ func TestMetrics(t *testing.T) {
 // TestDiskFull: writes are refused with a clear error, replication pauses, reads
 // work, and all of it goes on by itself when there is room again.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	var free atomic.Uint64
 	free.Store(1 << 40)
 	a := open(t, Config{Label: "A"})

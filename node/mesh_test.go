@@ -53,6 +53,7 @@ func peerState(t *testing.T, n *Node, id string) PeerStatus {
 // TestConnectWithoutPeerID: every form of address works, learns the peer, and
 // leaves nothing of the made-up ID behind.
 func TestConnectWithoutPeerID(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A"})
 	port := hostPort(t, a)[len("127.0.0.1:"):]
 	for _, form := range []string{
@@ -83,6 +84,7 @@ func TestConnectWithoutPeerID(t *testing.T) {
 
 // TestTCPIsPreferred: of host:port on this machine TCP is taken, not QUIC.
 func TestTCPIsPreferred(t *testing.T) {
+	t.Parallel()
 	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
@@ -93,6 +95,7 @@ func TestTCPIsPreferred(t *testing.T) {
 }
 
 func TestConnectFails(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A"})
 	b := open(t, Config{Label: "B"})
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
@@ -150,6 +153,7 @@ func TestConnectFails(t *testing.T) {
 
 // TestChain: A and C never meet and converge through B.
 func TestChain(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A"})
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
 	c := open(t, Config{Label: "C", Connect: []string{hostPort(t, b)}})
@@ -175,6 +179,7 @@ func TestChain(t *testing.T) {
 // TestRestart: a configured peer that is away is found when it comes, data
 // outlives both, and the names of spaces too.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	dirs := map[string]string{"A": t.TempDir(), "B": t.TempDir()}
 	a, err := Open(t.Context(), Config{Label: "A", DataDir: dirs["A"], Logger: testLog(t, "A")})
 	if err != nil {
@@ -245,6 +250,7 @@ func TestCrossedDials(t *testing.T) {
 
 // TestDisconnect: neither side dials again by itself; Connect does.
 func TestDisconnect(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A"})
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
 	if err := b.Wait(deadline(t), WaitOptions{Peers: 1}); err != nil {
@@ -305,6 +311,7 @@ func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(
 
 // TestOtherNetworkIsRefused: nothing crosses, and both logs say why.
 func TestOtherNetworkIsRefused(t *testing.T) {
+	t.Parallel()
 	var logA, logB logBuffer
 	a := open(t, Config{Label: "A", NetworkName: "one", Logger: logA.logger()})
 	b := open(t, Config{Label: "B", NetworkName: "two", Logger: logB.logger(), Connect: []string{hostPort(t, a)}})
@@ -324,6 +331,7 @@ func TestOtherNetworkIsRefused(t *testing.T) {
 }
 
 func TestMaxPeers(t *testing.T) {
+	t.Parallel()
 	a := open(t, Config{Label: "A", MaxPeers: 1})
 	b, c := open(t, Config{Label: "B"}), open(t, Config{Label: "C"})
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
@@ -337,6 +345,7 @@ func TestMaxPeers(t *testing.T) {
 // TestConflicts: concurrent writes show as siblings everywhere until a write that
 // has seen them resolves them.
 func TestConflicts(t *testing.T) {
+	t.Parallel()
 	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
 	put(t, a, "k", "from a")
 	put(t, b, "k", "from b")
@@ -371,6 +380,7 @@ func TestConflicts(t *testing.T) {
 }
 
 func TestWaitReplicatedTellsHowFar(t *testing.T) {
+	t.Parallel()
 	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
 	if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
 		t.Fatal(err)
@@ -422,6 +432,7 @@ func copyTree(t *testing.T, from string) string {
 // TestClonedDirectory: two nodes with one identity take turns at a third; all
 // three converge, nothing forks, and the third says what is wrong.
 func TestClonedDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, err := Open(t.Context(), Config{Label: "A", DataDir: dir, Offline: true, Logger: testLog(t, "A")})
 	if err != nil {

@@ -351,13 +351,17 @@ func (s *Space) List(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	}
 }
 
-// Digest stands for everything that the key-value view of the space shows: equal
-// digests of two nodes, equal state (design 5.4). keys is how many keys it has.
+// Digest stands for everything that the key-value view of the space shows, once
+// it has applied what is held now: equal digests of two nodes, equal state (design
+// 5.4). keys is how many keys it has.
 func (s *Space) Digest(ctx context.Context) (digest string, keys uint64, err error) {
 	if s.err != nil {
 		return "", 0, s.err
 	}
 	err = s.n.do(ctx, func(e *engine) error {
+		if err := e.caughtUp(ctx, s.id); err != nil {
+			return err
+		}
 		sum, err := e.view.Summary(ctx, s.id)
 		digest, keys = sum.Digest.String(), sum.Keys
 		return err

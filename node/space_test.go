@@ -264,8 +264,18 @@ func TestSpacesAreApart(t *testing.T) {
 	if got := n.Spaces(); !slices.Equal(got, []string{"default", "notes"}) {
 		t.Errorf("spaces: %v", got)
 	}
+	// A space in which nothing happens does not hold anything up.
+	if _, err := n.Space("notes").Put(ctx, "k2", []byte("later")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"default", "notes", "never written"} {
+		if _, _, err := n.Space(name).Digest(ctx); err != nil {
+			t.Errorf("digest of %s: %v", name, err)
+		}
+		n.Space(name).Watch(ctx, "", Now)
+	}
 	st, err := n.Status(ctx)
-	if err != nil || st.Spaces["notes"].Ops != 1 || st.Spaces["notes"].Keys != 1 || st.Spaces["notes"].Logs != 1 {
+	if err != nil || st.Spaces["notes"].Ops != 2 || st.Spaces["notes"].Keys != 2 || st.Spaces["notes"].Logs != 1 {
 		t.Errorf("status: %+v, %v", st.Spaces, err)
 	}
 }

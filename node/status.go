@@ -98,8 +98,8 @@ type SpaceStatus struct {
 	// FrontierDigest stands for the writes that are held, ViewDigest for what the
 	// key-value view shows: equal at two nodes exactly if these are.
 	FrontierDigest, ViewDigest string
-	// ViewBehind counts blocks that are held and not applied to the view yet.
-	ViewBehind uint64
+	// ViewBehind tells that the view has not applied all that is held yet.
+	ViewBehind bool
 	// ViewError is why the view of this space cannot be read.
 	ViewError string
 }
@@ -114,8 +114,10 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	err := n.do(ctx, func(e *engine) (err error) {
 		info := e.store.Info()
 		st.Instance, st.Recovered = info.Instance.String(), info.Recovered
+		soon, cancel := context.WithTimeout(ctx, viewPatience)
+		defer cancel()
 		for _, s := range n.names.list() {
-			if st.Spaces[spaceLabel(s)], err = spaceStatus(ctx, e, s.ID); err != nil {
+			if st.Spaces[spaceLabel(s)], err = spaceStatus(ctx, soon, e, s.ID); err != nil {
 				return err
 			}
 		}
@@ -160,8 +162,14 @@ func (n *Node) endpoints() []EndpointStatus {
 	return list
 }
 
-func spaceStatus(ctx context.Context, e *engine, id replication.SpaceID) (SpaceStatus, error) {
+// viewPatience is how long Status waits for the view to apply what is held, so
+// that it shows what was written just before.
+const viewPatience = 500 * time.Millisecond
+
+// spaceStatus sums up a space; soon bounds the wait for the view.
+func spaceStatus(ctx, soon context.Context, e *engine, id replication.SpaceID) (SpaceStatus, error) {
 	var st SpaceStatus
+	st.ViewBehind = e.caughtUp(soon, id) != nil
 	logs := e.store.Logs(id)
 	entries := make([]replication.FrontierEntry, len(logs))
 	for i, l := range logs {
@@ -336,9 +344,8 @@ func (n *Node) Wait(ctx context.Context, w WaitOptions) error {
 		if err := e.replicator.WaitSynced(ctx); err != nil {
 			return err
 		}
-		head := e.store.Head()
 		for _, id := range e.store.Spaces() {
-			if err := e.view.WaitApplied(ctx, id, head); err != nil {
+			if err := e.caughtUp(ctx, id); err != nil {
 				return err
 			}
 		}

@@ -88,7 +88,7 @@ func (w *watch) begin(ctx context.Context, from Cursor) error {
 			return nil
 		}
 		// What is durable by now is past, even if the view has not come to it.
-		if err := e.view.WaitApplied(ctx, w.s.id, e.store.Head()); err != nil {
+		if err := e.caughtUp(ctx, w.s.id); err != nil {
 			return err
 		}
 		w.at, err = e.view.Now(ctx, w.s.id)
