@@ -21,7 +21,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := run(dir); err != nil {
 		_ = os.RemoveAll(dir)
 		log.Fatal(err)
