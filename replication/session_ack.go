@@ -28,11 +28,11 @@ func (s *Session) ackEntry(e *AckEntry) {
 	}
 	switch e.Code {
 	case CodeOK:
-		s.peerHolds(l, e.Pos, false)
+		s.peerHolds(l, e.Pos)
 	case CodeGap, CodeUnknownLog:
 		s.gap(l, e.Pos)
 	default:
-		s.peerHolds(l, e.Pos, false)
+		s.peerHolds(l, e.Pos)
 		if !l.gone {
 			s.pause(l, e.Code, e.Detail, false)
 		}
@@ -59,23 +59,21 @@ func (s *Session) partialHeld(l *logState, e *AckEntry) {
 	}
 }
 
-// peerHolds takes the peer's statement that it holds pos durably. ours tells that
-// pos is known to be on our branch. It never takes back what was stated before.
-func (s *Session) peerHolds(l *logState, pos Position, ours bool) {
+// peerHolds takes the peer's statement that it holds pos durably. It never takes
+// back what was stated before.
+func (s *Session) peerHolds(l *logState, pos Position) {
 	switch {
 	case pos == l.tip:
 		s.ackTo(l, pos)
 	case pos.Seq <= l.acked.Seq:
 		// An old statement.
-	case ours:
-		s.ackTo(l, pos)
 	default:
 		s.peerStates(l, pos)
 	}
 	s.dropIfEqual(l)
 }
 
-// ackTo: the peer holds our log up to pos.
+// ackTo: the peer holds our log up to pos, our tip or the end of a push.
 func (s *Session) ackTo(l *logState, pos Position) {
 	if pos == l.acked {
 		return
@@ -87,9 +85,7 @@ func (s *Session) ackTo(l *logState, pos Position) {
 	s.unflight(l, n)
 	l.acked = pos
 	l.base = higher(l.base, pos)
-	if pos.Seq > l.sent.Seq {
-		s.skipTo(l, pos)
-	}
+	l.sent = higher(l.sent, pos)
 	s.save(l.sp, l.id, l.base)
 	s.progress(l)
 }
@@ -135,7 +131,7 @@ func (s *Session) skipTo(l *logState, pos Position) {
 // gap: what we pushed does not follow what the peer holds, which is pos.
 func (s *Session) gap(l *logState, pos Position) {
 	if pos == l.tip || pos.Seq >= l.sent.Seq {
-		s.peerHolds(l, pos, false)
+		s.peerHolds(l, pos)
 		return
 	}
 	if l.paused != CodeOK && !l.probe {

@@ -75,7 +75,7 @@ func (s *Session) walPush(m *WalPush) {
 	}
 	// The peer pushes what it holds durably: a statement like an ack.
 	if l := sp.logs[m.Log]; l != nil {
-		s.peerHolds(l, m.End, false)
+		s.peerHolds(l, m.End)
 		s.enqueue(l)
 	}
 	if uint64(len(m.Data)) == m.Total {

@@ -117,9 +117,9 @@ func (s *Session) logAdvanced(sp *spaceState, ev Advanced, want Position) {
 	}
 	l.tip = higher(l.tip, ev.Tip)
 	if ev.FromPeer {
-		s.peerHolds(l, ev.Tip, true)
+		s.peerHolds(l, ev.Tip)
 	} else if l.base == l.tip {
-		s.peerHolds(l, l.tip, true) // the peer stated what we hold now
+		s.peerHolds(l, l.tip) // the peer stated what we hold now
 	}
 	s.enqueue(l)
 }
