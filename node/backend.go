@@ -197,9 +197,9 @@ func (b backend) replicaMessage(want, have int, err error) string {
 	var short *ReplicaError
 	switch {
 	case errors.Is(err, ErrOffline):
-		return fmt.Sprintf("the write is durable here and at none of the %d members asked for, because no node is running: start it, and the write goes on to them", want)
+		return fmt.Sprintf("the write is durable here and nowhere else (asked for: %d other members), because no node is running: start it, and the write goes on to them", want)
 	case errors.As(err, &short):
-		return fmt.Sprintf("the write is durable here and at %d of the %d members asked for: it goes on to the others when they can be reached (`status` shows why not yet)", have, want)
+		return fmt.Sprintf("the write is durable here and at %d other members, where %d were asked for: it goes on to more when they can be reached (`status` shows why not yet)", have, want)
 	}
 	return fmt.Sprintf("the write is durable here, but waiting for %d members failed: %v", want, err)
 }

@@ -97,44 +97,44 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// limit bounds a command by --timeout, or by the command's own default; 0: none.
-func (p *program) limit(ctx context.Context, def time.Duration) (context.Context, context.CancelFunc) {
-	d := def
+// timeLimit is --timeout, or the command's own default; 0: none.
+func (p *program) timeLimit(def time.Duration) time.Duration {
 	if p.flags.timeoutSet {
-		d = p.flags.timeout.value
+		return p.flags.timeout.value
 	}
+	return def
+}
+
+// within bounds a context by a time that a person or a default gave; 0: none.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d == 0 {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeoutCause(ctx, d, localapi.ErrTimeUp)
 }
 
-// with runs fn on the node or directory of the command line, within the command's
-// time, and puts errors into their final form.
-func (p *program) with(cmd *cobra.Command, n need, def time.Duration, fn func(ctx context.Context, b localapi.Backend) error) error {
-	ctx, cancel := p.limit(cmd.Context(), def)
+// with runs fn on the node or directory of the command line within a time, 0 for
+// none, and puts errors into their final form.
+func (p *program) with(cmd *cobra.Command, n need, limit time.Duration, fn func(ctx context.Context, b localapi.Backend) error) error {
+	ctx, cancel := within(cmd.Context(), limit)
 	defer cancel()
-	err := func() error {
-		b, closeBackend, err := p.backend(ctx, n)
-		if err != nil {
-			return err
-		}
-		return errors.Join(fn(ctx, b), closeBackend())
-	}()
+	b, closeBackend, err := p.backend(ctx, n)
+	if err == nil {
+		err = errors.Join(fn(ctx, b), closeBackend())
+	}
 	return p.explain(ctx, err)
 }
 
-// explain says why a command ended early in words of the command line.
+// explain says why a command ended early in words of the command line, unless
+// the error does so itself.
 func (p *program) explain(ctx context.Context, err error) error {
 	switch {
-	case err == nil || ctx.Err() == nil || !isEnding(err):
+	case err == nil || ctx.Err() == nil || !bareEnding(err):
 		return err
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return errInterrupted
-	case bareEnding(err):
-		return localapi.Errorf(localapi.CodeTimeout, "the time is up before this was done: give it more with --timeout")
 	}
-	return err
+	return localapi.Errorf(localapi.CodeTimeout, "the time is up before this was done: give it more with --timeout")
 }
 
 // isEnding tells an error that only says that the context ended.

@@ -100,6 +100,19 @@ func (v *span) Set(s string) error {
 	return nil
 }
 
+// addresses is a flag that may be given again.
+type addresses []string
+
+func (v *addresses) Type() string   { return "addr" }
+func (v *addresses) String() string { return strings.Join(*v, ",") }
+func (v *addresses) Set(s string) error {
+	if s == "" {
+		return errors.New("takes an address, and got none")
+	}
+	*v = append(*v, s)
+	return nil
+}
+
 // logLevel is one of the original's levels, or an alias of one.
 type logLevel struct {
 	name  string
@@ -145,15 +158,14 @@ func (p *program) applyEnv(cmd *cobra.Command) error {
 		if first != nil || f.Changed || value == "" || f.Name == "help" {
 			return
 		}
-		var err error
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			err = list.Replace(strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(", \t\n", r) }))
-			f.Changed = true
-		} else {
-			err = cmd.Flags().Set(f.Name, value)
+		values := []string{value}
+		if _, list := f.Value.(*addresses); list {
+			values = strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(", \t\n", r) })
 		}
-		if err != nil {
-			first = &usageError{fmt.Errorf("the environment variable %s: %w", envName(f.Name), flagError(err))}
+		for _, v := range values {
+			if err := cmd.Flags().Set(f.Name, v); err != nil && first == nil {
+				first = &usageError{fmt.Errorf("the environment variable %s: %w", envName(f.Name), flagError(err))}
+			}
 		}
 	})
 	return first

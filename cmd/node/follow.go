@@ -26,7 +26,7 @@ func (p *program) buffered(fn func() error) error {
 // normal end, and so is the end of --timeout unless a count was asked for.
 func (p *program) following(cmd *cobra.Command, n need, count int, endless bool, fn func(ctx context.Context, b localapi.Backend) error) error {
 	var ended error
-	err := p.with(cmd, n, 0, func(ctx context.Context, b localapi.Backend) error {
+	err := p.with(cmd, n, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 		err := fn(ctx, b)
 		if endless && ctx.Err() != nil && isEnding(err) {
 			ended = context.Cause(ctx)

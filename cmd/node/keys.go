@@ -108,48 +108,30 @@ func (p *program) write(cmd *cobra.Command, replicas int, op localapi.Op, plain 
 	if err := op.Check(); err != nil {
 		return err
 	}
-	show := func(w localapi.Written) error {
-		switch {
-		case !p.flags.json:
-			return nil
-		case plain && replicas == 0:
-			return p.print(appended{w.Log, w.Seq})
-		}
-		return p.print(w)
-	}
-	wait := time.Duration(0)
-	if replicas > 0 {
-		wait = replicaTimeout
-	}
-	if p.flags.timeoutSet {
-		wait = p.flags.timeout.value
-	}
 	w := localapi.Write{Ops: []localapi.Op{op}, Replicas: replicas}
-	limit := time.Duration(0)
+	limit := p.timeLimit(0)
 	if replicas > 0 {
 		// The node ends the wait, so that it can tell how far the write came.
-		w.Timeout = wait
-	} else {
-		limit = wait
+		if w.Timeout = p.timeLimit(replicaTimeout); w.Timeout > 0 {
+			limit = w.Timeout + lockPatience
+		}
 	}
-	ctx, cancel := cmd.Context(), context.CancelFunc(func() {})
-	if limit > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, localapi.ErrTimeUp)
-	}
-	defer cancel()
-	b, closeBackend, err := p.backend(ctx, needStore)
-	if err != nil {
-		return p.explain(ctx, err)
-	}
-	written, err := b.Write(ctx, p.flags.space, w)
-	var failed *localapi.Error
-	switch {
-	case err == nil:
-		err = show(written)
-	case errors.As(err, &failed) && failed.Written != nil:
-		err = errors.Join(err, show(*failed.Written))
-	}
-	return p.explain(ctx, errors.Join(err, closeBackend()))
+	return p.with(cmd, needStore, limit, func(ctx context.Context, b localapi.Backend) error {
+		written, err := b.Write(ctx, p.flags.space, w)
+		var failed *localapi.Error
+		if errors.As(err, &failed) && failed.Written != nil {
+			written = *failed.Written
+		} else if err != nil {
+			return err
+		}
+		if !p.flags.json {
+			return err
+		}
+		if plain && replicas == 0 {
+			return p.print(appended{written.Log, written.Seq})
+		}
+		return errors.Join(err, p.print(written))
+	})
 }
 
 func (p *program) getCommand() *cobra.Command {
@@ -164,7 +146,7 @@ the same everywhere, and --conflicts lists all. The next put resolves them.`,
   vix-node get --id A user/1 --conflicts`,
 		Args: exactly(1, "a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd, needData, 0, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needData, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				e, err := b.Get(ctx, p.flags.space, []byte(args[0]))
 				if err != nil {
 					return err
@@ -201,7 +183,7 @@ func (p *program) lsCommand() *cobra.Command {
 				q.Prefix = []byte(args[0])
 			}
 			return p.buffered(func() error {
-				return p.with(cmd, needData, 0, func(ctx context.Context, b localapi.Backend) error {
+				return p.with(cmd, needData, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 					return b.List(ctx, p.flags.space, q, func(e localapi.Entry) error {
 						if p.flags.json {
 							return p.print(e)

@@ -33,7 +33,7 @@ With --json it prints {"acked":n} whenever the first n records are durable.`,
 				return err
 			}
 			defer in.Close()
-			return p.with(cmd, needStore, 0, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needStore, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				return p.load(ctx, b, in, total)
 			})
 		},

@@ -27,7 +27,7 @@ quic://host:port or a multiaddr, and return when both have said hello (at most
 		Example: "  vix-node connect --id A 127.0.0.1:9002",
 		Args:    exactly(1, "an address such as 127.0.0.1:9001"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd, needNode, connectTimeout, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				c, err := b.Connect(ctx, args[0])
 				if err != nil {
 					return err
@@ -51,7 +51,7 @@ has, and leave it alone until connect, or until the node starts again.`,
 		Example: "  vix-node disconnect --id A B",
 		Args:    exactly(1, "a peer ID or label"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd, needNode, connectTimeout, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				d, err := b.Disconnect(ctx, args[0])
 				if err != nil {
 					return err
@@ -84,7 +84,7 @@ It fails when the time is up: 60 s, or --timeout.`,
 			if err != nil {
 				return err
 			}
-			ctx, cancel := p.limit(cmd.Context(), waitTimeout)
+			ctx, cancel := within(cmd.Context(), p.timeLimit(waitTimeout))
 			defer cancel()
 			err = p.wait(ctx, dir, localapi.Wait{Peers: peers.value, Synced: synced})
 			if err = p.explain(ctx, err); err == nil && p.flags.json {
@@ -108,8 +108,7 @@ func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
 			err = c.Wait(ctx, w)
 			c.Close()
 		}
-		again := errors.Is(err, localapi.ErrNotRunning) || localapi.CodeOf(err) == localapi.CodeClosed
-		if !again || ctx.Err() != nil {
+		if !errors.Is(err, localapi.ErrNotRunning) && localapi.CodeOf(err) != localapi.CodeClosed {
 			return err
 		}
 		if err := sleep(ctx, pollEvery); err != nil {

@@ -35,7 +35,7 @@ Start a node, then talk to it from another terminal:
   vix-node put --id A greeting "hello from A"
   vix-node get --id B greeting
 
-or see everything at once, in a minute at most:
+or see everything at once:
 
   vix-node demo
 
@@ -84,7 +84,7 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 	}
 	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.waitCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
-	add("tools", p.verifyCommand(), p.versionCommand())
+	add("tools", p.verifyCommand(), p.demoCommand(), p.versionCommand())
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")
 	return root

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +25,7 @@ const memoryLimit = 512 << 20
 
 // runFlags are the flags of run.
 type runFlags struct {
-	listen, connect, advertise []string
+	listen, connect, advertise addresses
 	connectDelay               span
 	noConnect, open            bool
 	networkName, api           string
@@ -68,11 +68,11 @@ whoever reaches an open node can read and write.`,
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringArrayVar(&f.listen, "listen", nil, "port, host:port or multiaddr to listen on, 0 = any free port; repeatable")
-	fs.StringArrayVar(&f.connect, "connect", nil, "peer to connect to and stay connected with: host:port, tcp://host:port or multiaddr; repeatable")
+	fs.Var(&f.listen, "listen", "port, host:port or multiaddr to listen on, 0 = any free port; repeatable")
+	fs.Var(&f.connect, "connect", "peer to connect to and stay connected with: host:port, tcp://host:port or multiaddr; repeatable")
 	fs.Var(&f.connectDelay, "connect-delay", "wait before the first connect")
 	fs.BoolVar(&f.noConnect, "no-connect", false, "connect to nobody; others may connect to this node")
-	fs.StringArrayVar(&f.advertise, "advertise", nil, "address at which others reach this node, for forwarded ports; repeatable")
+	fs.Var(&f.advertise, "advertise", "address at which others reach this node, for forwarded ports; repeatable")
 	fs.BoolVar(&f.open, "open", false, "let the open development network listen beyond this machine")
 	fs.StringVar(&f.networkName, "network-name", node.DefaultNetworkName, "the open network's name; nodes of other names are refused")
 	fs.Var(&f.tcp, "tcp", "use TCP")
@@ -154,7 +154,9 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if note := discoveryNote(cmd.Flags()); note != "" {
 		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
+	// A reader that has seen enough (`run | head -1`) does not end the node.
+	signal.Ignore(syscall.SIGPIPE)
+	if p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	n, err := p.openNode(cmd.Context(), cfg)
@@ -205,7 +207,7 @@ func apiAddr(s string) string {
 // openNode waits a moment for a command that has the directory open, but not for
 // another node.
 func (p *program) openNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
-	ctx, cancel := p.limit(ctx, 0)
+	ctx, cancel := within(ctx, p.timeLimit(0))
 	defer cancel()
 	for start := time.Now(); ; {
 		n, err := node.Open(ctx, cfg)
@@ -225,7 +227,7 @@ func (p *program) openNode(ctx context.Context, cfg node.Config) (*node.Node, er
 	}
 }
 
-// serve prints counters until a signal, or the end of --run.
+// serve shows counters until a signal, or the end of --run.
 func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, live *liveLine) error {
 	if f.run.value > 0 {
 		var cancel context.CancelFunc
@@ -238,47 +240,94 @@ func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, li
 		defer t.Stop()
 		tick = t.C
 	}
+	out := newShower()
 	for {
 		select {
 		case <-tick:
 		case <-ctx.Done():
-			live.clear()
-			return p.finalStats(context.WithoutCancel(ctx), b)
+			return p.lastStats(context.WithoutCancel(ctx), b, live, out)
 		}
 		st, err := b.Status(ctx)
 		switch {
-		case err != nil: // a repair is under way, or the end: the next one will tell
+		case err != nil: // a repair is under way, or the end: the next one tells
 		case bool(f.tui) && !p.flags.json:
-			live.set(renderLive(&st, live.columns()))
+			out.show(func() { live.set(renderLive(&st, live.columns())) })
 		default:
-			if err := p.printStats(&st); err != nil {
-				return err
-			}
+			out.show(func() { p.printStats(&st) })
 		}
 	}
 }
 
-func (p *program) finalStats(ctx context.Context, b localapi.Backend) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// lastStats prints the counters as they are at the end.
+func (p *program) lastStats(ctx context.Context, b localapi.Backend, live *liveLine, out *shower) error {
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
 	st, err := b.Status(ctx)
-	if err != nil {
-		return err
-	}
-	return p.printStats(&st)
+	out.last(ctx, func() {
+		live.clear()
+		if err == nil {
+			p.printStats(&st)
+		}
+	})
+	return err
 }
 
-func (p *program) printStats(st *localapi.Status) error {
+// endPatience is how long the end of run waits for a reader of its output.
+const endPatience = 2 * time.Second
+
+// printStats prints counters. That nobody reads them any more is no reason to
+// stop a node.
+func (p *program) printStats(st *localapi.Status) {
 	ops, pending := totals(st)
 	if p.flags.json {
-		return p.print(struct {
+		_ = p.print(struct {
 			localapi.Counters
 			Ops     uint64 `json:"ops"`
 			Pending uint64 `json:"pending"`
 		}{st.Counters, ops, pending})
+		return
 	}
-	_, err := io.WriteString(p.stdout, statsLine(st)+"\n")
-	return err
+	fmt.Fprintln(p.stdout, statsLine(st))
+}
+
+// shower writes what run shows in a goroutine of its own, so that a reader that
+// stands still (a full pipe, a terminal after Ctrl-S) does not hold up the node's
+// end. While one thing waits, newer ones are left out.
+type shower struct {
+	todo chan func()
+	done chan struct{} // closed when the goroutine has ended
+}
+
+func newShower() *shower {
+	s := &shower{todo: make(chan func(), 1), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		for fn := range s.todo {
+			fn()
+		}
+	}()
+	return s
+}
+
+func (s *shower) show(fn func()) {
+	select {
+	case s.todo <- fn:
+	default:
+	}
+}
+
+// last shows a last thing and ends the goroutine. When ctx ends first the
+// goroutine stays behind, in its write, until the process ends.
+func (s *shower) last(ctx context.Context, fn func()) {
+	select {
+	case s.todo <- fn:
+	case <-ctx.Done():
+	}
+	close(s.todo)
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+	}
 }
 
 // totals are the operations held, and those that connected or known peers have

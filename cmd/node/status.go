@@ -26,7 +26,7 @@ show the same keys and values.`,
 		Example: "  vix-node status --id A\n  vix-node status --id A --json",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.with(cmd, needNode, 0, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needNode, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				st, err := b.Status(ctx)
 				if err != nil {
 					return err
@@ -47,7 +47,7 @@ func (p *program) peersCommand() *cobra.Command {
 		Example: "  vix-node peers --id A --json",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.with(cmd, needNode, 0, func(ctx context.Context, b localapi.Backend) error {
+			return p.with(cmd, needNode, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				st, err := b.Status(ctx)
 				if err != nil {
 					return err

@@ -73,7 +73,7 @@ first.`,
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := []localapi.Finding{}
-			err := p.with(cmd, needData, 0, func(ctx context.Context, b localapi.Backend) error {
+			err := p.with(cmd, needData, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				return b.Verify(ctx, rebuild, func(f localapi.Finding) error {
 					found = append(found, f)
 					return nil
