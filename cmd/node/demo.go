@@ -232,7 +232,7 @@ func (d *demo) apart(ctx context.Context) (string, error) {
 		digests[st.Spaces[localapi.DefaultSpace].ViewDigest] = true
 	}
 	if len(digests) != 2 {
-		return "", errors.New("A and C show the same although they were edited differently")
+		return "", errors.New("nodes A and C show the same although they were edited differently")
 	}
 	return fmt.Sprintf("%d keys have one value at A and another at C", demoEdits), nil
 }
@@ -307,7 +307,7 @@ func (d *demo) agree(ctx context.Context) (sts []localapi.Status, err error) {
 	for {
 		// B is between the others: in step with both, it has and gave everything.
 		if err := d.b.client.Wait(ctx, localapi.Wait{Peers: 2, Synced: true}); err != nil {
-			return nil, fmt.Errorf("B is not in step with A and C: %w", err)
+			return nil, fmt.Errorf("node B is not in step with A and C: %w", err)
 		}
 		sts = nil
 		same := true

@@ -164,13 +164,6 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	if f.api != "off" {
-		api, err := node.ServeAPI(n, apiAddr(f.api), version)
-		if err != nil {
-			return err
-		}
-		defer api.Close()
-	}
 	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(n.Addrs(), ","))
 	return p.serve(cmd.Context(), node.Backend(n), f, live)
 }
@@ -193,11 +186,15 @@ func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
 		NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic),
 		Durability: durability,
 		Logger:     newLogger(logs, f.logLevel.level, f.logFormat.value),
+		API:        apiAddr(f.api), Version: version,
 	}
 }
 
-// apiAddr lets --api be a port alone.
+// apiAddr lets --api be a port alone; "" is off.
 func apiAddr(s string) string {
+	if s == "off" {
+		return ""
+	}
 	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
 		return "127.0.0.1:" + s
 	}

@@ -330,7 +330,7 @@ func TestStreamsEnd(t *testing.T) {
 	}
 	// The caller has had enough.
 	enough := errors.New("enough")
-	if err := c.Tail(t.Context(), "default", Tail{Follow: true}, func(Record) error { return enough }); err != enough {
+	if err := c.Tail(t.Context(), "default", Tail{Follow: true}, func(Record) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("stopped: %v", err)
 	}
 	// A line comes soon, not when the buffer is full.

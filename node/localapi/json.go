@@ -3,6 +3,7 @@ package localapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -98,7 +99,7 @@ func decodeOps(r io.Reader) ([]Op, error) {
 	for {
 		var j opJSON
 		err := dec.Decode(&j)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -103,7 +103,7 @@ func (l *Loader) Run(ctx context.Context, acked func(Loaded) error) (res Loaded,
 	})()
 	for {
 		batch, err := l.take(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return res, nil
 		}
 		if line, ok := errors.AsType[*LineError](err); ok {
@@ -185,7 +185,7 @@ func (l *Loader) read(r io.Reader) error {
 	}
 	for n := 1; ; n++ {
 		line, err := readLine(in)
-		last := err == io.EOF
+		last := errors.Is(err, io.EOF)
 		if err != nil && !last {
 			return &LineError{Line: n, Cause: err}
 		}
@@ -236,7 +236,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 			return nil, Errorf(CodeTooLarge, "the line is longer than the limit of %d bytes", maxLoadLine)
 		}
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("cannot read the input: %w", err)
 	}
 	return long, err
