@@ -24,7 +24,8 @@ type SpaceInfo struct {
 type SpaceAdded struct{ Space SpaceInfo }
 
 // LocalFrontier answers LoadFrontier: everything held durably of a space, and
-// what the store remembers that this peer instance once stated (Stored).
+// what the store remembers that this peer instance once stated (Stored). Messages
+// may refer to Entries for as long as they live: it must not change afterwards.
 type LocalFrontier struct {
 	Space   SpaceID
 	Entries []FrontierEntry
@@ -32,6 +33,9 @@ type LocalFrontier struct {
 }
 
 // Advanced tells that a log grew durably; FromPeer if this session brought it.
+// Several of one log may be told as one, from the first Prev to the last Tip, and
+// FromPeer if all were. An Advanced must be told before what depends on it: a
+// RunRead of what it added, and a question to Acked.
 type Advanced struct {
 	Advance
 	FromPeer bool
@@ -48,8 +52,8 @@ type RunRead struct {
 	Err   error
 }
 
-// CommitDone answers CommitRun. It is the only event from which an ack follows:
-// Result.Tip is durable (G2).
+// CommitDone answers CommitRun, per log in the order of the CommitRuns. It is the
+// only event from which an ack follows: Result.Tip is durable (G2).
 type CommitDone struct {
 	Space  SpaceID
 	Log    LogID

@@ -68,7 +68,7 @@ const (
 	maxAsking              = 8
 	maxReads               = 2  // ReadRun effects and read runs that wait for room
 	maxRewinds             = 16 // without progress; then only the retry timer rewinds
-	maxCovers              = 2  // pushes of a run that shows a fork, per log
+	maxCovers              = 2  // pushes in a row of a run that shows a fork, per log
 	maxPings               = 16
 )
 

@@ -410,7 +410,7 @@ func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
 		if first && o.Seq > 0 {
 			s.compareLog(sp, log, o, p)
 		}
-		if p.Seq > o.Seq {
+		if r := sp.refused[log].Code; p.Seq > o.Seq && (r == CodeOK || r == CodeNoSpace) {
 			sp.want(log, o.Seq, p)
 		}
 	})

@@ -43,7 +43,7 @@ type logState struct {
 	gone      bool // no longer in the space's logs
 
 	cover  bool // sent turned out to be of another branch
-	covers int  // runs pushed to show that
+	covers int  // runs pushed to show that; beyond maxCovers only now and then
 
 	paused   Code // CodeOK: not paused
 	detail   string
@@ -349,8 +349,9 @@ func (s *Session) retry(l *logState) {
 	if l.gone {
 		return
 	}
-	if l.paused == CodeNoSpace || l.paused == CodeDamaged {
+	if l.mayPass() {
 		l.probe = true
+		l.covers = min(l.covers, maxCovers-1)
 		l.delay = s.backoff(l.delay)
 		s.rewind(l, l.base)
 		return
@@ -378,8 +379,13 @@ func (s *Session) progress(l *logState) {
 	}
 }
 
-// pause stops one log (design 6.7); the session goes on. A full disk and damage
-// may pass: they are tried again.
+// mayPass tells whether a pause is worth trying again: a full disk and damage pass,
+// and a peer that has not answered our view of a fork may not have got it.
+func (l *logState) mayPass() bool {
+	return l.paused == CodeNoSpace || l.paused == CodeDamaged || (l.paused == CodeForked && l.local)
+}
+
+// pause stops one log (design 6.7); the session goes on.
 func (s *Session) pause(l *logState, code Code, detail string, local bool) {
 	report := l.paused != code
 	l.paused, l.detail, l.local, l.probe = code, cutDetail(detail), local, false
@@ -390,7 +396,7 @@ func (s *Session) pause(l *logState, code Code, detail string, local bool) {
 	l.hasRun, l.run, l.cover = false, RunBytes{}, false
 	l.sent = l.base
 	s.stopTimer(&l.timer)
-	if code == CodeNoSpace || code == CodeDamaged {
+	if l.mayPass() {
 		s.after(&l.timer, s.jitter(l.delay))
 	}
 }

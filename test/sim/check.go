@@ -12,15 +12,25 @@ import (
 
 // truth is what the simulation knows of all nodes.
 type truth struct {
-	// blocks is every block that its origin made durable, by where it ends: the
-	// only ones that may ever be stored anywhere (G3).
-	blocks map[replication.Dot]replication.Hash
+	// blocks is every block that its origin signed, by where it ends: the only ones
+	// that may ever be stored anywhere (G3).
+	blocks map[ending]bool
+	// forked is the logs of which two branches were signed (design 4.8). Of these
+	// neither G4 to G6 is promised, but no claim about them may be false.
+	forked map[replication.LogID]bool
 	// views is the state that belongs to a frontier, whoever shows it (G5).
 	views map[[32]byte][32]byte
 }
 
+// ending names a block by its log and end.
+type ending struct {
+	log replication.LogID
+	pos replication.Position
+}
+
 func (t *truth) init() {
-	t.blocks = map[replication.Dot]replication.Hash{}
+	t.blocks = map[ending]bool{}
+	t.forked = map[replication.LogID]bool{}
 	t.views = map[[32]byte][32]byte{}
 }
 
@@ -31,8 +41,10 @@ type mirror struct {
 	frontier map[replication.LogID]replication.Position
 	arrival  map[replication.SpaceID]uint64
 	view     view
-	mark     [32]byte                                   // of the frontier: the sum of the hashes of its entries
-	acked    map[replication.LogID]replication.Position // appends that succeeded
+	mark     [32]byte                                     // of the frontier: the sum of the hashes of its entries
+	acked    map[replication.LogID]replication.Position   // appends that succeeded
+	ends     map[replication.LogID][]replication.Position // of all blocks held
+	has      map[ending]bool
 }
 
 func (m *mirror) init(n *node) {
@@ -42,6 +54,8 @@ func (m *mirror) init(n *node) {
 		arrival:  map[replication.SpaceID]uint64{},
 		view:     newView(),
 		acked:    map[replication.LogID]replication.Position{},
+		ends:     map[replication.LogID][]replication.Position{},
+		has:      map[ending]bool{},
 	}
 }
 
@@ -100,16 +114,18 @@ func (m *mirror) take(a replication.Arrival) {
 		w.fail("G4: %s has block %s/%d after %d", m.n, log.Short(), a.Block.Header.FirstSeq, at.Seq)
 		return
 	}
-	d := replication.Dot{Log: log, Seq: end.Seq}
-	switch hash, known := w.truth.blocks[d]; {
+	e := ending{log, end}
+	switch known := w.truth.blocks[e]; {
 	case !known && a.Origin == m.n.origin():
-		w.truth.blocks[d] = end.Hash
-	case !known || hash != end.Hash:
+		w.truth.blocks[e] = true
+	case !known:
 		w.fail("G3: %s has a block %s/%d that its origin never made durable", m.n, log.Short(), end.Seq)
 		return
 	}
 	addHash(&m.mark, entryHash(log, m.frontier[log]))
 	m.frontier[log] = end
+	m.ends[log] = append(m.ends[log], end)
+	m.has[e] = true
 	addHash(&m.mark, entryHash(log, end))
 	ops, err := replication.DecodeBody(a.Block.Header, a.Block.Body)
 	if err != nil {
@@ -138,13 +154,18 @@ func addHash(sum *[32]byte, h [32]byte) {
 
 // holds tells whether a node's disk has a position right now.
 func (n *node) holds(log replication.LogID, p replication.Position) bool {
-	if p.Seq == 0 {
-		return true
+	return p.Seq == 0 || n.mirror.has[ending{log, p}]
+}
+
+// common is up to where two nodes hold the same of a log.
+func (n *node) common(o *node, log replication.LogID) uint64 {
+	ends := n.mirror.ends[log]
+	for i := len(ends) - 1; i >= 0; i-- {
+		if o.holds(log, ends[i]) {
+			return ends[i].Seq
+		}
 	}
-	if n.mirror.frontier[log].Seq >= p.Seq {
-		return n.w.truth.blocks[replication.Dot{Log: log, Seq: p.Seq}] == p.Hash
-	}
-	return false
+	return 0
 }
 
 // checkStatement: what a node says that it holds, it holds durably (G2).
@@ -212,7 +233,7 @@ func (n *node) checkClaim(p *peer, space replication.SpaceID, log replication.Lo
 		}
 	}
 	tip := n.mirror.frontier[log].Seq
-	has := p.other().mirror.frontier[log].Seq
+	has := n.common(p.other(), log)
 	if has < tip && p.s.Acked(space, log, has+1) {
 		n.w.fail("G2: %s believes that %s holds %s/%d; it has it up to %d", n, p.other(), log.Short(), has+1, has)
 	}
@@ -221,8 +242,23 @@ func (n *node) checkClaim(p *peer, space replication.SpaceID, log replication.Lo
 // equal tells whether all nodes hold the same.
 func (w *world) equal() bool {
 	for _, n := range w.nodes {
-		if n.store == nil || n.mirror.mark != w.nodes[0].mirror.mark || n.store.Queued() > 0 {
+		if n.store == nil || n.store.Queued() > 0 || !w.same(&n.mirror, &w.nodes[0].mirror) {
 			return false
+		}
+	}
+	return true
+}
+
+// same compares what two nodes hold of logs that are not forked.
+func (w *world) same(a, b *mirror) bool {
+	if len(w.truth.forked) == 0 {
+		return a.mark == b.mark
+	}
+	for _, m := range [2]*mirror{a, b} {
+		for l := range m.frontier {
+			if !w.truth.forked[l] && a.frontier[l] != b.frontier[l] {
+				return false
+			}
 		}
 	}
 	return true
@@ -259,10 +295,27 @@ func (w *world) checkAll() {
 		for _, p := range n.peers {
 			for log, at := range n.mirror.frontier {
 				info, _ := n.store.Log(log)
-				if !p.s.Acked(info.Space, log, at.Seq) {
+				if w.truth.forked[log] {
+					w.checkFork(n, p.other(), log)
+				} else if !p.s.Acked(info.Space, log, at.Seq) {
 					w.fail("%s does not know that %s holds %s/%d", n, p.other(), log.Short(), at.Seq)
 				}
 			}
+		}
+	}
+}
+
+// checkFork: where two neighbours hold different branches of a log, both can prove
+// that it is forked (design 4.8).
+func (w *world) checkFork(n, o *node, log replication.LogID) {
+	common := n.common(o, log)
+	if common == n.mirror.frontier[log].Seq || common == o.mirror.frontier[log].Seq {
+		return // one is behind the other on the same branch
+	}
+	w.res.Forks++
+	for _, n := range []*node{n, o} {
+		if p, ok := n.store.ForkProofOf(log); !ok || p.Verify() != nil {
+			w.fail("4.8: %s and %s hold different branches of %s, and %s has no proof", n, o, log.Short(), n)
 		}
 	}
 }

@@ -347,8 +347,18 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		w.fail("DataLoss was reported of %s, which keeps its instance only if it keeps its data", p.other())
 	case replication.LogPaused:
 		w.trace("%s: log %s with %s paused: %s %s, here %v", n, e.Log.Short(), p.other(), e.Code, e.Detail, e.Local)
-		if e.Code != replication.CodeNoSpace {
+		if e.Code != replication.CodeNoSpace && !(e.Code == replication.CodeForked && w.truth.forked[e.Log]) {
 			w.fail("log %s paused between %s and %s: %s %s", e.Log.Short(), n, p.other(), e.Code, e.Detail)
+		}
+	case replication.ForkSeen:
+		if info, ok := n.store.Log(e.Proof.Log); ok && info.Origin == e.Proof.Origin && e.Proof.Verify() == nil {
+			if _, err := n.store.RecordFork(e.Proof); err != nil && !errors.Is(err, replication.ErrNoSpace) {
+				w.fail("%s: a proof of %s cannot be recorded: %v", n, e.Proof.Log.Short(), err)
+			}
+		}
+	case replication.SendForkProof:
+		if proof, ok := n.store.ForkProofOf(e.Log); ok {
+			p.l.carry(p.end, &replication.ForkProofMsg{Space: e.Space, Proof: proof})
 		}
 	case replication.Pulled:
 		p.pulling = time.Time{}
@@ -391,7 +401,7 @@ func (n *node) readRun(p *peer, e replication.ReadRun) {
 	} else {
 		ev.Run, ev.Err = n.store.ReadRun(e.Log, e.After, e.MaxBytes)
 	}
-	if ev.Err != nil {
+	if ev.Err != nil && !(errors.Is(ev.Err, replication.ErrForked) && n.w.truth.forked[e.Log]) {
 		n.w.fail("%s: log %s after %d: %v", n, e.Log.Short(), e.After.Seq, ev.Err)
 	}
 	n.ifAlive(n.w.some(2*time.Millisecond), func() { n.post(p, ev) })

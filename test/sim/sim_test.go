@@ -42,6 +42,7 @@ func TestSim(t *testing.T) {
 		sum.Writes += res.Writes
 		sum.Crashes += res.Crashes
 		sum.Breaks += res.Breaks
+		sum.Forks += res.Forks
 		sum.Messages += res.Messages
 		sum.Lost += res.Lost
 		sum.Healed = max(sum.Healed, res.Healed)

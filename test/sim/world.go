@@ -45,6 +45,7 @@ const (
 // Result sums up a run.
 type Result struct {
 	Nodes, Steps, Writes, Crashes, Breaks int
+	Forks                                 int // pairs of neighbours that ended on different branches
 	Messages, Lost                        int
 	Virtual                               time.Duration
 	Healed                                time.Duration // from the heal until all were equal
@@ -164,6 +165,9 @@ func newWorld(cfg Config) *world {
 		l.connectLater()
 	}
 	w.chaosLater()
+	if w.chance(0.2) {
+		w.after(w.some(turmoil), w.fork)
+	}
 	return w
 }
 
