@@ -207,7 +207,7 @@ func copyDir(t *testing.T, how, from, to string) {
 func TestCopies(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("killed=%v", killed), func(t *testing.T) {
-			base := t.TempDir()
+			base := fastDir(t)
 			original := filepath.Join(base, "original")
 			g := newLedger()
 			g.runChild(t, original, 100, killed)
@@ -271,10 +271,10 @@ func TestRolledBack(t *testing.T) {
 		{"the lease in place", []string{leaseName}, "write", "restored"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			dir := t.TempDir()
+			base := fastDir(t)
+			dir, old := filepath.Join(base, "dir"), filepath.Join(base, "old")
 			g := newLedger()
 			g.runChild(t, dir, 50, true)
-			old := filepath.Join(t.TempDir(), "old")
 			copyDir(t, "cp", dir, old)
 			g.runChild(t, dir, 50, true)
 			restore(t, old, dir, tc.how, tc.files)
@@ -307,22 +307,21 @@ func restore(t *testing.T, from, to, how string, only []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
-		rel, _ := filepath.Rel(from, path)
-		if err != nil || d.IsDir() || (only != nil && !slices.Contains(only, strings.Split(rel, "/")[0])) {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
+	for rel, f := range takeImage(t, from) {
+		if only != nil && !slices.Contains(only, strings.Split(rel, "/")[0]) {
+			continue
 		}
 		target := filepath.Join(to, rel)
-		if how == "write" {
-			return os.WriteFile(target, data, 0o600)
+		path := target
+		if how == "rename" {
+			path += ".tmp"
 		}
-		return errors.Join(os.WriteFile(target+".tmp", data, 0o600), os.Rename(target+".tmp", target))
-	})
-	if err != nil {
-		t.Fatal(err)
+		err := errors.Join(os.WriteFile(path, f.data, 0o600), os.Truncate(path, f.size))
+		if err == nil && path != target {
+			err = os.Rename(path, target)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -1,3 +1,108 @@
 // Package wal keeps logs durably in Badger: it implements replication.Store
-// (design 4.3, 4.4, 4.6 to 4.8).
+// (design 4.3, 4.4, 4.6 to 4.8, guarantees G1 to G4 and G9).
+//
+//	Append ---> local queue --\                          /-> witness -> memory -> subscribers -> answers
+//	                           > committer -> one synced transaction
+//	Ingest ---> queue a source/
+//
+// One goroutine, the committer, writes. It gathers what waits, local appends
+// first, then runs of the source that was served least, and commits all of it in
+// one transaction: blocks, logs' records, arrival index and store head together.
+// Only then is any of it visible in memory, told to subscribers and answered.
+//
+// # Directory
+//
+//	FORMAT    version of this layout, checked before anything else is touched
+//	lock      held by the process that has the store open
+//	lease     16 random bytes, a new file at every open
+//	witness   count and head hash of the last commit, written before it is answered
+//	clean     there after a clean stop
+//	repair    there after a read found damage: the next open repairs
+//	db/       Badger
+//	db.damaged-TIME/  the database before the last repair; remove it when nothing is missed
+//
+// # Keys
+//
+// Numbers are big-endian. Local log numbers stand for 32-byte log ids; they,
+// arrival numbers and cursor numbers come from counters in the head and are
+// never given twice. The upper six bytes of a seq are its segment, so that
+// pruning can drop a log's oldest 65,536 seqs by prefix.
+//
+//	'b' log number 8 | segment 6 | seq in it 2   a block, by its first seq
+//	'x' log number 8 | segment 6 | seq in it 2   a block set aside: damage took one before it
+//	'a' space 16 | arrival 8                     log number, first seq, arrival before in the space
+//	'l' log id 32                                number, space, origin, epoch, base, tip, HLC, sums, flags
+//	't' log id 32                                headers beyond the tip up to a signature
+//	'f' log id 32                                the first fork proof
+//	'C' peer 32 | instance 16                    cursor number, time, digest of its entries
+//	'c' cursor number 8 | log id 32 [| branch 32]  base, seq, hash
+//	'm' name                                     a value of SetMeta
+//	'i'                                          network, self, instance, epoch, boot, lease, witness
+//	'h'                                          head: counters, digest, hash of the head before
+//
+// Every value ends in a CRC-32C over key and value. A block's value is its bytes
+// as sent, then the log's bytes up to its end (8), its arrival number (8) and the
+// checksum. The head's digest is a sum over 'l', 't', 'f', 'C', 'm' and 'i', so
+// that an older version of one of them, which damage can bring back, is found;
+// blocks prove each other by their hash chain and arrivals by theirs.
+//
+// Values of 64 KiB and more are in Badger's value log, written once: one block
+// of a bulk load or of a peer's catch-up. Smaller ones are in the memtable's log
+// alone, so that a commit of many small appends writes one file.
+//
+// # Who wrote last (design 4.7)
+//
+// An epoch goes on only with proof that this directory wrote last. The store
+// records the boot id, the lease's inode and ctime and the witness's inode at
+// each open.
+//
+//	boot     lease, witness file   witness compared with the head          epoch   instance
+//	same     unchanged             equal                                   goes on goes on
+//	same     unchanged             one behind, and it names the head       goes on goes on  (killed between commit and witness)
+//	                               before this one
+//	same     unchanged             further behind, or unreadable           new     new      (one of them was restored)
+//	other    unchanged             equal, behind or unreadable             new     goes on  (reboot: the witness is not synced)
+//	any      any                   ahead, or another commit                new     new      acknowledged commits are lost: repair
+//	any      changed or missing    any                                     new     new      (copied or restored)
+//	any      any                   the store was repaired                  new     new
+//
+// A boot id alone that differs proves only that nothing proves the rest. Where
+// the system has no boot id each open starts a new epoch; where it has no inodes
+// and ctimes a copy keeps the instance of its original, never its epoch.
+//
+// An epoch also ends while the store is open when a run of this node's current
+// log arrives that goes beyond its tip, or contradicts it: a copy of this machine
+// runs. The run is then stored like any other.
+//
+// # Damage (G9)
+//
+// Reads check checksum, header, body hash and place in the chain and give a
+// *replication.DamageError; nothing damaged is served. A running store reports
+// damage (Options.OnDamage, Damaged) and notes it in the file repair. The repair
+// comes with the next Open: close the store and open it again.
+//
+// Badger makes some damage worse. It cuts its logs and its list of tables at the
+// first bad record and removes what is not listed, and it ends the process at a
+// damaged footer of a table. So Open reads Badger's files itself before it lets
+// Badger open them (survey.go): the list of tables, the memtables' logs, the last
+// value log, of each table what Badger reads at once, and the blocks of tables up
+// to 32 MiB, after an unclean stop up to 512 MiB. On any sign of damage, an error
+// of Badger or lost commits, it makes a new database of every record that is
+// whole (rebuild.go, mend.go). Each log then ends before its first missing block;
+// blocks beyond wait aside and join again when peers have sent what is missing
+// (aside.go), so that also what no peer has yet is kept. The old database is set
+// aside as a whole; one is kept.
+//
+// Damage in a place that no read needs (a filter, a superseded version) is no
+// finding of a read, but Verify names it, since Badger's own checksums cover it.
+//
+// # Full disk
+//
+// Badger writes through memory maps, where a full disk ends the process. Before
+// each commit the free space is compared with what the commit writes and a
+// reserve; a commit that would touch it is refused with ErrNoSpace, and so on
+// until there is room. A commit whose outcome is not known (an error of Badger or
+// of its log, which is the only place where it tells of a failed sync of its
+// value log) is never acknowledged and ends writing until the store is opened
+// again.
 package wal
