@@ -288,6 +288,11 @@ func TestForkProof(t *testing.T) {
 	other := writer(2).AddMany(3)
 	bad := w.Fork(1)
 	bad.AddSpec(logtest.Spec{BadSignature: true})
+	heavy := w.Fork(1)
+	for range 2 {
+		heavy.AddUnsigned(logtest.App("a", make([]byte, 900<<10)))
+	}
+	heavy.Add()
 	long := w.Fork(1)
 	for range replication.MaxRunBlocks {
 		long.AddUnsigned()
@@ -307,7 +312,7 @@ func TestForkProof(t *testing.T) {
 		"another log on one side": proof(w.Raw(1, 4), other.Raw(1, 2)),
 		"a hole":                  proof(append(w.Raw(1, 2), w.Raw(3, 4)...), f.Raw(1, 2)),
 		"too many blocks":         proof(w.Raw(1, 4), long.Raw(1, long.Len())),
-		"too long":                proof(w.Raw(1, 4), make([]byte, replication.MaxRunBytes+1)),
+		"too long":                proof(w.Raw(1, 4), heavy.Raw(1, 4)),
 		"far apart":               proof(w.Raw(1, 4), f.Raw(3, 4)),
 	} {
 		if err := p.Verify(); !errors.Is(err, replication.ErrInvalid) {

@@ -83,18 +83,28 @@ func testBatchIsOneBlock(e *env) {
 	}
 }
 
-// gate is a Resolver that holds up the committer until it is opened.
+// gate is a Resolver that holds up the committer until it is released, at the
+// latest when the test ends.
 type gate struct {
-	once    sync.Once
-	entered chan struct{}
-	open    chan struct{}
+	entered, released  chan struct{}
+	onEntry, onRelease sync.Once
 }
 
-func newGate() *gate { return &gate{entered: make(chan struct{}), open: make(chan struct{})} }
+func newGate(e *env) *gate {
+	g := &gate{entered: make(chan struct{}), released: make(chan struct{})}
+	e.Cleanup(g.release)
+	return g
+}
+
+func (g *gate) hold() {
+	g.onEntry.Do(func() { close(g.entered) })
+	<-g.released
+}
+
+func (g *gate) release() { g.onRelease.Do(func() { close(g.released) }) }
 
 func (g *gate) Resolve(replication.SpaceID, replication.Dot, []replication.Op, []replication.Condition) error {
-	g.once.Do(func() { close(g.entered) })
-	<-g.open
+	g.hold()
 	return nil
 }
 func (g *gate) Settle(replication.SpaceID, replication.LogID, uint64)  {}
@@ -105,7 +115,7 @@ func (g *gate) Discard(replication.SpaceID, replication.LogID, uint64) {}
 func testGroupCommit(e *env) {
 	const writers, size = 64, 3
 	for start := time.Now(); ; {
-		g := newGate()
+		g := newGate(e)
 		var wg sync.WaitGroup
 		at := make([]replication.Appended, writers)
 		for i := range at {
@@ -120,10 +130,10 @@ func testGroupCommit(e *env) {
 				}
 			})
 			if i == 0 {
-				<-g.entered
+				await(e, g.entered)
 			}
 		}
-		close(g.open)
+		g.release()
 		wg.Wait()
 		blocks := map[replication.Position]int{}
 		for _, a := range at {
@@ -145,7 +155,7 @@ func testGroupCommit(e *env) {
 // testFullBlock: two batches that do not fit together get a block each, whether or
 // not they share a transaction.
 func testFullBlock(e *env) {
-	g := newGate()
+	g := newGate(e)
 	big := strings.Repeat("x", 600<<10)
 	var wg sync.WaitGroup
 	at := make([]replication.Appended, 4)
@@ -160,10 +170,10 @@ func testFullBlock(e *env) {
 			}
 		})
 		if i == 0 {
-			<-g.entered
+			await(e, g.entered)
 		}
 	}
-	close(g.open)
+	g.release()
 	wg.Wait()
 	seen := map[uint64]bool{}
 	for _, a := range at {
@@ -301,12 +311,12 @@ func testCancelledContext(e *env) {
 		e.Errorf("append with a cancelled context: %v", err)
 	}
 	// A context that ends while the committer is held up gives up waiting only.
-	g := newGate()
+	g := newGate(e)
 	ctx, cancel = context.WithCancel(context.Background())
 	errs := make(chan error, 2)
 	blocked := replication.Batch{Space: e.space, Ops: []replication.Op{Put("b", "1")}, Resolver: g}
 	go func() { _, err := e.store.Append(context.Background(), blocked); errs <- err }()
-	<-g.entered
+	await(e, g.entered)
 	go func() {
 		_, err := e.store.Append(ctx, replication.Batch{Space: e.space, Ops: []replication.Op{Put("c", "1")}})
 		errs <- err
@@ -315,7 +325,7 @@ func testCancelledContext(e *env) {
 	if err := await(e, errs); !errors.Is(err, context.Canceled) {
 		e.Errorf("waiting append: %v", err)
 	}
-	close(g.open)
+	g.release()
 	if err := await(e, errs); err != nil {
 		e.Errorf("held up append: %v", err)
 	}

@@ -96,12 +96,11 @@ func testResolverCalls(e *env) {
 // of their seqs, before the block is durable.
 func testResolverSeesOwnBlock(e *env) {
 	const n = 8
-	entered, open := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	g := newGate(e)
 	next := uint64(1)
 	r := &recorder{}
 	r.resolve = func(first replication.Dot, ops []replication.Op, _ []replication.Condition) error {
-		once.Do(func() { close(entered); <-open })
+		g.hold()
 		if first.Seq != next { // one goroutine calls: no lock needed
 			e.Errorf("resolved at %d, want %d", first.Seq, next)
 		}
@@ -119,10 +118,10 @@ func testResolverSeesOwnBlock(e *env) {
 			}
 		})
 		if i == 0 {
-			<-entered
+			await(e, g.entered)
 		}
 	}
-	close(open)
+	g.release()
 	wg.Wait()
 	calls := r.take()
 	settled := 0

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"vixp2p/replication"
 	"vixp2p/replication/compress"
+	"vixp2p/replication/logtest"
 	"vixp2p/replication/memlog"
 )
 
@@ -62,6 +64,34 @@ func TestManualAnswersAfterFlushOnly(t *testing.T) {
 	}
 	if len(got) != 2 || got[0] != nil || got[1] != nil || s.Head() != 1 {
 		t.Fatalf("after the flush: %v, head %d", got, s.Head())
+	}
+}
+
+// TestOneTransactionSeveralBlocks: batches that do not fit together get a block
+// each, and those of another space theirs, all in one transaction.
+func TestOneTransactionSeveralBlocks(t *testing.T) {
+	s := open(t, &memlog.Disk{}, 1, true)
+	defer s.Close()
+	var at []replication.Appended
+	done := func(a replication.Appended, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		at = append(at, a)
+	}
+	big := put("a", strings.Repeat("x", 600<<10))
+	other := replication.Batch{Space: space("other"), Ops: []replication.Op{put("c", "1"), put("d", "1")}}
+	for _, b := range []replication.Batch{batch(big), batch(put("b", "1")), batch(big), other, other, batch(big)} {
+		s.AppendAsync(b, done)
+	}
+	if !s.FlushOne() || len(at) != 5 {
+		t.Fatalf("%d answers, want all but that of the batch that is beyond a transaction", len(at))
+	}
+	if at[0].Pos != at[1].Pos || at[2].Pos == at[1].Pos || at[3].Pos != at[4].Pos || at[2].Pos.Seq != 3 || at[4].First.Seq != 3 || s.Head() != 3 {
+		t.Errorf("%+v, head %d", at, s.Head())
+	}
+	if !s.FlushOne() || len(at) != 6 || at[5].First.Seq != 4 {
+		t.Errorf("%+v", at)
 	}
 }
 
@@ -193,6 +223,56 @@ func TestWipeForgetsAll(t *testing.T) {
 	defer s.Close()
 	if s.Head() != 0 || len(s.Spaces()) != 0 || s.Info().Instance == was || s.Info().Recovered != "" {
 		t.Errorf("head %d, %+v", s.Head(), s.Info())
+	}
+}
+
+// TestRunRepairsDamage: a run that holds a damaged block brings its body back.
+func TestRunRepairsDamage(t *testing.T) {
+	d := &memlog.Disk{}
+	s := open(t, d, 1, false)
+	defer s.Close()
+	w := logtest.NewWriter(network, space(replication.DefaultSpace), 1).AddMany(3)
+	s.Ingest(1, w.Run(t, 0, 3), func(replication.IngestResult) {})
+	d.Damage(w.Log, 2)
+	if _, err := s.ReadRun(w.Log, replication.Position{}, 0); !errors.Is(err, replication.ErrDamaged) {
+		t.Fatalf("the damage is served: %v", err)
+	}
+	s.Ingest(1, w.Run(t, 1, 3), func(r replication.IngestResult) {
+		if r.Code != replication.Duplicate {
+			t.Errorf("%s %v", r.Code, r.Err)
+		}
+	})
+	if r, err := s.ReadRun(w.Log, replication.Position{}, 0); err != nil || r.End != w.Tip() {
+		t.Errorf("after the repair: %+v %v", r, err)
+	}
+}
+
+// TestTailKeepsItsSignature: when the bodies of a tail arrive inside a large run,
+// the signature at the tail's end, which was verified, still cuts the log.
+func TestTailKeepsItsSignature(t *testing.T) {
+	s := open(t, &memlog.Disk{}, 1, false)
+	defer s.Close()
+	big := logtest.App("a", make([]byte, 850<<10))
+	w := logtest.NewWriter(network, space(replication.DefaultSpace), 1)
+	w.Add()
+	w.AddUnsigned(logtest.App("a", make([]byte, 200<<10)))
+	w.AddUnsigned(big)
+	w.Add() // the tail's end
+	w.AddUnsigned(big)
+	w.Add()
+	want := func(code replication.IngestCode, tip replication.Position) func(replication.IngestResult) {
+		return func(r replication.IngestResult) {
+			if r.Code != code || r.Tip != tip {
+				t.Errorf("%s %v: %v", r.Code, r.Tip, r.Err)
+			}
+		}
+	}
+	s.Ingest(1, w.RunTail(t, 0, 2, 4), want(replication.Committed, w.Pos(2)))
+	s.Ingest(1, w.Run(t, 2, 6), want(replication.Committed, w.Pos(6)))
+	for i := range 6 {
+		if r, err := s.ReadRun(w.Log, w.Pos(i), 0); err != nil || len(r.Data) == 0 {
+			t.Errorf("no run from block %d: %v", i, err)
+		}
 	}
 }
 
