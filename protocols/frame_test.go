@@ -162,19 +162,23 @@ func TestReaderSkipsWhatIsNewer(t *testing.T) {
 // A length announced is not memory taken: nothing is allocated beyond the
 // limits, and no attachment before its type is known.
 func TestReaderAllocatesNothingForAnnouncements(t *testing.T) {
+	// The least of a few tries: what other goroutines allocate is counted too.
 	allocated := func(in []byte) uint64 {
-		br := bytes.NewReader(in)
-		r := NewReader(br, nil)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, err := r.Next()
-		runtime.ReadMemStats(&after)
-		if err == nil {
-			t.Error("no error")
+		least := uint64(math.MaxUint64)
+		for range 5 {
+			r := NewReader(bytes.NewReader(in), nil)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := r.Next()
+			runtime.ReadMemStats(&after)
+			if err == nil {
+				t.Error("no error")
+			}
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
 		}
-		return after.TotalAlloc - before.TotalAlloc
+		return least
 	}
-	noise := uint64(32 << 10) // other goroutines of the test, error values
+	const noise = 8 << 10 // error values
 	for name, in := range map[string][]byte{
 		"4 GiB frame":       {0x80, 0x80, 0x80, 0x80, 0x10, 1, 2, 3},
 		"2^63 byte frame":   append(bytes.Repeat([]byte{0x80}, 9), 1),

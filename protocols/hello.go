@@ -336,6 +336,7 @@ func (h *handshake) sayBye(err error) bool {
 	return encodeErr == nil && h.w.WriteFrame(f) == nil && h.w.Flush() == nil
 }
 
+// verdict decides on all that the peer showed.
 func (h *handshake) verdict() error {
 	for _, s := range h.peer.Spaces {
 		if s.Name != "" && replication.SpaceOf(h.cfg.Network, s.Name) != s.ID {

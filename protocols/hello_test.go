@@ -35,15 +35,17 @@ var testNetwork = replication.OpenNetwork("test")
 // helloPair is the configurations of two nodes that accept each other.
 func helloPair(t testing.TB) (dialer, responder HelloConfig) {
 	a, b := testPeer(t, 1), testPeer(t, 2)
-	space := replication.SpaceInfo{ID: replication.SpaceOf(testNetwork, "default"), Name: "default"}
+	spaces := func() []replication.SpaceInfo {
+		return []replication.SpaceInfo{{ID: replication.SpaceOf(testNetwork, "default"), Name: "default"}}
+	}
 	dialer = HelloConfig{
 		Network: testNetwork, Self: a, Peer: b, Instance: replication.Instance{1}, Boot: BootNonce{2}, Attempt: 3,
-		Label: "A", Spaces: []replication.SpaceInfo{space}, Agent: "vix-node/a", Features: []string{FeaturePullOnly},
+		Label: "A", Spaces: spaces(), Agent: "vix-node/a", Features: []string{FeaturePullOnly},
 		Certificate: []byte("certificate of A"),
 	}
 	responder = HelloConfig{
 		Network: testNetwork, Self: b, Peer: a, Instance: replication.Instance{4}, Boot: BootNonce{5}, Attempt: 9,
-		Label: "B", Spaces: []replication.SpaceInfo{space}, Agent: "vix-node/b",
+		Label: "B", Spaces: spaces(), Agent: "vix-node/b",
 		Certificate: []byte("certificate of B"),
 	}
 	return dialer, responder
@@ -185,6 +187,17 @@ func checkRefused(t *testing.T, refuser, refused, want error) {
 	}
 }
 
+// A space whose id does not follow from its name would make two nodes mean
+// different spaces by one name.
+func TestHelloRefusesAForgedSpace(t *testing.T) {
+	dialer, responder := helloPair(t)
+	dialer.Spaces[0].ID[0]++
+	d, r := shake(dialer, responder)
+	if !errors.Is(r.err, ErrMessage) || !errors.Is(d.err, ErrProtocol) {
+		t.Errorf("responder %v, dialer %v", r.err, d.err)
+	}
+}
+
 // Design 7.2 and G7: before both tags matched nothing that members know is said.
 func TestHelloShowsNothingToStrangers(t *testing.T) {
 	dialer, responder := helloPair(t)
@@ -271,18 +284,40 @@ func TestHelloRefusesItselfAndOtherKeys(t *testing.T) {
 	}
 }
 
+// Skew is measured against the middle of a round trip, so that a slow path of
+// equal delay both ways does not show in it.
 func TestHelloMeasuresSkew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dialer, responder := helloPair(t)
 		responder.Now = func() time.Time { return time.Now().Add(90 * time.Second) }
-		d, r := shake(dialer, responder)
-		if d.err != nil || r.err != nil {
-			t.Fatal(d.err, r.err)
+		a, b := net.Pipe()
+		done := make(chan helloResult, 1)
+		go func() {
+			sess, err := Respond(late{b}, responder)
+			done <- helloResult{sess, err}
+		}()
+		d, err := Initiate(late{a}, dialer)
+		r := <-done
+		if err != nil || r.err != nil {
+			t.Fatal(err, r.err)
 		}
-		if d.sess.Peer.Skew != 90*time.Second || r.sess.Peer.Skew != -90*time.Second {
-			t.Errorf("skew %v and %v", d.sess.Peer.Skew, r.sess.Peer.Skew)
+		if d.Peer.Skew != 90*time.Second || r.sess.Peer.Skew != -90*time.Second {
+			t.Errorf("skew %v and %v", d.Peer.Skew, r.sess.Peer.Skew)
+		}
+		if d.Peer.RTT != 2*oneWay || r.sess.Peer.RTT != 2*oneWay {
+			t.Errorf("round trip %v and %v", d.Peer.RTT, r.sess.Peer.RTT)
 		}
 	})
+}
+
+const oneWay = 200 * time.Millisecond
+
+// late delivers each write after a while, in virtual time.
+type late struct{ net.Conn }
+
+func (c late) Write(b []byte) (int, error) {
+	time.Sleep(oneWay)
+	return c.Conn.Write(b)
 }
 
 // A clock of any value is never a reason to refuse (design 7.2).
