@@ -21,7 +21,8 @@ import (
 )
 
 // The files of testdata/vectors pin the block format (design 4.1, 4.2): another
-// implementation reads the same blocks if it agrees with them. Bytes are hex. All
+// implementation reads the same blocks if it agrees with them. Bytes are hex, 64-bit
+// numbers are decimal strings (JSON readers may round larger ones). All
 // are written by the origin whose seed is in ids.json.
 
 // blockVector is one block and what is in it.
@@ -44,17 +45,17 @@ type opVector struct {
 	Name       string      `json:"name,omitempty"`
 	Key        string      `json:"key,omitempty"`
 	Payload    string      `json:"payload,omitempty"`
-	HLC        uint64      `json:"hlc"`
-	Order      uint64      `json:"order,omitempty"`
+	HLC        uint64      `json:"hlc,string"`
+	Order      uint64      `json:"order,omitempty,string"`
 	Supersedes []dotVector `json:"supersedes,omitempty"`
-	Flags      uint64      `json:"flags,omitempty"`
-	Expiry     uint64      `json:"expiry,omitempty"`
+	Flags      uint64      `json:"flags,omitempty,string"`
+	Expiry     uint64      `json:"expiry,omitempty,string"`
 	Content    string      `json:"content,omitempty"`
 }
 
 type dotVector struct {
 	Log string `json:"log"`
-	Seq uint64 `json:"seq"`
+	Seq uint64 `json:"seq,string"`
 }
 
 // idVector pins the ids of design 2 and what a frontier hashes to.
@@ -76,9 +77,9 @@ type idVector struct {
 type runVector struct {
 	About string `json:"about"`
 	Log   string `json:"log"`
-	From  string `json:"from"` // hash of the block before; zero: the start
-	Seq   uint64 `json:"seq"`  // last seq of the block before
-	End   string `json:"end"`  // hash of the last block with a body
+	From  string `json:"from"`       // hash of the block before; zero: the start
+	Seq   uint64 `json:"seq,string"` // last seq of the block before
+	End   string `json:"end"`        // hash of the last block with a body
 	Run   string `json:"run"`
 }
 
