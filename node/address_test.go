@@ -4,6 +4,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 func TestParseTarget(t *testing.T) {
@@ -76,5 +80,31 @@ func TestListenNeedsOpen(t *testing.T) {
 	spec, err := parseListen("9001", true)
 	if err != nil || !spec.hosts[0].IsUnspecified() {
 		t.Errorf("a port in an open node: %+v, %v", spec, err)
+	}
+}
+
+// TestRankDials: on this machine and the LAN TCP goes first, because QUIC would
+// win every race and is the slower one there; elsewhere libp2p decides.
+func TestRankDials(t *testing.T) {
+	addrs := func(list ...string) (out []ma.Multiaddr) {
+		for _, s := range list {
+			out = append(out, ma.StringCast(s))
+		}
+		return out
+	}
+	delays := func(list []network.AddrDelay) map[string]time.Duration {
+		out := map[string]time.Duration{}
+		for _, d := range list {
+			out[d.Addr.String()] = d.Delay
+		}
+		return out
+	}
+	const tcp, quic, far = "/ip4/192.168.1.2/tcp/9001", "/ip4/192.168.1.2/udp/9001/quic-v1", "/ip4/1.2.3.4/udp/9001/quic-v1"
+	got := delays(rankDials(addrs(quic, tcp, far)))
+	if len(got) != 3 || got[tcp] != 0 || got[quic] != tcpHeadStart || got[far] != 0 {
+		t.Errorf("delays %v", got)
+	}
+	if got := delays(rankDials(addrs(quic))); got[quic] != 0 {
+		t.Errorf("QUIC alone waits %v", got)
 	}
 }

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"vixp2p/protocols"
 	"vixp2p/replication"
 )
 
@@ -39,6 +41,16 @@ func goroutines() map[string]int {
 		out[strings.Join(frames, " < ")]++
 	}
 	return out
+}
+
+// running counts the goroutines that are in or below a function.
+func running(name string) (n int) {
+	for stack, count := range goroutines() {
+		if strings.Contains(stack, name) {
+			n += count
+		}
+	}
+	return n
 }
 
 // TestCloseLeavesNothing: after Close, whatever was under way, no goroutine of a
@@ -75,6 +87,24 @@ func TestCloseLeavesNothing(t *testing.T) {
 			ended <- err
 		}
 	}()
+	// A stranger opens a session with A and says nothing.
+	stranger, err := libp2p.New(libp2p.NoListenAddrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	silent := peer.AddrInfo{ID: a.id, Addrs: a.host.Addrs()}
+	if err := stranger.Connect(ctx, silent); err != nil {
+		t.Fatal(err)
+	}
+	st, err := stranger.NewStream(ctx, a.id, protocols.SyncProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Write(nil); err != nil { // sends the name of the protocol
+		t.Fatal(err)
+	}
+	until(t, "A waits for the stranger's Hello", func() bool { return running("node.(*mesh).accept") == 2 })
 	w := put(t, b, "k2", "2")
 	go func() { ended <- w.WaitReplicated(ctx, 5) }()
 	for _, n := range []*Node{b, a} {
@@ -85,6 +115,11 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Errorf("close %s again: %v", n.Label(), err)
 		}
 	}
+	handlers := running("node.(*mesh)") + running("node.(*dialer)") + running("replicator.(*")
+	if handlers > 0 {
+		t.Errorf("%d goroutines of the nodes run after Close", handlers)
+	}
+	stranger.Close()
 	for errs := 0; errs < 3; {
 		select {
 		case err := <-ended:
@@ -150,6 +185,8 @@ func TestBadListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
+	other := open(t, Config{Label: "other"})
+	_, otherPort, _ := net.SplitHostPort(hostPort(t, other))
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	_, udpPort, _ := net.SplitHostPort(udp.LocalAddr().String())
 	for _, c := range []struct {
@@ -159,6 +196,8 @@ func TestBadListen(t *testing.T) {
 		target error
 	}{
 		{"a port in use", Config{Listen: []string{port}}, "TCP port " + port + " of 127.0.0.1: another program uses it", nil},
+		{"another node's port", Config{Listen: []string{otherPort}}, "TCP port " + otherPort + " of 127.0.0.1: another program uses it", nil},
+		{"another node's UDP port", Config{Listen: []string{otherPort}, NoTCP: true}, "UDP port " + otherPort + " of 127.0.0.1: another program uses it", nil},
 		{"a UDP port in use", Config{Listen: []string{udpPort}}, "UDP port " + udpPort + " of 127.0.0.1: another program uses it", nil},
 		{"a multiaddr in use", Config{Listen: []string{tcp4 + port}}, "another program uses it", nil},
 		{"beyond loopback", Config{Listen: []string{"0.0.0.0:0"}}, "--open", ErrNeedsOpen},
