@@ -7,9 +7,8 @@
 //	types.go         message types, flags, protocol ids, versions
 //	limits.go        the table of every limit
 //	errors.go        errors <-> error codes, both ways
-//	frame.go         frames: picture, Reader
+//	frame.go         frames: picture, Reader, and the Budget of its memory
 //	writer.go        Writer
-//	budget.go        memory for attachments, reserved before it is read
 //	convert.go       messages <-> wire types, with every check before any effect
 //	convert_sync.go  the same for replication's messages
 //	hello.go         the handshake that opens a stream

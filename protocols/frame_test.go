@@ -57,7 +57,7 @@ func TestFramesRoundTrip(t *testing.T) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	r := NewReader(&stream, NewBudget(0))
+	r := NewReader(&stream, newTestBudget(0))
 	for i, m := range want {
 		f, err := r.Next()
 		if err != nil {
@@ -120,7 +120,7 @@ func TestReaderFaults(t *testing.T) {
 		{"unknown envelope field", append([]byte{ping[0] + 3, ping[1] + 3}, append(env[:len(env):len(env)], 0xa0, 6, 1)...), ErrEnvelope},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			budget := NewBudget(0)
+			budget := newTestBudget(0)
 			_, err := readAll(NewReader(bytes.NewReader(c.in), budget))
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
@@ -143,7 +143,7 @@ func TestReaderSkipsWhatIsNewer(t *testing.T) {
 	in = append(in, newer(Frame{Type: TypePing, Flags: 1 << 9})...)
 	in = append(in, newer(Frame{Type: 100})...)
 	in = append(in, newer(Frame{Type: TypePong, Message: []byte{8, 1, 0xa0, 6, 1}})...) // an unknown field
-	budget := NewBudget(1)                                                              // what is skipped takes no memory
+	budget := newTestBudget(1)                                                              // what is skipped takes no memory
 	r := NewReader(bytes.NewReader(in), budget)
 	for _, want := range []MessageType{TypePing, TypePong} {
 		f, err := r.Next()

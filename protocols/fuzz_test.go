@@ -26,7 +26,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(append(raw[:len(raw):len(raw)], raw...))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		budget := NewBudget(0)
+		budget := newTestBudget(0)
 		r := NewReader(bytes.NewReader(in), budget)
 		for {
 			got, err := r.Next()

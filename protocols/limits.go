@@ -56,9 +56,6 @@ const (
 	// side ended it.
 	ByeTimeout = time.Second
 
-	// DefaultBudget is the memory for attachments of all peers, in bytes
-	// (design 4.4).
-	DefaultBudget = 32 << 20
 	// readBuffer and writeBuffer are the buffers of one stream, in bytes. A
 	// whole envelope fits readBuffer.
 	readBuffer  = 32 << 10

@@ -178,7 +178,7 @@ func TestConnSlowReader(t *testing.T) {
 // not, and then it holds no memory any more.
 func TestConnStalledFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		budget := NewBudget(0)
+		budget := newTestBudget(0)
 		a, b := connPair(t, budget)
 		f, err := Encode(somePush(1 << 20))
 		if err != nil {
@@ -208,7 +208,7 @@ func TestConnStalledFrame(t *testing.T) {
 // Attachments wait for memory before they are read, and give it back once.
 func TestConnReservesAttachments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		budget := NewBudget(1 << 20)
+		budget := newTestBudget(1 << 20)
 		a, b := connPair(t, budget)
 		go send(a, somePush(1<<20), somePush(1<<20))
 		_, release, err := b.Read()
@@ -242,7 +242,7 @@ func TestConnReservesAttachments(t *testing.T) {
 
 // Close ends a Read that waits for memory.
 func TestConnCloseWhileWaitingForMemory(t *testing.T) {
-	budget := NewBudget(1 << 10)
+	budget := newTestBudget(1 << 10)
 	if err := budget.Reserve(1<<10, nil); err != nil {
 		t.Fatal(err)
 	}
