@@ -72,7 +72,7 @@ It needs a running node. Ctrl-C ends it.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "a cursor that an earlier watch printed")
+	cmd.Flags().StringVar(&from, "from", "", "a `cursor` that an earlier watch printed, or start")
 	cmd.Flags().Var(n, "count", "end after so many events, 0 = never")
 	return cmd
 }
@@ -126,7 +126,7 @@ With --json each line has a cursor; --from goes on after it, without a gap.
 			return p.buffered(run)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "a cursor that an earlier tail printed")
+	cmd.Flags().StringVar(&from, "from", "", "a `cursor` that an earlier tail printed, or now")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what comes")
 	cmd.Flags().Var(n, "count", "end after so many operations, 0 = no limit")
 	return cmd

@@ -64,9 +64,9 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 	p.flags.timeout = span{unit: time.Second}
 	f := root.PersistentFlags()
 	f.SortFlags = false
-	f.StringVar(&p.flags.id, "id", "", "the node's label; its data is in vix-node/LABEL of your data folder")
-	f.StringVar(&p.flags.dataDir, "data-dir", "", "the node's data directory")
-	f.StringVar(&p.flags.space, "space", "default", "the space (namespace) to use")
+	f.StringVar(&p.flags.id, "id", "", "the node's `label`; its data is in vix-node/LABEL of your data folder")
+	f.StringVar(&p.flags.dataDir, "data-dir", "", "the `directory` of the node's data")
+	f.StringVar(&p.flags.space, "space", "default", "the `space` (namespace) to use")
 	f.BoolVar(&p.flags.json, "json", false, "print JSON, one object per line")
 	f.Var(&p.flags.timeout, "timeout", "give up after this time, 0 = never (default: what the command says)")
 

@@ -357,7 +357,7 @@ func TestStreamsEnd(t *testing.T) {
 	var once sync.Once
 	go func() { <-seen; s2.Close() }()
 	err = c2.Tail(t.Context(), "default", Tail{Follow: true}, func(Record) error { once.Do(func() { close(seen) }); return nil })
-	if CodeOf(err) != CodeClosed {
+	if CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), "is stopping") {
 		t.Errorf("node stopped: %v", err)
 	}
 	if _, err := c2.Status(t.Context()); CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), s2.cfg.Dir) {

@@ -180,9 +180,13 @@ func TestLoadRoute(t *testing.T) {
 	if len(f.keys) != 3000 {
 		t.Errorf("%d keys", len(f.keys))
 	}
-	status, body = raw(t, dir, "POST", "/v1/load", "{\"key\":\"x\",\"value\":1}\nnonsense\n"+in.String())
-	if status != http.StatusOK || !strings.Contains(body, "line 2") || !strings.Contains(body, `"invalid_json"`) {
-		t.Errorf("a bad line: %d %s", status, body)
+	// The answer arrives although the client has more to send: again and again,
+	// because a connection that is closed too early loses it only sometimes.
+	for range 30 {
+		status, body = raw(t, dir, "POST", "/v1/load", "{\"key\":\"x\",\"value\":1}\nnonsense\n"+strings.Repeat(in.String(), 3))
+		if status != http.StatusOK || !strings.Contains(body, "line 2") || !strings.Contains(body, `"invalid_json"`) {
+			t.Errorf("a bad line: %d %s", status, body)
+		}
 	}
 	// The same connection pool goes on working.
 	if status, body := raw(t, dir, "GET", "/v1/ping", ""); status != 200 {
