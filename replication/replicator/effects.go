@@ -48,7 +48,6 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.count.losses.Add(1)
 		p.log.Warn("the peer has lost data that it once held; it is sent again, and receipts for it no longer count",
 			"space", e.Space, "log", e.Log, "was", e.Was.Seq, "now", e.Now.Seq)
-		p.r.receipts.lost(p, e)
 		p.observe(e)
 	case replication.LogPaused:
 		p.log.Warn("a log is paused", "space", e.Space, "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)

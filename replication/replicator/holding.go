@@ -13,6 +13,7 @@ type holding struct {
 
 type heldData struct {
 	log     replication.LogID
+	first   bool // the data is the start of its run
 	bytes   int
 	release func()
 }
@@ -27,7 +28,7 @@ func (h *holding) arrived(msg replication.Message, release func()) {
 		release()
 		return
 	}
-	h.current = &heldData{log: push.Log, bytes: len(push.Data), release: release}
+	h.current = &heldData{log: push.Log, first: push.Offset == 0, bytes: len(push.Data), release: release}
 }
 
 // committing hands over all that a run of the log holds, when it is committed.
@@ -56,20 +57,22 @@ func (h *holding) settle(s *replication.Session) {
 		return
 	}
 	partial := s.Partial()
-	keeps := func(d *heldData) bool { return partial != nil && partial.Log == d.log }
-	if d := h.current; d != nil {
-		if keeps(d) {
-			h.pieces = append(h.pieces, *d)
-			h.bytes += d.bytes
-		} else {
-			d.release()
-		}
-		h.current = nil
-	}
-	for len(h.pieces) > 0 && (!keeps(&h.pieces[0]) || h.bytes > len(partial.Data)) {
+	d := h.current
+	h.current = nil
+	keep := d != nil && partial != nil && partial.Log == d.log
+	startedAnew := keep && d.first && len(partial.Data) == d.bytes
+	for len(h.pieces) > 0 && (partial == nil || startedAnew || h.pieces[0].log != partial.Log || h.bytes > len(partial.Data)) {
 		h.pieces[0].release()
 		h.bytes -= h.pieces[0].bytes
 		h.pieces = h.pieces[1:]
+	}
+	switch {
+	case d == nil:
+	case keep && h.bytes+d.bytes <= len(partial.Data):
+		h.pieces = append(h.pieces, *d)
+		h.bytes += d.bytes
+	default:
+		d.release()
 	}
 }
 

@@ -3,11 +3,13 @@ package replicator_test
 import (
 	"crypto/sha256"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"vixp2p/replication"
+	"vixp2p/replication/memlog"
 	"vixp2p/replication/replicator"
 )
 
@@ -139,6 +141,179 @@ func TestPipelinedRunsOfAnUnknownLog(t *testing.T) {
 	if c := a.r.Counters(); c.RunsIn < 50 || c.OpsIn != 50 {
 		t.Errorf("counters: %+v", c)
 	}
+}
+
+// Runs that follow one which waits for its commit are verified meanwhile, and a
+// refusal does not overtake the answer that is due before it.
+func TestAnswersKeepTheOrderOfTheRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 2)}
+		if err := a.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a.start(gate)
+		s := play(a, "S")
+		s.settle()
+		o := newOrigin(9)
+		first, second, bad := o.push("x"), o.push("y"), o.push("z")
+		bad.Data[len(bad.Data)-1] ^= 1
+		s.say(first, second, bad)
+		var acks []replication.AckEntry
+		go func() {
+			for len(acks) == 0 || acks[len(acks)-1].Code == replication.CodeOK {
+				acks = append(acks, s.ackFor(o.log))
+			}
+		}()
+		time.Sleep(time.Minute / 2)
+		synctest.Wait()
+		if len(acks) != 0 {
+			t.Fatalf("acks before any commit: %+v", acks)
+		}
+		gate.gate <- struct{}{}
+		synctest.Wait()
+		gate.gate <- struct{}{}
+		synctest.Wait()
+		if len(acks) != 2 && len(acks) != 3 || acks[0].Code != replication.CodeOK || acks[len(acks)-1].Code != replication.CodeBadRun {
+			t.Errorf("acks: %+v", acks)
+		}
+		if a.tip(o.log) != 2 {
+			t.Errorf("%d ops are here, not 2", a.tip(o.log))
+		}
+	})
+}
+
+// The memory of a run is held until it is committed, that of pieces until their
+// run is whole or given up.
+func TestMemoryIsHeldAsLongAsItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 2)}
+		if err := a.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a.start(gate)
+		s := play(a, "S")
+		s.settle()
+		holds := func(what string, n int) {
+			t.Helper()
+			synctest.Wait()
+			if got := s.account.InUse(); got != n {
+				t.Errorf("%s: %d bytes are held, not %d", what, got, n)
+			}
+		}
+		piece := func(m *replication.WalPush, from, to int) *replication.WalPush {
+			p := *m
+			p.Offset, p.Data = uint64(from), m.Data[from:to]
+			return &p
+		}
+		o, other := newOrigin(9), newOrigin(10)
+		m := o.push("some payload")
+		n := len(m.Data)
+		s.say(piece(m, 0, 50))
+		holds("a first piece", 50)
+		s.say(piece(m, 0, 50))
+		holds("the same again", 50)
+		s.say(piece(m, 60, n))
+		holds("a piece after a hole", 50)
+		s.say(piece(m, 50, n))
+		holds("a whole run that waits for its commit", n)
+		gate.gate <- struct{}{}
+		holds("a committed run", 0)
+		s.say(m)
+		gate.gate <- struct{}{}
+		holds("a duplicate", 0)
+		s.say(piece(o.push("a second one"), 0, 40))
+		holds("a piece", 40)
+		next := other.push("of another log")
+		s.say(piece(next, 0, 30))
+		holds("a piece of another run", 30)
+		strange := *next
+		strange.Space[0] ^= 1
+		s.say(&strange)
+		holds("a run of a space that is not here", 30)
+		s.c.cut()
+		<-s.peer.Done()
+		holds("a session that ended", 0)
+	})
+}
+
+// What waits for a peer that reads nothing is bounded.
+func TestSlowReaderHoldsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, slow := newNode(t, "A"), newNode(t, "S")
+		p, _, path := connect(a, slow)
+		synctest.Wait()
+		path.stall(true)
+		for range 60 {
+			a.append(1000, 250)
+		}
+		time.Sleep(time.Second)
+		if st, ok := p.Status(t.Context()); !ok || st.QueuedBytes < 1<<20 || st.QueuedBytes > 2<<20+2*run {
+			t.Errorf("%d of %d bytes are queued", st.QueuedBytes, st.PendingBytes)
+		}
+	})
+}
+
+// A connection that can no longer be written may still say why.
+func TestReasonIsReadAfterAFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		s := play(a, "S")
+		s.settle()
+		synctest.Wait()
+		s.c.stall(true)
+		s.say(&replication.Bye{Code: replication.CodeBusy, Detail: "full"})
+		s.c.in.set(func() { s.c.in.err = errCut })
+		a.append(1, 10)
+		time.Sleep(time.Second)
+		s.c.stall(false)
+		<-s.peer.Done()
+		var end *replicator.EndError
+		if !errors.As(s.peer.Err(), &end) || end.Code != replication.CodeBusy || !end.FromPeer {
+			t.Errorf("the session ended with %v", s.peer.Err())
+		}
+		// Without a reason it does not wait for long.
+		s = play(a, "T")
+		s.settle()
+		synctest.Wait()
+		s.c.in.set(func() { s.c.in.err = errCut })
+		start := time.Now()
+		a.append(1, 10)
+		<-s.peer.Done()
+		if !errors.Is(s.peer.Err(), errCut) || time.Since(start) != 2*time.Second {
+			t.Errorf("after %s it ended with %v", time.Since(start), s.peer.Err())
+		}
+	})
+}
+
+// lingering is a connection whose Read takes its time to return after Close.
+type lingering struct {
+	*conn
+	returned atomic.Bool
+}
+
+func (c *lingering) Read() (replication.Message, func(), error) {
+	m, release, err := c.conn.Read()
+	if err != nil {
+		time.Sleep(time.Second)
+		c.returned.Store(true)
+	}
+	return m, release, err
+}
+
+func TestDoneMeansThatNothingRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		ca, _ := newConns()
+		c := &lingering{conn: ca}
+		p := a.attach(b, c)
+		p.Close(replication.CodeDisconnect, "")
+		<-p.Done()
+		if !c.returned.Load() {
+			t.Error("the reader still runs")
+		}
+	})
 }
 
 func TestSlowReaderIsClosed(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 // Of a member that is connected its newest session answers, as soon as the
 // frontiers of the space have been compared; before that, and for a member that
 // is not connected, what its current instance last stated counts, because
-// nothing has contradicted it since. A new instance voids all that an older one
+// nothing has contradicted it since. A loss that a member admits shows in what
+// its session answers, and in the cursor that follows it. A new instance voids all that an older one
 // stated.
 type receipts struct {
 	store   replication.Store
@@ -184,26 +185,6 @@ func (rc *receipts) stated(p *Peer, entries []replication.FrontierEntry) {
 	if m.cursor != nil {
 		for _, e := range entries {
 			m.cursor[e.Log] = e
-		}
-	}
-}
-
-// lost takes back what a peer admits to hold no more.
-func (rc *receipts) lost(p *Peer, loss replication.DataLoss) {
-	rc.mu.Lock()
-	defer rc.mu.Unlock()
-	m := rc.members[p.info.Key]
-	if m == nil || m.instance != p.info.Instance {
-		return
-	}
-	m.version++
-	if e, ok := m.cursor[loss.Log]; ok && e.Pos.Seq > loss.Now.Seq {
-		e.Pos = loss.Now
-		m.cursor[loss.Log] = e
-	}
-	for w := range rc.waits[loss.Log] {
-		if w.dot.Seq > loss.Now.Seq {
-			delete(w.acked, p.info.Key)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package replicator_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,10 +37,22 @@ func still(t *testing.T, got <-chan error) {
 type gated struct {
 	*memlog.Store
 	gate chan struct{} // a run goes to the store for each token
+
+	mu   sync.Mutex    // guards below
+	last chan struct{} // closed when the last run has gone through; nil before the first
 }
 
 func (g *gated) Ingest(source uint64, run *replication.VerifiedRun, done func(replication.IngestResult)) {
+	mine := make(chan struct{})
+	g.mu.Lock()
+	before := g.last
+	g.last = mine
+	g.mu.Unlock()
 	go func() {
+		defer close(mine)
+		if before != nil {
+			<-before
+		}
 		<-g.gate
 		g.Store.Ingest(source, run, done)
 	}()
@@ -212,6 +225,47 @@ func TestAdmittedLossUncountsReceipts(t *testing.T) {
 	})
 }
 
+// The new instance voids the old one's word by coming, before it says a thing.
+func TestNewInstanceVoidsReceiptsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		b := play(a, "B")
+		b.settle()
+		at := a.append(1, 10)
+		hear[*replication.WalPush](b)
+		b.ack(at.First.Log, at.Pos)
+		got := a.replicated(t.Context(), at, 2)
+		still(t, got)
+		b.c.cut()
+		<-b.peer.Done()
+		b = play(a, "B", func(info *replicator.PeerInfo) { info.Instance[1]++ })
+		c := play(a, "C")
+		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
+		still(t, got)
+		// A restart does not bring the old word back.
+		a.restart()
+		still(t, a.replicated(t.Context(), at, 2))
+		if err := <-a.replicated(t.Context(), at, 1); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A peer that asks with a frontier equal to ours has stated it.
+func TestEqualQuestionIsAReceipt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		at := a.append(1, 10)
+		got := a.replicated(t.Context(), at, 1)
+		b := play(a, "B")
+		still(t, got)
+		b.say(&replication.FrontierDigest{Space: space, Round: 1, Digest: a.digest(), Logs: 1})
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What a peer states of another branch is not a receipt for ours.
 func TestOtherBranchIsNoReceipt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -249,16 +303,23 @@ func TestNoReceiptFromOldStatements(t *testing.T) {
 	a := newNode(t, "A")
 	b := play(a, "B")
 	b.settle()
+	b.c.out.set(func() { b.c.out.limit = 200 })
 	at := a.append(1, 10)
 	hear[*replication.WalPush](b)
 	b.ack(at.First.Log, at.Pos)
 	for range 300 {
+		stop := make(chan struct{})
 		old := &replication.WalAck{Entries: []replication.AckEntry{{Space: space, Log: at.First.Log, Pos: at.Pos}}}
 		flood := make(chan struct{})
 		go func() {
 			defer close(flood)
-			for range 20 {
-				b.say(old)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					b.say(old)
+				}
 			}
 		}()
 		at = a.append(1, 10)
@@ -266,6 +327,7 @@ func TestNoReceiptFromOldStatements(t *testing.T) {
 		for hear[*replication.WalPush](b).End != at.Pos {
 			continue
 		}
+		close(stop)
 		<-flood
 		select {
 		case err := <-got:

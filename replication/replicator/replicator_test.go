@@ -25,7 +25,7 @@ func TestChainForwards(t *testing.T) {
 
 func TestBulkCatchUp(t *testing.T) {
 	a, b := newNode(t, "A"), newNode(t, "B")
-	for range 200 {
+	for range 60 {
 		a.append(1000, 100)
 	}
 	connect(a, b)
@@ -33,7 +33,7 @@ func TestBulkCatchUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	arrives(t, a, b)
-	if got := b.r.Counters(); got.OpsIn != 200_000 || got.Duplicates != 0 || got.Refused != 0 {
+	if got := b.r.Counters(); got.OpsIn != 60_000 || got.Duplicates != 0 || got.Refused != 0 {
 		t.Errorf("B counts %+v", got)
 	}
 	if got := a.r.Counters(); got.Resends != 0 {

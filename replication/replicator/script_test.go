@@ -14,6 +14,8 @@ type script struct {
 	t    *testing.T
 	peer *replicator.Peer // the node's session with it
 	c    *conn
+	// account holds what the node received from it.
+	account *replicator.Account
 }
 
 // play attaches a scripted peer to a node.
@@ -29,7 +31,7 @@ func play(n *node, name string, change ...func(*replicator.PeerInfo)) *script {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return &script{t: n.t.(*testing.T), peer: p, c: cb}
+	return &script{t: n.t.(*testing.T), peer: p, c: cb, account: ca.account}
 }
 
 func (s *script) say(msgs ...replication.Message) {

@@ -25,6 +25,7 @@ type PeerStatus struct {
 	// peer states and is not here. Of a peer without a session Pending follows
 	// from what it stated last, and Missing is not known.
 	PendingOps, PendingBytes, MissingOps uint64
+	QueuedBytes                          int // sent and not yet taken by the transport
 	Paused                               []replication.LogPaused
 	Spaces                               []SpaceStatus
 	Counters                             Counters // of this session
@@ -77,6 +78,7 @@ func (p *Peer) Status(ctx context.Context) (PeerStatus, bool) {
 		RTT: p.now.rtt, Heard: p.now.heard, LastAck: p.now.lastAck,
 	}
 	p.mu.Unlock()
+	st.QueuedBytes, _ = p.out.backlog()
 	st.Counters = p.count.snapshot()
 	for _, pr := range progress {
 		sp := SpaceStatus{Space: pr.Space, Settled: pr.Settled, PendingLogs: len(pr.PendingLogs), MissingOps: pr.MissingOps}

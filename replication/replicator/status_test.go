@@ -3,11 +3,13 @@ package replicator_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"vixp2p/replication"
+	"vixp2p/replication/memlog"
 	"vixp2p/replication/replicator"
 )
 
@@ -144,6 +146,32 @@ func TestWaitSynced(t *testing.T) {
 	})
 }
 
+// restless is a store that seems to grow during the first looks at it.
+type restless struct {
+	*memlog.Store
+	looks atomic.Uint64
+}
+
+func (s *restless) Head() uint64 { return s.Store.Head() + min(s.looks.Add(1), 7) }
+
+func TestWaitSyncedLooksAgainWhenSomethingMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		store := &restless{Store: a.store.(*memlog.Store)}
+		if err := a.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a.start(store)
+		connect(a, b)
+		if err := a.r.WaitSynced(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := store.looks.Load(); n < 8 {
+			t.Errorf("it looked only %d times at the head", n)
+		}
+	})
+}
+
 func TestSpacesOfPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		photos := replication.SpaceInfo{ID: replication.SpaceOf(network, "photos"), Name: "photos"}
@@ -171,6 +199,33 @@ func TestSpacesOfPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "a new space", func() bool { return len(b.store.Logs(quick)) == 1 })
+	})
+}
+
+// What a peer stated of one space is no loss in another.
+func TestReconnectIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		for i := range 3 {
+			s := replication.SpaceInfo{ID: replication.SpaceOf(network, string(rune('x'+i))), Name: string(rune('x' + i))}
+			a.r.AddSpace(s)
+			if _, err := a.store.Append(t.Context(), replication.Batch{Space: s.ID, Ops: makeOps(2, 10)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			pa, pb, c := connect(a, b)
+			if err := a.r.WaitSynced(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			c.cut()
+			<-pa.Done()
+			<-pb.Done()
+		}
+		if n := a.r.Counters().DataLosses + b.r.Counters().DataLosses; n != 0 {
+			t.Errorf("%d losses are reported", n)
+		}
 	})
 }
 
