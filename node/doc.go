@@ -15,13 +15,19 @@
 //	identity.go   the Ed25519 key file
 //	address.go    the forms of --listen and --connect
 //	host.go       the libp2p host: transports, limits, listening
+//	connect.go    libp2p connections, to peers whose ID is not known yet too
 //	guard.go      when an endpoint may be dialled (pure)
 //	dialer.go     one dialer for all sources of addresses
 //	session.go    handshakes, duplicate sessions, attaching to the replicator
 //	peers.go      what is known of each peer
+//	engine.go     store, view and replicator as one; their repair after damage
+//	budget.go     memory of what peers send, per session
 //	spaces.go     which spaces exist here, and their names
-//	space.go      Put, Get, Delete, List, Append of one space
-//	watch.go      Watch and Tail
-//	status.go     what `status` shows, waiting, progress
+//	space.go      Put, Get, Delete, List, Append, Batch of one space
+//	watch.go      Watch; tail.go: Tail
+//	status.go     what `status` shows; progress.go: how far catching up is
+//	control.go    Connect, Disconnect, Wait, Verify
+//	metrics.go    the same for Prometheus
 //	node.go       Open and Close
+//	backend.go    the node behind its local API (package localapi)
 package node

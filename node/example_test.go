@@ -121,7 +121,10 @@ func ExampleSpace_Watch() {
 		cursor = ev.Cursor
 		break // a program goes on, and keeps the cursor for its next start
 	}
-	for ev := range s.Watch(ctx, "user/", cursor) {
+	for ev, err := range s.Watch(ctx, "user/", cursor) {
+		if err != nil {
+			log.Fatal(err)
+		}
 		fmt.Println("then", ev.Kind, ev.Key)
 		break
 	}

@@ -145,15 +145,6 @@ func (g *guard) fail(now time.Time, endpoint string, err error) time.Time {
 	return e.until
 }
 
-// clear forgets a backoff: there is a reason to believe that the peer is back.
-func (g *guard) clear(endpoint string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if e := g.endpoints[endpoint]; e != nil {
-		e.failures, e.until = 0, time.Time{}
-	}
-}
-
 // next is the earliest time at which begin would admit an automatic attempt.
 func (g *guard) next(endpoint string) time.Time {
 	g.mu.Lock()

@@ -60,7 +60,7 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (hos
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(connections),
-		libp2p.DialRanker(rankDials),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.UserAgent(cfg.agent()),
 		libp2p.Ping(false), // the session has its own
 		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {

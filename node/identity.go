@@ -80,7 +80,7 @@ func writeOnce(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // a leftover does no harm
 	_, err = tmp.Write(data)
 	if err == nil {
 		err = tmp.Sync()

@@ -81,7 +81,10 @@ func TestBatchIsATransaction(t *testing.T) {
 	if !slices.Equal(keys, want) {
 		t.Errorf("list: %v, want %v", keys, want)
 	}
-	for range s.List(ctx, "") {
+	for _, err := range s.List(ctx, "") {
+		if err != nil {
+			t.Error(err)
+		}
 		break // ending early is fine
 	}
 }

@@ -1,0 +1,137 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"vixp2p/replication"
+	"vixp2p/replication/kv"
+)
+
+// Connect makes a session with the peer at addr (host:port, tcp://host:port,
+// quic://host:port or a multiaddr) and returns when Hello is done; from then on
+// the node keeps that session. A dead port fails within 5 seconds.
+//
+// Errors: *DialError, *RefusedError, *BackoffError if it failed a moment ago,
+// ErrSelf, ErrOffline.
+func (n *Node) Connect(ctx context.Context, addr string) (peerID, endpoint string, err error) {
+	if n.dialer == nil {
+		return "", "", ErrOffline
+	}
+	t, err := parseTarget(addr)
+	if err != nil {
+		return "", "", err
+	}
+	id, err := n.dialer.connect(ctx, t)
+	if err != nil {
+		return "", "", err
+	}
+	return id.String(), t.Key, nil
+}
+
+// Disconnect ends the session with a peer, named by its ID or by a label that
+// only it has, and does not dial it again until Connect or the next start. It
+// returns the peer's ID.
+func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err error) {
+	if n.mesh == nil {
+		return "", ErrOffline
+	}
+	id, err := n.mesh.book.find(name)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), n.mesh.disconnect(ctx, id)
+}
+
+// WaitOptions is a condition on the node.
+type WaitOptions struct {
+	// Peers is how many peers must be Connected. Default 0.
+	Peers int
+	// Synced: at least one peer is connected, nothing is pending or missing with
+	// any that is, and the key-value view has caught up. Logs that are forked or
+	// cut count as synced.
+	Synced bool
+}
+
+// Wait returns when the condition holds, at one moment; an error that says what
+// is missing, and matches ctx's, if ctx ends first.
+func (n *Node) Wait(ctx context.Context, w WaitOptions) error {
+	if n.mesh == nil && (w.Peers > 0 || w.Synced) {
+		return ErrOffline
+	}
+	if w.Peers > 0 {
+		if err := n.mesh.book.waitConnected(ctx, n.ctx.Done(), w.Peers); err != nil {
+			return err
+		}
+	}
+	if !w.Synced {
+		return n.do(ctx, func(*engine) error { return nil })
+	}
+	return n.do(ctx, func(e *engine) error {
+		if err := e.replicator.WaitSynced(ctx); err != nil {
+			return err
+		}
+		for _, id := range e.store.Spaces() {
+			if err := e.caughtUp(ctx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// waitConnected waits for n peers in the state Connected.
+func (b *peerBook) waitConnected(ctx context.Context, closed <-chan struct{}, n int) error {
+	for {
+		b.mu.Lock()
+		have, changed := 0, b.changed
+		for _, r := range b.records {
+			if r.state() == Connected {
+				have++
+			}
+		}
+		b.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-closed:
+			return errNodeClosed
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d peers are connected: %w", have, n, context.Cause(ctx))
+		}
+	}
+}
+
+// Finding is one thing that Verify found wrong.
+type Finding struct {
+	Log     string // hex; empty where no single log is concerned
+	Seq     uint64
+	File    string
+	Problem string
+}
+
+// Verify checks every hash, signature and index of the logs and of the key-value
+// view, and calls fn for each thing that is wrong. It may run beside writes.
+func (n *Node) Verify(ctx context.Context, fn func(Finding)) error {
+	tell := func(f replication.Finding) {
+		out := Finding{Seq: f.Seq, File: f.File, Problem: f.Problem}
+		if f.Log != (replication.LogID{}) {
+			out.Log = f.Log.String()
+		}
+		fn(out)
+	}
+	return n.do(ctx, func(e *engine) error {
+		if err := e.store.Verify(ctx, tell); err != nil {
+			return err
+		}
+		return e.view.Verify(ctx, kv.VerifyOptions{}, tell)
+	})
+}
+
+// RebuildView makes the key-value view anew from the logs and returns when it
+// has caught up. Reads wait meanwhile.
+func (n *Node) RebuildView(ctx context.Context) error {
+	return n.do(ctx, func(e *engine) error { return e.view.Rebuild(ctx) })
+}
