@@ -289,7 +289,7 @@ func (w *world) heal() {
 	// Acks and statements settle too.
 	for w.err == nil && !w.settled() {
 		if w.now.Sub(healed) > 2*healLimit || len(w.queue) == 0 {
-			w.fail("G6: all nodes hold the same, but not all sessions know it\n%s", w.state())
+			w.fail("G6: all nodes hold the same, but not all sessions know it, or a fork is not found\n%s", w.state())
 			return
 		}
 		w.step()
