@@ -143,7 +143,7 @@ func TestReaderSkipsWhatIsNewer(t *testing.T) {
 	in = append(in, newer(Frame{Type: TypePing, Flags: 1 << 9})...)
 	in = append(in, newer(Frame{Type: 100})...)
 	in = append(in, newer(Frame{Type: TypePong, Message: []byte{8, 1, 0xa0, 6, 1}})...) // an unknown field
-	budget := newTestBudget(1)                                                              // what is skipped takes no memory
+	budget := newTestBudget(1)                                                          // what is skipped takes no memory
 	r := NewReader(bytes.NewReader(in), budget)
 	for _, want := range []MessageType{TypePing, TypePong} {
 		f, err := r.Next()

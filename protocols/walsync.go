@@ -210,8 +210,8 @@ func (c *Conn) failed(err error) error {
 
 // Close ends the session: it says Bye with the code, unless either side already
 // did, and closes the stream. It takes at most about ByeTimeout and ends a Read
-// or Write under way. Called again, it waits for the first call and returns the
-// same.
+// or Write under way. The error tells that the Bye could not be sent. Called
+// again, it waits for the first call and returns the same.
 func (c *Conn) Close(code replication.Code, detail string) error {
 	c.mu.Lock()
 	first := !c.closing
@@ -226,10 +226,8 @@ func (c *Conn) Close(code replication.Code, detail string) error {
 	}
 	err := c.sayBye(code, detail)
 	c.r.endBy(time.Unix(1, 0))
-	if err == nil {
-		err = c.s.Close()
-	} else {
-		abort(c.s)
+	if err != nil || c.s.Close() != nil {
+		abort(c.s) // Close fails if the peer has given up its side: the Bye was in time or not
 	}
 	c.closeErr = err
 	close(c.closed)
