@@ -61,8 +61,12 @@ func (c *checker) record(key, record []byte) error {
 	}
 	// What a scan meets a read must find too: that goes through other parts of
 	// the files.
-	if again, err := get(c.txn, key); err != nil || !bytes.Equal(again, record) {
-		return fmt.Errorf("%w: a scan meets a record that a read does not find (%v)", errRecord, err)
+	again, err := get(c.txn, key)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, record) {
+		return fmt.Errorf("%w: a scan meets a record that a read does not find", errRecord)
 	}
 	switch rest := key[1+spaceLen:]; key[0] {
 	case prefixCursor:

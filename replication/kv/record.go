@@ -40,7 +40,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errRecord: bytes that are not a record as this package writes them.
-var errRecord = errors.New("a record does not match its checksum or its form")
+var errRecord = errors.New("a record is not what was written")
 
 // seal appends the CRC-32C over key and record.
 func seal(key, record []byte) []byte {
@@ -78,11 +78,6 @@ func appliedKey(space replication.SpaceID, log replication.LogID) []byte {
 
 func appendDot(b []byte, d replication.Dot) []byte {
 	return binary.BigEndian.AppendUint64(append(b, d.Log[:]...), d.Seq)
-}
-
-// readDot reads what appendDot wrote at the front of b.
-func readDot(b []byte) replication.Dot {
-	return replication.Dot{Log: replication.LogID(b[:logLen]), Seq: binary.BigEndian.Uint64(b[logLen:])}
 }
 
 func valueKey(space replication.SpaceID, d replication.Dot) []byte {
