@@ -436,56 +436,6 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 	s.addLog(sp, log, own, known, peer)
 }
 
-// reconcile brings the stored cursor in line with what the peer states. Positions
-// of logs that we do not hold are not stored.
-//
-// Where the peer states less than what is stored it has lost data (design 6.6),
-// unless the cursor learned of something, from another session of the same peer,
-// that the peer wrote after it stated its frontier. So the peer is asked once
-// more before it is told.
-func (s *Session) reconcile(sp *spaceState, own, peer, stored []FrontierEntry) {
-	if len(sp.suspects) > 0 {
-		s.confirmLoss(sp, own, peer)
-		return
-	}
-	walkFrontiers(own, peer, sortedEntries(stored), func(log LogID, o, p, st Position) {
-		now := sp.peerPosition(log, o, p)
-		switch {
-		case st.Seq > now.Seq:
-			sp.suspects = append(sp.suspects, FrontierEntry{Log: log, Pos: st})
-		case o.Seq > 0 && now != st:
-			s.save(sp, log, now)
-		}
-	})
-	if len(sp.suspects) > 0 {
-		s.reask(sp)
-	}
-}
-
-func (s *Session) confirmLoss(sp *spaceState, own, peer []FrontierEntry) {
-	suspects := sp.suspects
-	sp.suspects = nil
-	walkFrontiers(own, peer, suspects, func(log LogID, o, p, was Position) {
-		if now := sp.peerPosition(log, o, p); was.Seq > now.Seq {
-			s.lost(sp, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: now})
-		}
-	})
-}
-
-func (s *Session) lost(sp *spaceState, loss DataLoss) {
-	s.emit(loss)
-	s.save(sp, loss.Log, loss.Now)
-}
-
-// peerPosition is what the peer of a settled space stated of a log, of which we
-// hold own and its diff, if there was one, says peer.
-func (sp *spaceState) peerPosition(log LogID, own, peer Position) Position {
-	if l := sp.logs[log]; l != nil {
-		own = higher(l.acked, l.base)
-	}
-	return higher(own, peer)
-}
-
 // advanced takes the growth of a log.
 func (s *Session) advanced(ev Advanced) {
 	sp := s.spaces[ev.Space]
@@ -513,71 +463,5 @@ func (s *Session) advanced(ev Advanced) {
 	}
 	if sp.settled && sp.missingMore > 0 && len(sp.missing) == 0 && sp.ask.round == 0 && !sp.load.ask {
 		s.reask(sp) // more was missing than is kept by name: compare again
-	}
-}
-
-// want notes that the peer states a position beyond ours.
-func (sp *spaceState) want(log LogID, have uint64, want Position) {
-	m, ok := sp.missing[log]
-	if ok {
-		if want.Seq <= m.want.Seq {
-			return
-		}
-		sp.missingOps += want.Seq - m.want.Seq
-		m.want = want
-		sp.missing[log] = m
-		return
-	}
-	if have == 0 {
-		if sp.missingUnknown == maxMissingUnknown {
-			sp.missingMore += want.Seq
-			return
-		}
-		sp.missingUnknown++
-	}
-	sp.missing[log] = missingLog{have: have, want: want}
-	sp.missingOps += want.Seq - have
-}
-
-// got notes that we hold log up to seq now, and returns what the peer states of
-// it if that was more than we held.
-func (sp *spaceState) got(log LogID, seq, ops uint64, fromPeer bool) Position {
-	m, ok := sp.missing[log]
-	if !ok {
-		if fromPeer {
-			sp.missingMore -= min(ops, sp.missingMore)
-		}
-		return Position{}
-	}
-	if seq <= m.have {
-		return m.want
-	}
-	if m.have == 0 {
-		sp.missingUnknown--
-	}
-	if seq >= m.want.Seq {
-		sp.missingOps -= m.want.Seq - m.have
-		delete(sp.missing, log)
-		return m.want
-	}
-	sp.missingOps -= seq - m.have
-	m.have = seq
-	sp.missing[log] = m
-	return m.want
-}
-
-func (sp *spaceState) clearMissing() {
-	clear(sp.missing)
-	sp.missingUnknown, sp.missingOps, sp.missingMore = 0, 0, 0
-}
-
-// giveUp forgets that a log is missing: it was refused here.
-func (sp *spaceState) giveUp(log LogID) {
-	if m, ok := sp.missing[log]; ok {
-		if m.have == 0 {
-			sp.missingUnknown--
-		}
-		sp.missingOps -= m.want.Seq - m.have
-		delete(sp.missing, log)
 	}
 }

@@ -10,7 +10,7 @@ import (
 // checkSession checks what must be true of a session between two steps.
 func checkSession(t testing.TB, s *Session) {
 	t.Helper()
-	flying, reading := 0, 0
+	flying, flights, reading := 0, 0, 0
 	for _, sp := range s.order {
 		missing := uint64(0)
 		for _, m := range sp.missing {
@@ -39,12 +39,15 @@ func checkSession(t testing.TB, s *Session) {
 			}
 			for _, f := range l.flights {
 				flying += f.bytes
+				flights++
 			}
 		}
 	}
 	switch {
 	case flying != s.inFlight:
 		t.Fatalf("%d bytes are under way, counted %d", flying, s.inFlight)
+	case s.inFlight > s.cfg.WindowBytes && flights > 1:
+		t.Fatalf("%d bytes are under way in a window of %d", s.inFlight, s.cfg.WindowBytes)
 	case s.reads > maxReads || reading > s.reads || len(s.ready) > maxReads:
 		t.Fatalf("%d reads, %d of logs, %d ready", s.reads, reading, len(s.ready))
 	case s.partial != nil && (len(s.partial.Data) >= int(s.partial.Total) || s.partial.Total > MaxRunBytes):

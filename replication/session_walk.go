@@ -80,23 +80,3 @@ func differ(a, b []FrontierEntry) bool {
 
 // validPosition: a position has a hash exactly where it has a seq.
 func validPosition(p Position) bool { return (p.Seq == 0) == p.Hash.IsZero() }
-
-// save notes what the peer states for the cursor; the last word on a log holds.
-func (s *Session) save(sp *spaceState, log LogID, pos Position) {
-	if len(sp.saves) == 0 {
-		s.saving = append(s.saving, sp)
-	}
-	if n := len(sp.saves); n > 0 && sp.saves[n-1].Log == log {
-		sp.saves = sp.saves[:n-1]
-	}
-	sp.saves = append(sp.saves, FrontierEntry{Log: log, Pos: pos})
-}
-
-// flushSaves emits one SaveCursor per space for everything of this step.
-func (s *Session) flushSaves() {
-	for _, sp := range s.saving {
-		s.emit(SaveCursor{Space: sp.info.ID, Entries: sp.saves})
-		sp.saves = nil
-	}
-	s.saving = s.saving[:0]
-}

@@ -30,7 +30,6 @@ type node struct {
 	flushing bool
 	partials map[partialKey]*replication.Partial
 	mirror   mirror
-	keys     map[string]bool // written so far
 }
 
 type partialKey struct {
@@ -412,6 +411,9 @@ func (n *node) commit(p *peer, e replication.CommitRun) {
 	done := func(res replication.IngestResult) {
 		ev := replication.CommitDone{Space: e.Space, Log: e.Log, Result: res, Code: codeOf(res)}
 		n.w.trace("%s: %s from %s: %s, tip %d %v", n, e.Log.Short(), p.other(), res.Code, res.Tip.Seq, res.Err)
+		if res.Code == replication.Duplicate {
+			n.w.res.Duplicates++
+		}
 		if res.Code == replication.Committed {
 			p.brought[e.Log] = max(p.brought[e.Log], res.Tip.Seq)
 		}

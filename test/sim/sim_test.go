@@ -84,6 +84,20 @@ func TestFindsFaults(t *testing.T) {
 	}
 }
 
+// TestSendsNothingTwice: without faults and circles every run crosses every link
+// once.
+func TestSendsNothingTwice(t *testing.T) {
+	for s := uint64(1); s <= 30; s++ {
+		res, err := Run(Config{Seed: s, Peace: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Duplicates > 0 || res.Writes == 0 {
+			t.Errorf("seed %d: %d runs were sent though they were there: %+v", s, res.Duplicates, res)
+		}
+	}
+}
+
 // TestReplays: the same seed does the same.
 func TestReplays(t *testing.T) {
 	for s := uint64(1); s <= 10; s++ {

@@ -25,6 +25,8 @@ type Config struct {
 	Seed  uint64
 	Trace io.Writer // one line per thing that happens; nil: none
 	Fault Fault
+	// Peace leaves out all faults of nodes and links, and links that close a circle.
+	Peace bool
 	// Quiet leaves out the checks of what is sent, so that a false statement must
 	// show in what a peer concludes from it.
 	Quiet bool
@@ -46,7 +48,7 @@ const (
 type Result struct {
 	Nodes, Steps, Writes, Crashes, Breaks int
 	Forks                                 int // pairs of neighbours that ended on different branches
-	Messages, Lost                        int
+	Messages, Lost, Duplicates            int // duplicates: runs received that were there already
 	Virtual                               time.Duration
 	Healed                                time.Duration // from the heal until all were equal
 }
@@ -137,6 +139,9 @@ func newWorld(cfg Config) *world {
 	w.start = w.now
 	w.truth.init()
 	w.odds = drawOdds(w.rng)
+	if cfg.Peace {
+		w.odds.peace()
+	}
 	network := replication.OpenNetwork("sim")
 	for i := range 1 + w.rng.IntN(2) {
 		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
@@ -152,6 +157,9 @@ func newWorld(cfg Config) *world {
 		w.link(w.nodes[w.rng.IntN(i)], w.nodes[i])
 	}
 	for range w.rng.IntN(len(w.nodes)) {
+		if cfg.Peace {
+			break
+		}
 		a, b := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
 		if a != b {
 			w.link(w.nodes[a], w.nodes[b])
@@ -165,7 +173,7 @@ func newWorld(cfg Config) *world {
 		l.connectLater()
 	}
 	w.chaosLater()
-	if w.chance(0.2) {
+	if !cfg.Peace && w.chance(0.2) {
 		w.after(w.some(turmoil), w.fork)
 	}
 	return w
@@ -195,6 +203,11 @@ func drawOdds(r *rand.Rand) odds {
 		o.ackDelay = ms(100)
 	}
 	return o
+}
+
+func (o *odds) peace() {
+	o.drop, o.repeat, o.reorder = 0, 0, 0
+	o.crash, o.cut, o.oneWay, o.wipe, o.full = 0, 0, 0, 0, 0
 }
 
 func (w *world) after(d time.Duration, fn func()) {
