@@ -16,11 +16,12 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	out := localapi.Status{
 		PeerID: st.PeerID, Label: st.Label, Instance: st.Instance, Network: st.Network,
-		Listen: slices.Concat([]string{}, st.Listen), Durability: st.Durability.String(), // [] rather than null
+		Listen: slices.AppendSeq([]string{}, slices.Values(st.Listen)), Durability: st.Durability.String(), // [] rather than null
 		Peers: []localapi.Peer{}, Counters: apiCounters(&st.Counters), Spaces: map[string]localapi.Space{},
 		NetworkName: st.NetworkName, DataDir: st.DataDir, Offline: st.Offline,
 		Recovered: st.Recovered, Repairs: st.Repairs,
 	}
+	slices.Sort(out.Listen) // IPv4 and TCP first, whatever the order of the interfaces
 	for i := range st.Peers {
 		out.Peers = append(out.Peers, apiPeer(&st.Peers[i]))
 	}

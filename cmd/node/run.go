@@ -7,6 +7,7 @@ import (
 	"math"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -164,7 +165,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(n.Addrs(), ","))
+	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(slices.Sorted(slices.Values(n.Addrs())), ","))
 	return p.serve(cmd.Context(), node.Backend(n), f, live)
 }
 
