@@ -2,6 +2,7 @@ package replication
 
 import (
 	"sort"
+	"strings"
 	"time"
 )
 
@@ -52,7 +53,7 @@ const (
 	// MaxDiffEntries is how many entries go into one part of a FrontierDiff, so
 	// that it stays below 16 KiB; MaxAckEntries likewise for a WalAck.
 	MaxDiffEntries = 120
-	MaxAckEntries  = 64
+	MaxAckEntries  = 32
 	// MaxDetailBytes bounds the text of a refusal.
 	MaxDetailBytes = 200
 	// MaxQueuedPulls bounds the OutboxPulls that wait for their answer.
@@ -312,11 +313,9 @@ func (s *Session) close(code Code, detail string) {
 // violation ends the session because the peer broke the protocol.
 func (s *Session) violation(detail string) { s.close(CodeProtocol, detail) }
 
+// cutDetail bounds a text that goes on the wire, where it must be UTF-8.
 func cutDetail(d string) string {
-	if len(d) > MaxDetailBytes {
-		return d[:MaxDetailBytes]
-	}
-	return d
+	return strings.ToValidUTF8(d[:min(len(d), MaxDetailBytes)], "")
 }
 
 func higher(a, b Position) Position {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // harness steps a session at a standing clock.
@@ -269,6 +270,15 @@ func TestSessionBoundsRefusals(t *testing.T) {
 	sp := h.s.order[0]
 	if len(sp.refused) != maxRefused || len(sp.missing) != 0 || len(h.s.commits) != 0 {
 		t.Fatalf("kept %d refusals, %d missing, %d commits", len(sp.refused), len(sp.missing), len(h.s.commits))
+	}
+}
+
+// A text that goes on the wire is cut between characters: protobuf refuses others.
+func TestSessionDetailStaysText(t *testing.T) {
+	h := newHarness(t, SessionConfig{})
+	out := h.do(Stop{Code: CodeShutdown, Detail: "x" + strings.Repeat("\u00e4", MaxDetailBytes)})
+	if d := sent[*Bye](out)[0].Detail; !utf8.ValidString(d) || len(d) != MaxDetailBytes-1 {
+		t.Fatalf("%d bytes, %q", len(d), d)
 	}
 }
 

@@ -1,8 +1,6 @@
 package replication
 
-import (
-	"sort"
-)
+import "sort"
 
 // sortedEntries is entries ascending by log, each log once with its highest
 // position. It returns its argument where that is so already, else a copy.
