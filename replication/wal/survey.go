@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -42,7 +43,7 @@ func (s *Store) survey(w testimony) (found []fileDamage, err error) {
 	checkFile(filepath.Join(dir, manifestName), report)
 	var tables []string
 	var lastLog string
-	newest := newestHead{}
+	mem := memtableSurvey{report: report}
 	for _, path := range paths {
 		switch filepath.Ext(path) {
 		case ".sst":
@@ -50,35 +51,54 @@ func (s *Store) survey(w testimony) (found []fileDamage, err error) {
 		case ".vlog":
 			lastLog = path
 		case ".mem":
-			if err := walkRecords(path, newest.visit, report); err != nil {
+			if err := walkRecords(path, mem.visit, mem.hold); err != nil {
 				report(fileDamage{path: path, problem: err.Error()})
 			}
+			mem.end()
 		}
 	}
 	if lastLog != "" {
 		checkFile(lastLog, report)
 	}
-	if newest.commits > 0 && w.valid && w.commits > newest.commits {
+	if mem.commits > 0 && w.valid && w.commits > mem.commits {
 		report(fileDamage{path: dir, problem: "acknowledged commits are missing from the end of the log"})
 	}
 	s.surveyTables(tables, clean, report)
 	return found, nil
 }
 
-// newestHead is the newest store head in the logs of memtables.
-type newestHead struct{ commits uint64 }
+// memtableSurvey reads the log of a memtable. What is damaged in its last
+// transaction, which has no end, is what a crash leaves of a commit that was
+// never answered; the witness tells if it was.
+type memtableSurvey struct {
+	report  func(fileDamage)
+	commits uint64 // of the newest head in a transaction that has its end
+	head    uint64 // of the transaction being read
+	held    []fileDamage
+}
 
-func (n *newestHead) visit(_ int64, rec *record) error {
-	key := rec.key[:len(rec.key)-versionLen]
-	if string(key) == string(keyHead) {
+func (m *memtableSurvey) hold(d fileDamage) { m.held = append(m.held, d) }
+
+func (m *memtableSurvey) visit(_ int64, rec *record) error {
+	key, _ := versionOf(rec.key)
+	switch {
+	case rec.meta&bitFinTxn != 0:
+		for _, d := range m.held {
+			m.report(d)
+		}
+		m.held = nil
+		m.commits = max(m.commits, m.head)
+	case bytes.Equal(key, keyHead):
 		if b, err := unseal(key, rec.value); err == nil {
 			if h, err := decodeHead(b); err == nil {
-				n.commits = max(n.commits, h.commits)
+				m.head = h.commits
 			}
 		}
 	}
 	return nil
 }
+
+func (m *memtableSurvey) end() { m.held, m.head = nil, 0 }
 
 // surveyTables checks of every table what Badger reads when it opens it: footer,
 // index and last block; and of some all blocks.

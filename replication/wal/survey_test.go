@@ -1,0 +1,76 @@
+package wal
+
+import (
+	"bytes"
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestTornCommit cuts the end off a memtable's log, as a crash of the machine in
+// the middle of a commit does: that is no damage unless the commit was
+// acknowledged.
+func TestTornCommit(t *testing.T) {
+	base := fastDir(t)
+	dir := filepath.Join(base, "original")
+	s := openAt(t, dir, "a", sameFiles)
+	mustAppend(t, s, put("k", "1"))
+	before := takeImage(t, dir)
+	mustAppend(t, s, put("k", "2"))
+	img := takeImage(t, dir)
+	for name, f := range img {
+		if filepath.Ext(name) != ".mem" {
+			continue
+		}
+		// The second commit's records, with a hole in the middle and no end.
+		data := bytes.Clone(f.data[:len(f.data)-40])
+		from := len(before[name].data)
+		clear(data[from+20 : from+60])
+		img[name] = imageFile{f.size, data}
+	}
+	acked := filepath.Join(base, "acknowledged")
+	img.write(t, acked)
+	if a := openAt(t, acked, "a", sameFiles); a.Info().Recovered == "" {
+		t.Error("an acknowledged commit is missing, and nothing is reported")
+	}
+	torn := maps.Clone(img)
+	torn[witnessName] = before[witnessName]
+	notAcked := filepath.Join(base, "not acknowledged")
+	torn.write(t, notAcked)
+	b := openAt(t, notAcked, "a", sameFiles)
+	if b.Info().Recovered != "" || b.Info().Instance != s.Info().Instance {
+		t.Errorf("a commit that was never acknowledged is reported: %s", b.Info().Recovered)
+	}
+	if a := mustAppend(t, b, put("k", "3")); a.First.Seq != 2 {
+		t.Errorf("%+v", a)
+	}
+	mustBeWhole(t, b)
+}
+
+// TestWholeRecordsOfACutTransaction: damage to the end of the last acknowledged
+// transaction costs none of its records.
+func TestWholeRecordsOfACutTransaction(t *testing.T) {
+	base := fastDir(t)
+	dir := filepath.Join(base, "original")
+	s := openAt(t, dir, "a", sameFiles)
+	id := mustAppend(t, s, put("k", "1")).First.Log
+	mustAppend(t, s, put("k", "2"))
+	img := takeImage(t, dir)
+	for name, f := range img {
+		if filepath.Ext(name) == ".mem" {
+			i := bytes.LastIndex(f.data, []byte("!badger!txn"))
+			data := bytes.Clone(f.data)
+			data[i] ^= 1
+			img[name] = imageFile{f.size, data}
+		}
+	}
+	bad := filepath.Join(base, "bad")
+	img.write(t, bad)
+	b := openAt(t, bad, "a", sameFiles)
+	l, _ := b.Log(id)
+	if l.Tip.Seq != 2 || !strings.Contains(b.Info().Recovered, "missing") {
+		t.Errorf("tip %d, %q", l.Tip.Seq, b.Info().Recovered)
+	}
+	mustBeWhole(t, b)
+}
