@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"vixp2p/node/localapi"
@@ -42,10 +43,12 @@ func (c Config) Check() error {
 func DataDirNetwork(dir string) (name string, ok bool, err error) {
 	path := filepath.Join(dir, networkFile)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return "", false, nil
-	}
-	if err != nil {
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", false, fmt.Errorf("%s is not a directory: name another data directory", dir)
+	case err != nil:
 		return "", false, fmt.Errorf("cannot read the data directory: %w", err)
 	}
 	var network dirNetwork

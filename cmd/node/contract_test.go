@@ -99,6 +99,7 @@ func TestKeys(t *testing.T) {
 				t.Errorf("ls of another space prints %q", r.out)
 			}
 			on("get", "none").fails(t, 1, `no key "none"`)
+			on("put", "k", "v", "--space", strings.Repeat("s", 200)).fails(t, 2, "space name")
 			on("get", "empty").fails(t, 1, `no key "empty"`)
 
 			r = on("tail", "--json").ok(t)
@@ -385,6 +386,17 @@ func TestDemo(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(tmp, "vix-node-demo-*")); len(left) != 0 {
 		t.Errorf("the demo leaves %v", left)
+	}
+	// Ctrl-C takes the nodes and their directory along.
+	p := background(t, []string{"TMPDIR=" + tmp}, "demo")
+	for l := p.line(); !strings.HasPrefix(l, "2."); l = p.line() {
+	}
+	p.signal(os.Interrupt)
+	if code := p.end(); code != 1 || p.errText() != "vix-node: interrupted\n" {
+		t.Errorf("an interrupted demo: exit %d, %q", code, p.errText())
+	}
+	if left, _ := filepath.Glob(filepath.Join(tmp, "vix-node-demo-*")); len(left) != 0 {
+		t.Errorf("an interrupted demo leaves %v", left)
 	}
 	r = vixIn(t, []string{"TMPDIR=" + tmp}, "", "demo", "--timeout", "1ms")
 	r.fails(t, 1, "step 1")

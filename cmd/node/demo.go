@@ -88,6 +88,9 @@ func (p *program) demo(ctx context.Context) (err error) {
 		start := time.Now()
 		fmt.Fprintf(d.out, "%d. %s\n", i+1, s.what)
 		told, err := s.do(ctx)
+		if errors.Is(context.Cause(ctx), errInterrupted) {
+			return errInterrupted
+		}
 		if err != nil {
 			return fmt.Errorf("step %d of the demo did not hold: %w", i+1, err)
 		}

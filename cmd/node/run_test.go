@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -95,6 +96,20 @@ func TestBadInput(t *testing.T) {
 	vix(t, "get", "k", "--data-dir", dir, "--timeout", "200ms").fails(t, 1)
 	held.stop()
 
+	// What is no data directory, or one of a later version.
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vix(t, "get", "k", "--data-dir", file).fails(t, 1, "not a directory")
+	vix(t, "run", "--data-dir", file).fails(t, 1, "not a directory")
+	newer := t.TempDir()
+	if err := os.WriteFile(filepath.Join(newer, "format"), []byte("vix-node 99\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vix(t, "run", "--data-dir", newer).fails(t, 1, "version 99", "upgrade")
+	vix(t, "put", "k", "v", "--data-dir", newer).fails(t, 1, "version 99", "upgrade")
+
 	vix(t, "get", "k", "--data-dir", t.TempDir()).fails(t, 1, "no node data")
 	vix(t, "verify", "--data-dir", t.TempDir()).fails(t, 1, "no node data")
 }
@@ -141,7 +156,6 @@ func TestWrongUsage(t *testing.T) {
 	on("put k v --timeout never", "--timeout takes")
 	on("append put x", "built in")
 	vix(t, "put", "", "v", "--data-dir", dir).fails(t, 2, "key is empty")
-	vix(t, "put", "k", "v", "--space", strings.Repeat("s", 200), "--data-dir", dir)
 	vix(t, "run", "--data-dir", dir, "--listen").fails(t, 2, "--listen needs a value")
 }
 

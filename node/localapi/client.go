@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -39,6 +40,8 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 	switch {
 	case noFiles(err):
 		return nil, ErrNotRunning
+	case errors.Is(err, fs.ErrPermission):
+		return nil, Errorf(CodeNotAllowed, "the files of the local API in %s are another user's: run the command as the user who runs the node", dir)
 	case err != nil:
 		return nil, err
 	}

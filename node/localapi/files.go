@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // The two files of a running node in its data directory. Both are written to a
@@ -110,5 +111,7 @@ func checkLoopback(addr string) error {
 	return nil
 }
 
-// noFiles tells that a directory has no files of a running node.
-func noFiles(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+// noFiles tells that a directory has no files of a running node, or is none.
+func noFiles(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
