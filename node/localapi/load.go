@@ -208,7 +208,7 @@ func (l *Loader) read(r io.Reader) error {
 func plain(r io.Reader) (*bufio.Reader, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	magic, err := in.Peek(2)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("cannot read the input: %w", err)
 	}
 	if !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
