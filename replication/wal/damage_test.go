@@ -64,9 +64,11 @@ func (img image) write(t testing.TB, dir string) {
 
 // sameFiles makes copies of a directory look like the original.
 func sameFiles(o *Options) {
-	o.proof = func(fs.FileInfo) fileProof { return fileProof{inode: 1, ctime: 1} }
+	o.proof = sameProof
 	o.bootID = func() string { return "the same boot" }
 }
+
+func sameProof(fs.FileInfo) fileProof { return fileProof{inode: 1, ctime: 1} }
 
 // content is all that a store serves, by name.
 func content(t testing.TB, s *Store) (c map[string]string, errs []error) {

@@ -2,7 +2,9 @@ package wal
 
 import (
 	"bytes"
+	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,4 +75,51 @@ func TestWholeRecordsOfACutTransaction(t *testing.T) {
 		t.Errorf("tip %d, %q", l.Tip.Seq, b.Info().Recovered)
 	}
 	mustBeWhole(t, b)
+}
+
+// TestDamagedListOfTables: Badger would cut the list and remove the tables that
+// it no longer names. All of them are whole, so nothing is lost.
+func TestDamagedListOfTables(t *testing.T) {
+	base := fastDir(t)
+	dir := filepath.Join(base, "original")
+	s := openAt(t, dir, "a", sameFiles)
+	fill(t, s)
+	for range 3 { // each stop adds a table to the list
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openAt(t, dir, "a", sameFiles)
+		mustAppend(t, s, put("k", "v"))
+	}
+	want, _ := content(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img := takeImage(t, dir)
+	name := filepath.Join(dbDir, manifestName)
+	f := img[name]
+	for pos := 0; pos < len(f.data); pos++ {
+		bad := maps.Clone(img)
+		data := bytes.Clone(f.data)
+		data[pos] ^= 0x20
+		bad[name] = imageFile{f.size, data}
+		d := filepath.Join(base, "damaged")
+		bad.write(t, d)
+		s, err := Open(Options{Dir: d, Network: testNetwork, Key: testKey("a"), proof: sameProof, bootID: func() string { return "the same boot" }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, errs := content(t, s)
+		for what, w := range want {
+			if !strings.HasPrefix(what, "cursor ") && got[what] != w {
+				t.Errorf("byte %d: %s is lost (%v)", pos, what, errs)
+			}
+		}
+		if s.Info().Recovered == "" {
+			t.Errorf("byte %d: not reported", pos)
+		}
+		if err := errors.Join(s.Close(), os.RemoveAll(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
