@@ -50,8 +50,10 @@ const (
 	// MaxSupersedes bounds the dots that one operation names.
 	MaxSupersedes = 1024
 	// MaxOrderLead is by how much an operation's order may exceed its HLC; from
-	// here on the operation is void (design 5.1).
-	MaxOrderLead = 1 << 32
+	// here on the operation is void (design 5.1). It is 557 years: more than any
+	// clock that is only wrong, one that starts in 1970 included, lies behind the
+	// writes that it overwrites.
+	MaxOrderLead = 1 << 60
 )
 
 // Kind is what an operation does.

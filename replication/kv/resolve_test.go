@@ -111,14 +111,14 @@ func TestOthersWritesCountWhenApplied(t *testing.T) {
 func TestOrderNeverVoid(t *testing.T) {
 	now := replication.HLCAt(time.Now())
 	for _, highest := range []uint64{0, uint64(now) - 1, uint64(now), uint64(now) + 1, uint64(now) + 1<<31,
-		uint64(now) + 1<<32 - 2, uint64(now) + 1<<32, 1 << 63, math.MaxUint64} {
+		uint64(now) + replication.MaxOrderLead - 2, uint64(now) + replication.MaxOrderLead, 1 << 63, math.MaxUint64} {
 		o := put("k", "v")
 		o.HLC = now
 		supersede(&o, []sibling{{dot: replication.Dot{Seq: 1}, order: highest}})
 		if o.OrderVoid() || o.Order < uint64(now) {
 			t.Errorf("over an order of %d: order %d at %d", highest, o.Order, now)
 		}
-		if highest < uint64(now)+1<<32-2 && o.Order <= highest {
+		if highest < uint64(now)+replication.MaxOrderLead-2 && o.Order <= highest {
 			t.Errorf("order %d does not rank above %d", o.Order, highest)
 		}
 	}
@@ -127,6 +127,23 @@ func TestOrderNeverVoid(t *testing.T) {
 	supersede(&o, []sibling{{order: math.MaxUint64}})
 	if o.OrderVoid() {
 		t.Error("the order overflowed")
+	}
+}
+
+// TestOrderAcrossClocks: a write that names another ranks above it whatever the
+// clocks say (design 5.1): on a device whose clock starts in 1970, and over a
+// write of a device whose clock is a century ahead.
+func TestOrderAcrossClocks(t *testing.T) {
+	at := func(year int) replication.HLC {
+		return replication.HLCAt(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC))
+	}
+	for _, tc := range []struct{ writer, written int }{{1970, 2026}, {2026, 2126}, {1970, 2126}, {2026, 2026}} {
+		o := put("k", "v")
+		o.HLC = at(tc.writer)
+		supersede(&o, []sibling{{dot: replication.Dot{Seq: 1}, order: uint64(at(tc.written))}})
+		if o.OrderVoid() || o.Order <= uint64(at(tc.written)) {
+			t.Errorf("a write in %d over one of %d: order %d, void %v", tc.writer, tc.written, o.Order, o.OrderVoid())
+		}
 	}
 }
 
