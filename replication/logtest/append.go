@@ -295,7 +295,7 @@ func testOrderWithoutResolver(e *env) {
 		e.Errorf("order %d, want just above %d", got.Order, o.Order)
 	}
 	head := e.store.Head()
-	o.Order = uint64(got.HLC) + 1<<34
+	o.Order = uint64(got.HLC) + 2*replication.MaxOrderLead
 	if _, err := e.store.Append(context.Background(), replication.Batch{Space: e.space, Ops: []replication.Op{o}}); err == nil {
 		e.Error("an operation that is void by its order was acknowledged")
 	}
