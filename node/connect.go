@@ -22,10 +22,9 @@ import (
 )
 
 const (
-	// tcpDialTimeout leaves time for QUIC within connectTimeout. A dead UDP port
-	// answers nothing, so a dial to one waits for its whole deadline.
-	tcpDialTimeout  = 2500 * time.Millisecond
-	quicDialTimeout = 1500 * time.Millisecond
+	// QUIC comes after TCP and gets quicPart/quicWhole of its time: a dead UDP
+	// port answers nothing, so a dial to one waits for its whole deadline.
+	quicPart, quicWhole = 6, 10
 	// maxResolved bounds the addresses of one DNS name that are dialled.
 	maxResolved = 8
 )
@@ -64,6 +63,8 @@ func resolveHost(ctx context.Context, scheme, host string, port uint16) ([]ma.Mu
 type connector struct {
 	host    host.Host
 	resolve resolver
+	// timeout is for what follows once a peer has answered.
+	timeout time.Duration
 }
 
 // DialError: an endpoint could not be connected to.
@@ -106,10 +107,11 @@ func isTimeout(err error) bool {
 }
 
 // connect returns an open connection to the target. The peer ID is proven: the
-// one that the target names, or whoever answers. hint is who answered there last.
-func (c *connector) connect(ctx context.Context, t target, hint peer.ID) (network.Conn, error) {
+// one that the target names, or whoever answers. hint is who answered there last,
+// patience how long to wait for an answer.
+func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patience time.Duration) (network.Conn, error) {
 	if t.Addr != nil {
-		conn, err := c.reach(ctx, t, []ma.Multiaddr{t.Addr}, hint)
+		conn, err := c.reach(ctx, t, []ma.Multiaddr{t.Addr}, hint, patience)
 		return conn, wrapDial(t.Key, err)
 	}
 	var first error
@@ -119,15 +121,11 @@ func (c *connector) connect(ctx context.Context, t target, hint peer.ID) (networ
 			continue
 		}
 		if err == nil {
-			limit := tcpDialTimeout
 			if i > 0 {
-				limit = quicDialTimeout
+				patience = patience * quicPart / quicWhole
 			}
-			tryCtx, cancel := context.WithTimeout(ctx, limit)
 			var conn network.Conn
-			conn, err = c.reach(tryCtx, t, addrs, hint)
-			cancel()
-			if err == nil {
+			if conn, err = c.reach(ctx, t, addrs, hint, patience); err == nil {
 				return conn, nil
 			}
 		}
@@ -162,7 +160,7 @@ func (c *connector) speaks(a ma.Multiaddr) bool {
 // reach connects at exactly these addresses of one endpoint. A peer that is not
 // named is learned: a dial that expects an ID that nobody has fails with the ID
 // of who is there, and a second dial proves that.
-func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, hint peer.ID) (network.Conn, error) {
+func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, hint peer.ID, patience time.Duration) (network.Conn, error) {
 	if slices.ContainsFunc(addrs, c.isOwn) {
 		return nil, ErrSelf
 	}
@@ -171,24 +169,24 @@ func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, h
 		id = hint
 	}
 	if id == "" {
-		actual, err := c.whoIs(ctx, addrs)
+		actual, err := c.whoIs(ctx, addrs, patience)
 		if err != nil {
 			return nil, err
 		}
-		id = actual
+		id, patience = actual, c.timeout
 	}
-	conn, err := c.dial(ctx, id, addrs)
+	conn, err := c.dial(ctx, id, addrs, patience)
 	var mismatch sec.ErrPeerIDMismatch
 	if errors.As(err, &mismatch) && t.ID == "" && mismatch.Actual != id {
 		// Somebody else answers there now.
-		conn, err = c.dial(ctx, mismatch.Actual, addrs)
+		conn, err = c.dial(ctx, mismatch.Actual, addrs, c.timeout)
 	}
 	return conn, err
 }
 
 // whoIs asks an endpoint for the ID of the peer that answers there. It is a
 // hint until a dial that expects it succeeds.
-func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr) (peer.ID, error) {
+func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr, patience time.Duration) (peer.ID, error) {
 	nobody, err := randomPeerID()
 	if err != nil {
 		return "", err
@@ -197,7 +195,7 @@ func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr) (peer.ID, e
 		c.host.Peerstore().ClearAddrs(nobody)
 		c.host.Peerstore().RemovePeer(nobody)
 	}()
-	_, err = c.dial(ctx, nobody, addrs)
+	_, err = c.dial(ctx, nobody, addrs, patience)
 	var mismatch sec.ErrPeerIDMismatch
 	if errors.As(err, &mismatch) {
 		return mismatch.Actual, nil
@@ -208,7 +206,9 @@ func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr) (peer.ID, e
 	return "", err
 }
 
-func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) (network.Conn, error) {
+func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, patience time.Duration) (network.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if id == c.host.ID() {
 		return nil, ErrSelf
 	}

@@ -16,11 +16,16 @@ const (
 	maxDials = 8
 	// maxTargets bounds the addresses that are kept and retried.
 	maxTargets = 1024
-	// connectTimeout is what one attempt may take, handshake included, and
-	// explicitWait how long Connect waits for a backoff to end: together less
-	// than the 5 s in which a dead port must have failed.
-	connectTimeout = 4500 * time.Millisecond
-	explicitWait   = manualBackoff
+	// dialPatience is how long an attempt waits for an answer over TCP, and then
+	// dialPatience * quicPart / quicWhole over QUIC: less than the 5 s in which a
+	// dead port must have failed, with explicitWait too, the longest that Connect
+	// waits for a backoff to end. Where nobody answered in time, the next attempts
+	// are more patient, up to maxPatience times: a path may be slow.
+	dialPatience = 2800 * time.Millisecond
+	maxPatience  = 4
+	explicitWait = manualBackoff
+	// attemptTimeout bounds an attempt whatever happens.
+	attemptTimeout = time.Minute
 	// shortSession: a session that ends sooner counts as a failed attempt, so
 	// that a peer which accepts and breaks is not dialled in a loop.
 	shortSession = 5 * time.Second
@@ -56,8 +61,9 @@ func (s staticSource) run(ctx context.Context, offer func(target, attemptKind)) 
 type link interface {
 	// establish connects to the target and completes Hello. It returns the peer
 	// as soon as that is known, even with an error. hint is the peer that
-	// answered there last time.
-	establish(ctx context.Context, t target, hint peer.ID) (peer.ID, error)
+	// answered there last time; patience is as dialPatience. What follows an
+	// answer has the time of a handshake.
+	establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error)
 	// busy tells that a peer has a session, or must not be dialled because its
 	// user or ours asked for a disconnect.
 	busy(id peer.ID) (connected, held bool)
@@ -198,7 +204,7 @@ func (d *dialer) startDue() (next time.Time) {
 		at := d.guard.next(key)
 		if !at.After(now) {
 			var v verdict
-			if v, at = d.beginLocked(t.target, t.kind, t.seen); v == admitted {
+			if v, at = d.beginLocked(t.target, t.kind, t.seen, d.patience(key)); v == admitted {
 				continue
 			}
 		}
@@ -207,6 +213,15 @@ func (d *dialer) startDue() (next time.Time) {
 		}
 	}
 	return next
+}
+
+// patience is for an attempt that nobody waits for. It grows where nobody has
+// answered in time; a refusal comes fast or never.
+func (d *dialer) patience(endpoint string) time.Duration {
+	if failures, err := d.guard.failures(endpoint); err != nil && isTimeout(err) {
+		return dialPatience * time.Duration(min(1+failures, maxPatience))
+	}
+	return dialPatience
 }
 
 // expected is the peer that the target leads to, as far as is known.
@@ -218,7 +233,7 @@ func (t *dialTarget) expected() peer.ID {
 }
 
 // beginLocked starts an attempt if the guard allows it.
-func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID) (verdict, time.Time) {
+func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID, patience time.Duration) (verdict, time.Time) {
 	if d.ctx.Err() != nil {
 		return deduped, time.Time{}
 	}
@@ -228,16 +243,16 @@ func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID) (verdict,
 	}
 	a := &attempt{done: make(chan struct{})}
 	d.attempts[t.Key] = a
-	d.wg.Go(func() { d.attempt(a, t, hint) })
+	d.wg.Go(func() { d.attempt(a, t, hint, patience) })
 	return v, at
 }
 
 // attempt makes one attempt and reports it to the guard and to who waits.
-func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
+func (d *dialer) attempt(a *attempt, t target, hint peer.ID, patience time.Duration) {
 	defer close(a.done)
 	select {
 	case d.slots <- struct{}{}:
-		a.id, a.err = d.establish(t, hint)
+		a.id, a.err = d.establish(t, hint, patience)
 		<-d.slots
 	case <-d.ctx.Done():
 		a.err = d.ctx.Err()
@@ -251,7 +266,7 @@ func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
 	case d.ctx.Err() != nil:
 		d.guard.release(t.Key)
 	default:
-		before := d.guard.lastError(t.Key)
+		_, before := d.guard.failures(t.Key)
 		again := d.guard.fail(d.now(), t.Key, a.err)
 		level := slog.LevelWarn
 		if before != nil && before.Error() == a.err.Error() {
@@ -268,10 +283,10 @@ func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
 	d.kick()
 }
 
-func (d *dialer) establish(t target, hint peer.ID) (peer.ID, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
+func (d *dialer) establish(t target, hint peer.ID, patience time.Duration) (peer.ID, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
 	defer cancel()
-	return d.link.establish(ctx, t, hint)
+	return d.link.establish(ctx, t, hint, patience)
 }
 
 // connect makes a session with the target now, for a user who waits for it, and
@@ -281,9 +296,9 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 	if t.ID != "" {
 		d.link.unhold(t.ID)
 	}
-	waited := false
+	waited, patience := false, dialPatience
 	for {
-		id, a, v, at := d.beginConnect(t)
+		id, a, v, at := d.beginConnect(t, patience)
 		switch {
 		case id != "":
 			d.keep(t, id)
@@ -304,9 +319,11 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 		}
 		wait := at.Sub(d.now())
 		if v == backingOff && (waited || wait > explicitWait) {
-			return "", &BackoffError{Endpoint: t.Key, Wait: wait, Last: d.guard.lastError(t.Key)}
+			_, last := d.guard.failures(t.Key)
+			return "", &BackoffError{Endpoint: t.Key, Wait: wait, Last: last}
 		}
 		waited = true
+		patience = dialPatience - max(wait, 0)*11/20 // all in all not longer than without the wait
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -319,7 +336,7 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 
 // beginConnect finds a session that is there, an attempt that is under way, or
 // starts one.
-func (d *dialer) beginConnect(t target) (id peer.ID, a *attempt, v verdict, at time.Time) {
+func (d *dialer) beginConnect(t target, patience time.Duration) (id peer.ID, a *attempt, v verdict, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id = t.ID
@@ -338,7 +355,7 @@ func (d *dialer) beginConnect(t target) (id peer.ID, a *attempt, v verdict, at t
 		d.guard.dedupe()
 		return "", a, deduped, time.Time{}
 	}
-	if v, at = d.beginLocked(t, manual, hint); v == admitted {
+	if v, at = d.beginLocked(t, manual, hint, patience); v == admitted {
 		a = d.attempts[t.Key]
 	}
 	return "", a, v, at

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ type fakeLink struct {
 	underWay  int
 	most      int
 	took      time.Duration
+	patience  []time.Duration
 	connected map[peer.ID]bool
 	held      map[peer.ID]bool
 }
@@ -31,8 +33,9 @@ func newFakeLink() *fakeLink {
 	}
 }
 
-func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID) (peer.ID, error) {
+func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, patience time.Duration) (peer.ID, error) {
 	f.mu.Lock()
+	f.patience = append(f.patience, patience)
 	f.dials[t.Key] = append(f.dials[t.Key], time.Now())
 	f.underWay++
 	f.most = max(f.most, f.underWay)
@@ -80,6 +83,13 @@ func (f *fakeLink) count(key string) int {
 	return len(f.dials[key])
 }
 
+// patiences are those of all attempts so far.
+func (f *fakeLink) patiences() []time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.patience)
+}
+
 func mustTarget(t *testing.T, s string) target {
 	t.Helper()
 	tgt, err := parseTarget(s)
@@ -122,6 +132,32 @@ func TestDialerRetriesForLife(t *testing.T) {
 		synctest.Wait()
 		if n := f.count(tgt.Key); n != 12 {
 			t.Errorf("%d dials after the session ended, want another at once", n)
+		}
+		d.close()
+	})
+}
+
+// TestPatienceGrows: where nobody answers in time the path may be slow, and the
+// next attempts wait longer; a refusal is one at once.
+func TestPatienceGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		silent, refused := mustTarget(t, "10.0.0.1:9001"), mustTarget(t, "10.0.0.1:9002")
+		f.answers[silent.Key] = func() (peer.ID, error) { return "", context.DeadlineExceeded }
+		d.start(staticSource{targets: []target{silent}})
+		time.Sleep(time.Minute)
+		want := []time.Duration{1, 2, 3, 4, 4}
+		got := f.patiences()
+		for i := range want {
+			if got[i] != want[i]*dialPatience {
+				t.Errorf("attempt %d has a patience of %s", i, got[i])
+			}
+		}
+		d.offer(refused, manual)
+		time.Sleep(time.Minute)
+		if n, _ := d.guard.failures(refused.Key); n < 5 || d.patience(refused.Key) != dialPatience {
+			t.Errorf("after %d refusals the patience is %s", n, d.patience(refused.Key))
 		}
 		d.close()
 	})
@@ -209,6 +245,11 @@ func TestConnectToDeadPort(t *testing.T) {
 		}
 		if n := f.count(tgt.Key); n > 8 {
 			t.Errorf("%d dials in a minute", n)
+		}
+		for _, p := range f.patiences() {
+			if p < dialPatience/4 || p > dialPatience {
+				t.Errorf("an attempt with a patience of %s", p)
+			}
 		}
 		d.close()
 	})

@@ -159,14 +159,15 @@ func (g *guard) next(endpoint string) time.Time {
 	return e.until
 }
 
-// lastError is why the last attempt at the endpoint failed, or nil.
-func (g *guard) lastError(endpoint string) error {
+// failures is how many attempts at the endpoint failed in a row, and why the last
+// one did.
+func (g *guard) failures(endpoint string) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if e := g.endpoints[endpoint]; e != nil {
-		return e.lastErr
+		return e.failures, e.lastErr
 	}
-	return nil
+	return 0, nil
 }
 
 func (g *guard) delayLocked(kind attemptKind, failures int) time.Duration {

@@ -11,10 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
 )
 
 // hostPort is the 127.0.0.1:port of a node's TCP listener.
@@ -253,8 +257,10 @@ func TestDisconnect(t *testing.T) {
 	t.Parallel()
 	a := open(t, Config{Label: "A"})
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
-	if err := b.Wait(deadline(t), WaitOptions{Peers: 1}); err != nil {
-		t.Fatal(err)
+	for _, n := range []*Node{a, b} {
+		if err := n.Wait(deadline(t), WaitOptions{Peers: 1}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if id, err := a.Disconnect(deadline(t), "B"); err != nil || id != b.ID() {
 		t.Fatalf("disconnect by label: %q, %v", id, err)
@@ -460,5 +466,74 @@ func TestClonedDirectory(t *testing.T) {
 	st, err := c.Status(deadline(t))
 	if err != nil || !peerState(t, c, one.ID()).Copies || st.Spaces["default"].ForkedLogs != 0 {
 		t.Errorf("status of C: %+v, %v", st, err)
+	}
+}
+
+// TestLostSessionIsReplaced: a peer that lost a session dials again although this
+// side has not noticed; a crossed dial of the same moment still loses.
+func TestLostSessionIsReplaced(t *testing.T) {
+	var ahead atomic.Int64
+	a := open(t, Config{Label: "A", Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	b := open(t, Config{Label: "B"})
+	if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
+		t.Fatal(err)
+	}
+	worse := a.mesh.book.live(b.id).meta
+	worse.Attempt--
+	admit := func() error {
+		a.mesh.mu.Lock()
+		defer a.mesh.mu.Unlock()
+		return a.mesh.admitLocked(b.id, worse)
+	}
+	if err := admit(); !errors.Is(err, protocols.ErrDuplicate) {
+		t.Errorf("the worse of two sessions of one moment: %v", err)
+	}
+	ahead.Store(int64(2 * DefaultHelloTimeout))
+	if err := admit(); err != nil {
+		t.Errorf("a session much younger than the one that is there: %v", err)
+	}
+}
+
+// TestProbe: the handshake alone tells whether this node would be let in, and
+// makes no session.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
+	for name, good := range map[string]bool{"dev": true, "other": false} {
+		ctx := deadline(t)
+		if err := b.host.Connect(ctx, peer.AddrInfo{ID: a.id, Addrs: a.host.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		st, release, err := b.mesh.service.Open(ctx, a.id, protocols.HelloProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hello := b.mesh.hello(a.id, nil)
+		hello.Network, hello.Attempt = replication.OpenNetwork(name), b.mesh.attempts.Add(1)
+		sess, err := protocols.Initiate(st, hello)
+		if good && (err != nil || sess.Peer.Label != "A") || !good && !errors.Is(err, protocols.ErrOtherNetwork) {
+			t.Errorf("probe of a node in network %q: %+v, %v", name, sess, err)
+		}
+		st.Reset()
+		release()
+	}
+	if c := a.Counters(); c.PeersTotal != 0 {
+		t.Errorf("a probe left something behind: %+v", c)
+	}
+}
+
+// TestHandshakesAreBounded: strangers that open streams and say nothing hold a
+// bounded number of them.
+func TestHandshakesAreBounded(t *testing.T) {
+	m := &mesh{maxPeers: 3}
+	n := 0
+	for m.enter() {
+		n++
+	}
+	if n != 6 {
+		t.Errorf("%d handshakes at one time", n)
+	}
+	if m.leave(); !m.enter() {
+		t.Error("a place that is free again is not given")
 	}
 }

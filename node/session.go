@@ -100,7 +100,7 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
 // establish implements link: connection, Hello, session.
-func (m *mesh) establish(ctx context.Context, t target, hint peer.ID) (peer.ID, error) {
+func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error) {
 	expected := t.ID
 	if expected == "" {
 		expected = hint
@@ -109,7 +109,7 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID) (peer.ID, 
 		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
 		defer m.book.change(expected, func(r *peerRecord) { r.connecting-- })
 	}
-	conn, err := m.connector.connect(ctx, t, hint)
+	conn, err := m.connector.connect(ctx, t, hint, patience)
 	if err != nil {
 		m.note(expected, err)
 		return "", err
@@ -137,8 +137,11 @@ func (m *mesh) note(id peer.ID, err error) {
 // initiate runs the handshake as the dialer and starts the session.
 func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error {
 	m.handshakesStarted.Add(1)
-	st, release, err := m.service.Open(ctx, id, protocols.SyncProtocol)
+	opening, cancel := context.WithTimeout(ctx, m.timeout)
+	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
+	cancel()
 	if err != nil {
+		m.giveUp(id)
 		return &RefusedError{Peer: id, Cause: fmt.Errorf("it does not answer to %s (%w): is it a vix node?", protocols.SyncProtocol, err)}
 	}
 	stop := context.AfterFunc(ctx, func() { st.Reset() })
@@ -167,11 +170,17 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error 
 			return errLostRace
 		}
 	case errors.Is(err, protocols.ErrHelloTimeout) || ctx.Err() != nil:
-		// The connection may be dead without either side's knowing. A new one
-		// shows it.
-		_ = st.Conn().Close() // it is given up
+		m.giveUp(id)
 	}
 	return &RefusedError{Peer: id, Cause: err}
+}
+
+// giveUp closes connections to a peer that do not answer, so that the next attempt
+// does not find and use them.
+func (m *mesh) giveUp(id peer.ID) {
+	if m.book.live(id) == nil {
+		_ = m.host.Network().ClosePeer(id) // they are given up
+	}
 }
 
 // accept runs the handshake as the responder, and the session to its end.
