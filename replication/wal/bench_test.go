@@ -4,12 +4,14 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	r "vixp2p/replication"
+	"vixp2p/replication/logtest"
 )
 
 // rawSync measures what the disk can do: appends of 256 bytes, each followed by
@@ -136,4 +138,41 @@ func BenchmarkIngest(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 	b.ReportMetric(float64(b.N)/reading.Seconds(), "read+verify-ops/s")
 	b.ReportMetric(before, "fsyncs/s")
+}
+
+// BenchmarkOpenManyLogs reports what b.N logs cost: time to open, memory per log.
+// Run it with -benchtime 100000x.
+func BenchmarkOpenManyLogs(b *testing.B) {
+	dir := b.TempDir()
+	s := openAt(b, dir, "a", func(o *Options) { o.Relaxed = true })
+	var wg sync.WaitGroup
+	window := make(chan struct{}, 1024)
+	for i := range b.N {
+		w := logtest.NewWriter(testNetwork, testSpace, uint64(i)).AddMany(1)
+		window <- struct{}{}
+		wg.Add(1)
+		s.Ingest(uint64(i%64)+1, w.Run(b, 0, 1), func(res r.IngestResult) {
+			if res.Code != r.Committed {
+				b.Error(res)
+			}
+			<-window
+			wg.Done()
+		})
+	}
+	wg.Wait()
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	s = nil
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	b.ResetTimer()
+	s = openAt(b, dir, "a")
+	b.StopTimer()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(b.Elapsed().Milliseconds()), "ms-to-open")
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "heap-B/log")
+	runtime.KeepAlive(s)
 }

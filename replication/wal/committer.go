@@ -10,8 +10,7 @@ import (
 type committer struct {
 	s     *Store
 	clock *r.Clock
-	// skewed are the origins whose clock was reported as ahead, with the time of
-	// that report's day, so that each is told once.
+	// skewed are the origins whose clock was reported as ahead: each is told once.
 	skewed map[r.OriginKey]bool
 	// lastLocals is how many batches the last commit held: as many writers are
 	// about to come back.

@@ -43,8 +43,10 @@ func (s *Store) damaged(log r.LogID, seq uint64, err error) error {
 	if err := writeDurably(filepath.Join(s.opt.Dir, repairName), []byte(d.Error()+"\n")); err != nil {
 		s.opt.Logger.Error("the need for a repair was not noted", "error", err)
 	}
-	if s.opt.OnDamage != nil {
-		go s.opt.OnDamage(d)
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.opt.OnDamage != nil && !s.closed {
+		s.callbacks.Go(func() { s.opt.OnDamage(d) })
 	}
 	return d
 }

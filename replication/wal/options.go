@@ -39,9 +39,10 @@ type Options struct {
 	// FreeBytes tells how many bytes are free for this user where path is
 	// (statfs on Unix; no check elsewhere).
 	FreeBytes func(path string) (uint64, error)
-	// OnDamage is called, from any goroutine and once per log, when a read found
-	// damage in a store that is open (nil: nothing). The repair happens when the
-	// store is opened next.
+	// OnDamage is called, once per log and from a goroutine of its own, when a
+	// read found damage in a store that is open (nil: nothing). The repair comes
+	// when the store is closed and opened again; Close waits for OnDamage, so it
+	// must not call Close itself.
 	OnDamage func(*r.DamageError)
 
 	// bootID and proof are replaced in tests.

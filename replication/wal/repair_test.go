@@ -82,7 +82,8 @@ func TestDamageIsFetchedBack(t *testing.T) {
 				img.write(t, dir)
 			}
 			if tc.running {
-				a = openAt(t, dir, "a")
+				told := make(chan *r.DamageError, 1)
+				a = openAt(t, dir, "a", func(o *Options) { o.OnDamage = func(d *r.DamageError) { told <- d } })
 				(&suiteDir{t: t, store: a}).Damage(id, 3)
 				run, _ := a.ReadRun(id, r.Position{}, 1)
 				run, _ = a.ReadRun(id, run.End, 1)
@@ -91,6 +92,9 @@ func TestDamageIsFetchedBack(t *testing.T) {
 				}
 				if d := a.Damaged(); len(d) != 1 || d[0].Log != id || d[0].Seq != 3 {
 					t.Errorf("damaged: %+v", d)
+				}
+				if d := <-told; d.Log != id || d.Seq != 3 {
+					t.Errorf("told of %+v", d)
 				}
 				if err := a.Close(); err != nil {
 					t.Fatal(err)

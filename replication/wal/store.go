@@ -43,6 +43,8 @@ type Store struct {
 	subs    subscribers
 	cursors cursorBuffer
 	damage  damageReport
+	// callbacks are the calls of OnDamage under way; Close waits for them.
+	callbacks sync.WaitGroup
 
 	life      sync.RWMutex // held shared by every read of db, exclusively by Close
 	closed    bool         // guarded by life
@@ -179,6 +181,7 @@ func (s *Store) Close() error {
 		s.life.Lock()
 		s.closed = true
 		s.life.Unlock()
+		s.callbacks.Wait()
 		err := guard(s.db.Close)
 		if err != nil {
 			err = fmt.Errorf("closing the database in %s: %w", s.opt.Dir, err)
