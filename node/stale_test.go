@@ -1,0 +1,118 @@
+package node
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// proxy passes TCP connections on to a node until it is told to hold them.
+type proxy struct {
+	listener net.Listener
+	to       string
+	wg       sync.WaitGroup
+
+	mu    sync.Mutex // guards below
+	cond  *sync.Cond
+	held  bool
+	conns []net.Conn
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, to: to}
+	p.cond = sync.NewCond(&p.mu)
+	p.wg.Go(p.serve)
+	t.Cleanup(func() {
+		l.Close()
+		p.hold(false)
+		p.mu.Lock()
+		for _, c := range p.conns {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) serve() {
+	for {
+		in, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", p.to)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, in, out)
+		p.mu.Unlock()
+		p.wg.Go(func() { p.pass(in, out) })
+		p.wg.Go(func() { p.pass(out, in) })
+	}
+}
+
+func (p *proxy) pass(from, to net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		for p.held {
+			p.cond.Wait()
+		}
+		p.mu.Unlock()
+		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// hold keeps back everything until it is called with false.
+func (p *proxy) hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = on
+	p.cond.Broadcast()
+}
+
+// TestStale: a path that swallows everything shows as Stale on both sides, does
+// not count as Connected, and the peers converge when it works again, over the
+// same session or another.
+func TestStale(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Label: "A", NoQUIC: true, PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
+	a := open(t, cfg)
+	p := newProxy(t, hostPort(t, a))
+	cfg.Label, cfg.Connect = "B", []string{p.listener.Addr().String()}
+	b := open(t, cfg)
+	put(t, a, "k", "1")
+	converge(t, 1, a, b)
+	p.hold(true)
+	put(t, a, "k2", "2")
+	until(t, "both are stale", func() bool {
+		return peerState(t, a, b.ID()).State == Stale && peerState(t, b, a.ID()).State == Stale
+	})
+	ctx, cancel := contextWithTimeout(t, 50*time.Millisecond)
+	defer cancel()
+	if err := b.Wait(ctx, WaitOptions{Peers: 1}); err == nil {
+		t.Error("a stale peer counts as connected")
+	}
+	// Longer than a session lives without a word.
+	until(t, "both have given up", func() bool {
+		return !a.mesh.book.live(b.id).alive() && !b.mesh.book.live(a.id).alive()
+	})
+	p.hold(false)
+	converge(t, 2, a, b)
+	if err := b.Wait(deadline(t), WaitOptions{Peers: 1, Synced: true}); err != nil {
+		t.Error(err)
+	}
+}
