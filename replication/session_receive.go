@@ -1,6 +1,9 @@
 package replication
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // receiver is the half of a session that takes what the peer pushes.
 type receiver struct {
@@ -118,6 +121,9 @@ func (s *Session) piece(sp *spaceState, m *WalPush) {
 	case end <= have:
 		return // repeated
 	default:
+		if rest := int(p.Total - have); cap(p.Data)-len(p.Data) < rest {
+			p.Data = slices.Grow(p.Data, rest) // once: at most a run
+		}
 		p.Data = append(p.Data, m.Data[have-m.Offset:]...)
 	}
 	s.hole = partialRef{}

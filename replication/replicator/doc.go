@@ -19,4 +19,21 @@
 //
 // Forwarding is nothing special: what one session commits reaches the others by
 // Store.Subscribe, after its fsync.
+//
+//	replicator.go   Options, Replicator: sessions, spaces, fan-out, Close
+//	conn.go         Conn and PeerInfo, which the caller provides; EndError
+//	peer.go         the actor of a session and its end
+//	effects.go      what the session says, carried out
+//	commit.go       runs from the peer: verified, ingested, answered in order
+//	mailbox.go      what reaches an actor besides messages
+//	writer.go       messages to the peer, without blocking the actor
+//	lane.go         jobs beside the actor, in order
+//	budget.go       memory for received runs, shared fairly
+//	holding.go      which received bytes are still needed
+//	partials.go     interrupted runs, from one session to the next
+//	receipts.go     WaitReplicated: who stated what (design 6.8)
+//	peer_report.go  what a session answers to those who wait
+//	synced.go       WaitSynced
+//	status.go       where replication stands; counters.go what it did
+//	codes.go        errors -> refusal codes
 package replicator

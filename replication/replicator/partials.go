@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 
@@ -33,6 +34,7 @@ func (s *partials) keep(peer replication.OriginKey, instance replication.Instanc
 	if run == nil || len(run.Data) == 0 {
 		return
 	}
+	run.Data = slices.Clip(bytes.Clone(run.Data)) // without the room for the rest of the run
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takeLocked(peer, instance)

@@ -238,7 +238,7 @@ func TestNewInstanceVoidsReceiptsAtOnce(t *testing.T) {
 		still(t, got)
 		b.c.cut()
 		<-b.peer.Done()
-		b = play(a, "B", func(info *replicator.PeerInfo) { info.Instance[1]++ })
+		play(a, "B", func(info *replicator.PeerInfo) { info.Instance[1]++ })
 		c := play(a, "C")
 		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
 		still(t, got)

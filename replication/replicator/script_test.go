@@ -73,12 +73,11 @@ func (s *script) ack(log replication.LogID, pos replication.Position) {
 
 // origin writes blocks by hand.
 type origin struct {
-	key  ed25519.PrivateKey
-	log  replication.LogID
-	pos  replication.Position
-	gen  *replication.Genesis
-	hlc  replication.HLC
-	last []byte // the last block
+	key ed25519.PrivateKey
+	log replication.LogID
+	pos replication.Position
+	gen *replication.Genesis
+	hlc replication.HLC
 }
 
 func newOrigin(seed byte) *origin {
