@@ -15,8 +15,10 @@ const (
 	// overhead bounds what a record adds to a transaction beside its key and
 	// value, in bytes.
 	overhead = 32
-	// maxLogCache is how many logs' positions an applier keeps in memory.
+	// maxLogCache is how many logs' positions an applier keeps in memory, and
+	// maxReady how many bytes of records, roughly, while it has blocks to apply.
 	maxLogCache = 4096
+	maxReady    = 4 << 20
 )
 
 // applier turns the blocks of one space, in arrival order, into the state of
@@ -34,15 +36,17 @@ type applier struct {
 	// but that its keys and conflicts are counted at the commit.
 	saved, cur cursor
 
-	txn     *badger.Txn // what is saved; nil until something is read
-	keys    map[string]*keyState
-	ready   map[string]*keyState            // as saved, for keys to come
-	logs    map[replication.LogID]*logState // staged changes, and a cache
-	pending pendingStage
-	values  map[replication.Dot][]byte // staged values of their own; nil: delete
-	bytes   int64                      // bounds what a commit will write
-	count   int64                      // bounds its entries
-	ops     uint64                     // operations staged since the last commit
+	txn  *badger.Txn // what is saved; nil until something is read
+	keys map[string]*keyState
+	// ready holds keys as they are saved: some read in advance, some just written.
+	ready      map[string]*keyState
+	readyBytes int
+	logs       map[replication.LogID]*logState // staged changes, and a cache
+	pending    pendingStage
+	values     map[replication.Dot][]byte // staged values of their own; nil: delete
+	bytes      int64                      // bounds what a commit will write
+	count      int64                      // bounds its entries
+	ops        uint64                     // operations staged since the last commit
 }
 
 // keyState is a key with staged changes.
@@ -51,7 +55,7 @@ type keyState struct {
 	rec    keyRecord // if large, sibs holds the saved winner, or nothing if that is gone
 	before uint64    // number of siblings that is saved; 0: no record is
 	dirty  bool
-	cost   int // bytes of its record, as saved
+	cost   int // bytes of its record as saved, with its key
 	// added and removed change the sibling records of a large key. invariant: a
 	// dot is in one of them at most, and in removed only if it is saved.
 	added   map[replication.Dot]sibling
@@ -77,6 +81,7 @@ func newApplier(d *database, space replication.SpaceID, rank ranker) (*applier, 
 		return nil, err
 	}
 	a.logs = map[replication.LogID]*logState{}
+	a.forget()
 	a.reset()
 	return a, nil
 }
@@ -93,7 +98,7 @@ func loadCursor(txn *badger.Txn, space replication.SpaceID) (cursor, error) {
 func (a *applier) reset() {
 	a.close()
 	a.cur = a.saved
-	a.keys, a.ready = map[string]*keyState{}, map[string]*keyState{}
+	a.keys = map[string]*keyState{}
 	a.pending = pendingStage{add: map[replication.Dot]map[replication.Hash]struct{}{}}
 	a.values = map[replication.Dot][]byte{}
 	a.bytes, a.count, a.ops = 0, 0, 0
@@ -102,7 +107,20 @@ func (a *applier) reset() {
 // discard forgets what is staged after an error.
 func (a *applier) discard() {
 	clear(a.logs)
+	a.forget()
 	a.reset()
+}
+
+// forget drops what is kept of saved keys.
+func (a *applier) forget() { a.ready, a.readyBytes = map[string]*keyState{}, 0 }
+
+// keep remembers a key as it is saved.
+func (a *applier) keep(k *keyState) {
+	if a.readyBytes > maxReady {
+		a.forget()
+	}
+	a.ready[string(k.key)] = k
+	a.readyBytes += k.cost + overhead
 }
 
 // close ends the reading of what is saved; the next read starts again.
@@ -254,7 +272,10 @@ func (a *applier) key(key []byte) (*keyState, error) {
 		return k, nil
 	}
 	k := a.ready[string(key)]
-	if k == nil {
+	if k != nil {
+		delete(a.ready, string(key)) // it is going to differ
+		a.readyBytes -= k.cost + overhead
+	} else {
 		k = &keyState{key: bytes.Clone(key)}
 		if err := a.loadKeys(a.read(), []*keyState{k}); err != nil {
 			return nil, err

@@ -58,6 +58,13 @@ func (a *applier) commit() error {
 			l.next = min(l.next, d.Seq)
 		}
 	}
+	for _, k := range a.keys {
+		if !k.rec.large {
+			k.before, k.dirty = k.rec.n, false
+			k.added, k.removed = nil, nil
+			a.keep(k)
+		}
+	}
 	a.saved = a.cur
 	a.reset()
 	return nil
@@ -91,11 +98,22 @@ func (a *applier) writeKey(w *batchOf, k *keyState) error {
 	key := stateKey(a.space, k.key)
 	switch {
 	case k.rec.n > 0:
-		w.set(key, appendKeyRecord(nil, &k.rec))
+		record := appendKeyRecord(make([]byte, 0, k.size()), &k.rec)
+		k.cost = len(key) + len(record)
+		w.set(key, record)
 	case k.before > 0:
 		w.delete(key)
 	}
 	return nil
+}
+
+// size bounds the length of the key's encoded record, sealed.
+func (k *keyState) size() int {
+	n := 16 + crcLen
+	for i := range k.rec.sibs {
+		n += siblingCost(&k.rec.sibs[i])
+	}
+	return n
 }
 
 // writeLarge writes the changed sibling records of a large key and leaves its

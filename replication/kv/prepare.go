@@ -77,7 +77,7 @@ func blockOps(b *replication.Block) ([]replication.Op, error) {
 func (a *applier) blocks(list []block, flush func() error) error {
 	for len(list) > 0 {
 		n, raw := 0, uint64(0)
-		for ; n < len(list) && (n == 0 || raw+list[n].header.RawLen <= gather); n++ {
+		for ; n < len(list) && (n == 0 || raw+list[n].header.RawLen <= gather/2); n++ {
 			if err := upgradeNeeded(&list[n]); err != nil {
 				if n > 0 {
 					break // those before count
@@ -113,6 +113,9 @@ const parallelFrom = 64
 // preload reads the records of the keys of blocks that are going to be applied
 // in the next transaction.
 func (a *applier) preload(blocks []block) error {
+	if a.readyBytes > maxReady {
+		a.forget()
+	}
 	var fresh []*keyState
 	for i := range blocks {
 		for j := range blocks[i].ops {
@@ -121,10 +124,21 @@ func (a *applier) preload(blocks []block) error {
 				continue
 			}
 			k := &keyState{key: bytes.Clone(o.Key)}
-			a.ready[string(k.key)] = k
+			a.ready[string(k.key)] = k // read below
 			fresh = append(fresh, k)
 		}
 	}
+	if err := a.loadAll(fresh); err != nil {
+		return err
+	}
+	for _, k := range fresh {
+		a.readyBytes += k.cost + overhead
+	}
+	return nil
+}
+
+// loadAll is loadKeys on all processors.
+func (a *applier) loadAll(fresh []*keyState) error {
 	workers := min(runtime.GOMAXPROCS(0), 4, len(fresh)/parallelFrom)
 	if workers <= 1 {
 		return a.loadKeys(a.read(), fresh)

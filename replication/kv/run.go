@@ -94,6 +94,7 @@ func (v *View) advance(sp *spaceState) {
 		sp.dirty = true
 		return
 	case err == nil:
+		sp.a.forget()
 		sp.upTo = max(sp.upTo, head)
 		sp.err, sp.retry = nil, backoff{}
 		v.tellLocked()
