@@ -378,6 +378,11 @@ func (m *mesh) watch(s *session) {
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}
+	level := slog.LevelInfo
+	if end.Code == replication.CodeDuplicate {
+		level = slog.LevelDebug // of two sessions of a pair one goes on
+	}
+	m.log.Log(m.dialer.ctx, level, "disconnected", "peer", s.id.String(), "label", s.info.Label, "reason", end.Error())
 	m.dialer.sessionEnded(s.endpoint, bad)
 }
 
@@ -470,28 +475,4 @@ func (m *mesh) refused(st network.Stream, err error) {
 	if m.refusals.fresh(id+err.Error(), m.now()) {
 		m.log.Warn("handshake refused", "peer", id, "addr", readable(st.Conn().RemoteMultiaddr()), "err", err)
 	}
-}
-
-// refusalLog remembers what was logged in the last minute.
-type refusalLog struct {
-	mu   sync.Mutex // guards below
-	last map[string]time.Time
-}
-
-const (
-	refusalPause = time.Minute
-	maxRefusals  = 256
-)
-
-func (r *refusalLog) fresh(key string, now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if at, ok := r.last[key]; ok && now.Sub(at) < refusalPause {
-		return false
-	}
-	if len(r.last) >= maxRefusals || r.last == nil {
-		r.last = map[string]time.Time{}
-	}
-	r.last[key] = now
-	return true
 }
