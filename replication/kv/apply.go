@@ -33,7 +33,7 @@ type applier struct {
 	room  func() error // refuses a commit where the disk is nearly full
 
 	// saved is the cursor in the database; cur is where the staged changes lead,
-	// but that its keys and conflicts are counted at the commit.
+	// but that its counts are made at the commit.
 	saved, cur cursor
 
 	txn  *badger.Txn // what is saved; nil until something is read
@@ -66,7 +66,8 @@ type keyState struct {
 type logState struct {
 	logRecord
 	dirty bool
-	saved bool // it has a record
+	saved bool   // it has a record
+	was   uint64 // seq as saved
 	// next: no saved pending record names a dot of this log below it.
 	next uint64
 }
@@ -390,7 +391,7 @@ func (a *applier) log(id replication.LogID) (*logState, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &logState{logRecord: rec, saved: saved}
+	l := &logState{logRecord: rec, saved: saved, was: rec.seq}
 	a.logs[id] = l
 	return l, nil
 }

@@ -76,6 +76,7 @@ func (c *checker) record(key, record []byte) error {
 	case prefixApplied:
 		l, err := decodeLogRecord(record)
 		in.pend += l.pend
+		in.applied += l.seq
 		return err
 	case prefixPending:
 		in.pending++
@@ -150,8 +151,8 @@ func (c *checker) sums() error {
 		case in.cursor == nil:
 			problem = "records without a cursor"
 		case in.cursor.tally != in.tally:
-			problem = fmt.Sprintf("%d siblings of %d keys that do not add up to the stored digest of %d of %d",
-				in.siblings, in.keys, in.cursor.siblings, in.cursor.keys)
+			problem = fmt.Sprintf("%d siblings of %d keys after %d operations that do not add up to the stored digest of %d of %d after %d",
+				in.siblings, in.keys, in.applied, in.cursor.siblings, in.cursor.keys, in.cursor.applied)
 		case in.apart != in.values:
 			problem = fmt.Sprintf("%d values where the siblings name %d", in.values, in.apart)
 		case in.large != in.records:

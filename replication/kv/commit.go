@@ -36,6 +36,7 @@ func (a *applier) commit() error {
 		w.delete(key)
 	}
 	for id, l := range a.logs {
+		a.cur.applied += l.seq - l.was
 		switch exists := l.seq > 0 || l.pend > 0; {
 		case !l.dirty:
 		case exists:
@@ -50,7 +51,7 @@ func (a *applier) commit() error {
 	}
 	for _, l := range a.logs {
 		if l.dirty {
-			l.dirty, l.saved = false, l.seq > 0 || l.pend > 0
+			l.dirty, l.saved, l.was = false, l.seq > 0 || l.pend > 0, l.seq
 		}
 	}
 	for d := range a.pending.add {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,10 +100,10 @@ func damageable(t testing.TB, dir string) (*memlog.Store, *View, map[string]stri
 	rnd := rand.New(rand.NewPCG(3, 4))
 	store := openStore(t, 100, &memlog.Disk{})
 	s := shapes["piling"]
-	s.keys, s.blocks = 6, 120
+	s.keys, s.blocks = 6, 80
 	f := newFeeder(makeHistory(rnd, s), rnd)
 	v := openSmall(t, store, dir)
-	f.feed(t, store, 60)
+	f.feed(t, store, 40)
 	settled(t, store, v)
 	if err := v.Close(); err != nil { // flushes to a table
 		t.Fatal(err)
@@ -218,7 +219,7 @@ func TestFlippedByteWhileClosed(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := sweep(t, store, dir, want, 4); n < 12 {
+	if n := sweep(t, store, dir, want, 3); n < 10 {
 		t.Errorf("only %d flipped bytes were found", n)
 	}
 }
@@ -231,7 +232,7 @@ func TestFlippedByteAfterKill(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := sweep(t, store, killed, want, 8); n < 5 {
+	if n := sweep(t, store, killed, want, 5); n < 5 {
 		t.Errorf("only %d flipped bytes were found", n)
 	}
 }
@@ -250,7 +251,7 @@ func TestFlippedByteWhileOpen(t *testing.T) {
 		if !isTable(name) {
 			continue
 		}
-		for range 8 {
+		for range 6 {
 			broken := copyDir(t, dir)
 			v := openSmall(t, store, broken)
 			settled(t, store, v)
@@ -480,6 +481,9 @@ func TestOtherInstance(t *testing.T) {
 	if v.Generation() != 2 {
 		t.Errorf("generation %d", v.Generation())
 	}
+	if left := v.home.generations(); !slices.Equal(left, []uint64{2}) {
+		t.Errorf("generations %v are left", left)
+	}
 }
 
 // TestLocked: a view that is open elsewhere is left alone.
@@ -496,4 +500,10 @@ func TestLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantValue(t, v, "a", "1")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := v.home.generations(); !slices.Equal(left, []uint64{2}) {
+		t.Errorf("generations %v are left", left)
+	}
 }

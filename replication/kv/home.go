@@ -20,6 +20,7 @@ import (
 //
 //	state      what is known about the generation in use (below)
 //	g<number>  the Badger of that generation; others are left over and removed
+//	verify-*   made by a deep Verify, and removed by it or by the next Open
 //
 // The state file is one line, "vix-view <CRC-32C of the rest in hex>", then JSON.
 // It is replaced as a whole.
@@ -28,6 +29,8 @@ const (
 	stateMagic  = "vix-view "
 	genPrefix   = "g"
 	stateFormat = 1
+
+	scratchPrefix = "verify-"
 )
 
 // phase tells how far a generation was trusted when the state was written.
@@ -81,9 +84,13 @@ func (h home) generations() []uint64 {
 	return out
 }
 
-// sweep removes every generation but one.
+// sweep removes every generation but one, and what a Verify left.
 func (h home) sweep(keep uint64) error {
 	var errs []error
+	scratch, _ := filepath.Glob(filepath.Join(h.dir, scratchPrefix+"*"))
+	for _, dir := range scratch {
+		errs = append(errs, os.RemoveAll(dir))
+	}
 	for _, g := range h.generations() {
 		if g != keep {
 			errs = append(errs, os.RemoveAll(h.generationDir(g)))

@@ -280,8 +280,9 @@ type cursor struct {
 	tally
 }
 
-// tally is what a space's siblings add up to.
+// tally is what a space's records add up to.
 type tally struct {
+	applied   uint64 // operations: the sum of the seqs of all logs
 	keys      uint64 // keys with a sibling
 	siblings  uint64
 	conflicts uint64 // keys with more than one sibling
@@ -289,7 +290,7 @@ type tally struct {
 }
 
 func appendCursor(b []byte, c *cursor) []byte {
-	for _, v := range []uint64{c.arrival, c.ops, c.part, c.keys, c.siblings, c.conflicts} {
+	for _, v := range []uint64{c.arrival, c.ops, c.part, c.applied, c.keys, c.siblings, c.conflicts} {
 		b = binary.AppendUvarint(b, v)
 	}
 	d := c.digest.bytes()
@@ -299,7 +300,7 @@ func appendCursor(b []byte, c *cursor) []byte {
 func decodeCursor(b []byte) (cursor, error) {
 	var c cursor
 	var ok bool
-	for _, dst := range []*uint64{&c.arrival, &c.ops, &c.part, &c.keys, &c.siblings, &c.conflicts} {
+	for _, dst := range []*uint64{&c.arrival, &c.ops, &c.part, &c.applied, &c.keys, &c.siblings, &c.conflicts} {
 		if *dst, b, ok = cutUvarint(b); !ok {
 			return c, errRecord
 		}

@@ -143,8 +143,8 @@ func (r *reader) againstStore() error {
 
 // againstLogs computes the space's state again, up to where the snapshot is.
 func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
-	dir := filepath.Join(r.v.opt.Dir, "verify")
-	if err := os.RemoveAll(dir); err != nil {
+	dir, err := os.MkdirTemp(r.v.opt.Dir, scratchPrefix)
+	if err != nil {
 		return err
 	}
 	d, err := openDatabase(dir, 0, r.v.opt)

@@ -136,7 +136,8 @@ func (v *View) openPlan(p plan) (*database, error) {
 				err = v.save(p.generation, phaseRunning, nil)
 			}
 			if err == nil {
-				return d, v.home.sweep(p.generation)
+				v.sweep(p.generation)
+				return d, nil
 			}
 			err = errors.Join(err, d.close())
 		}
@@ -154,10 +155,22 @@ func (v *View) openPlan(p plan) (*database, error) {
 		p.generation++
 	}
 	v.log.Warn("the key-value view is rebuilt from the logs", "reason", p.rebuild, "damage", p.damage, "generation", p.generation)
-	return v.create(p.generation)
+	d, err := v.create(p.generation)
+	if err == nil {
+		v.sweep(p.generation)
+	}
+	return d, err
 }
 
-// create starts an empty generation and removes all others.
+// sweep removes what is left over of other generations; what cannot be removed
+// now is at the next Open.
+func (v *View) sweep(keep uint64) {
+	if err := v.home.sweep(keep); err != nil {
+		v.log.Warn("remove old files of the key-value view", "error", err)
+	}
+}
+
+// create starts an empty generation.
 func (v *View) create(generation uint64) (*database, error) {
 	dir := v.home.generationDir(generation)
 	if err := os.RemoveAll(dir); err != nil {
