@@ -292,7 +292,12 @@ func (v *View) rebuildIfAsked(ctx context.Context) {
 			v.damage = append(v.damage, asked.why)
 		}
 		v.generation++
-		v.log.Warn("the key-value view is rebuilt from the logs", "reason", asked.why, "generation", v.generation)
+		const what = "the key-value view is rebuilt from the logs"
+		if asked.why == nil {
+			v.log.Info(what, "generation", v.generation)
+		} else {
+			v.log.Warn(what, "reason", asked.why, "generation", v.generation)
+		}
 	}
 	generation := v.generation
 	v.d, v.asked = nil, nil

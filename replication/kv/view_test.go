@@ -1,9 +1,12 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 
 	"vixp2p/replication"
@@ -112,5 +115,22 @@ func TestReopenKeepsState(t *testing.T) {
 	}
 	if v.Generation() != 1 {
 		t.Errorf("generation %d after a clean close", v.Generation())
+	}
+}
+
+// A rebuild that somebody asked for is no warning, and has no reason to give.
+func TestLogOfAWantedRebuild(t *testing.T) {
+	var log bytes.Buffer
+	v := openViewWith(t, Options{
+		Dir: tempDir(t), Store: newStore(t, 1), BootID: "boot", Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err := v.Rebuild(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil { // nobody logs any more
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "level=INFO") != 1 || strings.Contains(got, "WARN") || strings.Contains(got, "reason") {
+		t.Errorf("the log is %q", got)
 	}
 }
