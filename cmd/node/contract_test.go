@@ -317,6 +317,13 @@ func TestLoad(t *testing.T) {
 		t.Errorf("a bad line: %s", r.out)
 	}
 	n.vix("get", "good").ok(t)
+	for _, line := range []string{`{"key":"","value":1}`, `{"key":"` + strings.Repeat("k", 5000) + `","value":1}`} {
+		r = vixIn(t, nil, "{\"key\":\"good\",\"value\":1}\n"+line+"\n", "load", "-", "--json", "--data-dir", n.dir)
+		r.fails(t, 1, "line 2: the key is", "1 records before it")
+		if strings.TrimSpace(r.out) != `{"acked":1}` {
+			t.Errorf("a bad key: %s", r.out)
+		}
+	}
 	n.vix("get", "late").fails(t, 1)
 	n.vix("load", file+"x").fails(t, 1, "cannot open", "no such file")
 	n.vix("load", filepath.Dir(file)).fails(t, 1, "directory")

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"time"
 )
 
 // handler answers one request, or says why not before it has written anything.
@@ -30,7 +29,6 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/log":         s.tail,
 		"POST /v1/log":        s.append,
 		"POST /v1/batch":      s.batch,
-		"POST /v1/load":       s.load,
 		"POST /v1/verify":     s.verify,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -279,43 +277,6 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, space string, wr 
 	}
 	return writeObject(w, out)
 }
-
-func (s *Server) load(w http.ResponseWriter, r *http.Request, q *query) error {
-	space := q.space()
-	if err := q.end(); err != nil {
-		return err
-	}
-	rc := http.NewResponseController(w)
-	if err := rc.EnableFullDuplex(); err != nil {
-		return err
-	}
-	failed := false
-	err := stream(s, w, r, func(emit func(any) error) error {
-		l := NewLoader(r.Body, func(ctx context.Context, ops []Op) error {
-			_, err := s.cfg.Backend.Write(ctx, space, Write{Ops: ops})
-			return err
-		})
-		total, err := l.Run(r.Context(), func(d Loaded) error { return emit(Acked{N: d.Records}) })
-		if failed = err != nil; failed {
-			// The reader may wait for more of the body, for a little while yet.
-			_ = rc.SetReadDeadline(time.Now().Add(drainTime))
-		}
-		l.Wait()
-		if err != nil {
-			return err
-		}
-		return emit(total)
-	})
-	if failed {
-		// To close a connection that has unread data takes the answer away from
-		// the client: take what is on its way.
-		_, _ = io.Copy(io.Discard, r.Body)
-	}
-	return err
-}
-
-// drainTime is how long a client may go on sending lines after one was refused.
-const drainTime = time.Second
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request, q *query) error {
 	rebuild := q.flag("rebuild")

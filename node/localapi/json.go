@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"vixp2p/replication"
 )
 
 // WriteJSON writes one object as one line, without escaping what only HTML
@@ -65,13 +67,16 @@ func (j *opJSON) toOp() (Op, error) {
 	return op, op.Check()
 }
 
-// Check says what is wrong with an operation before it goes anywhere. Sizes are
-// the store's to judge, but for what the API could not carry.
+// Check says what is wrong with an operation before it goes anywhere. The size of
+// a value is the store's to judge, but for what the API could not carry.
 func (o *Op) Check() error {
 	switch o.Op {
 	case OpPut, OpDelete:
 		if len(o.Key) == 0 {
 			return Errorf(CodeUsage, "the key is empty: a key has at least one byte")
+		}
+		if len(o.Key) > replication.MaxKey {
+			return Errorf(CodeTooLarge, "the key is %d bytes, more than the limit of %d: shorten it", len(o.Key), replication.MaxKey)
 		}
 	case OpAppend:
 		switch o.Kind {
@@ -107,7 +112,11 @@ func decodeOps(r io.Reader) ([]Op, error) {
 		}
 		op, err := j.toOp()
 		if err != nil {
-			return nil, Errorf(CodeInvalidJSON, "operation %d: %w", len(ops)+1, err)
+			code := CodeInvalidJSON
+			if CodeOf(err) == CodeTooLarge {
+				code = CodeTooLarge
+			}
+			return nil, Errorf(code, "operation %d: %w", len(ops)+1, err)
 		}
 		if len(ops) == maxBatchOps {
 			return nil, Errorf(CodeTooLarge, "a batch has at most %d operations: split it", maxBatchOps)

@@ -289,5 +289,17 @@ func parseLoadLine(line []byte) (Op, error) {
 		}
 		op.Value = b.Bytes()
 	}
-	return op, op.Check()
+	if err := op.Check(); err != nil {
+		return Op{}, badLine(err)
+	}
+	return op, nil
+}
+
+// badLine makes an operation that cannot be stored a mistake in the input, which
+// is none in how the command was used.
+func badLine(err error) error {
+	if CodeOf(err) == CodeUsage {
+		return Errorf(CodeInvalidJSON, "%w", err)
+	}
+	return err
 }

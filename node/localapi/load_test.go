@@ -75,6 +75,8 @@ func TestLoadBadLineStops(t *testing.T) {
 		{`{"key":7,"value":1}`, "not an object"},
 		{`{"value":1}`, `no "key"`},
 		{`{"key":"","value":1}`, "key is empty"},
+		{`{"key_base64":"","value":1}`, "key is empty"},
+		{`{"key":"` + strings.Repeat("k", 4097) + `","value":1}`, "key is 4097 bytes"},
 		{`{"key":"k"}`, `no "value"`},
 		{`{"key":"k","value":1,"value_base64":""}`, "both"},
 		{"{\"key\":\"k\",\"value\":\"\xff\"}", "UTF-8"},
@@ -86,7 +88,7 @@ func TestLoadBadLineStops(t *testing.T) {
 	} {
 		got, res, err := load(t, strings.NewReader(good+c.line+"\n"+`{"key":"z","value":"9"}`))
 		var le *LineError
-		if !errors.As(err, &le) || le.Line != 4 || !strings.Contains(err.Error(), c.want) {
+		if !errors.As(err, &le) || le.Line != 4 || !strings.Contains(err.Error(), c.want) || CodeOf(err) == CodeUsage {
 			t.Errorf("%.60s: error %v; want line 4 and %q", c.line, err, c.want)
 		}
 		if fmt.Sprint(got) != "[a=1 b=2]" || res.Records != 2 {
@@ -160,47 +162,13 @@ func TestLoadStops(t *testing.T) {
 	l.Wait()
 }
 
-func TestLoadRoute(t *testing.T) {
-	f, _, dir := start(t)
-	var in strings.Builder
-	for i := range 3000 {
-		fmt.Fprintf(&in, "{\"key\":\"k/%d\",\"value\":%d}\n", i, i)
-	}
-	status, body := raw(t, dir, "POST", "/v1/load", in.String())
-	lines := strings.Split(body, "\n")
-	var total Loaded
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &total); err != nil || status != 200 || total.Records != 3000 {
-		t.Errorf("%d, last line %s, %v", status, lines[len(lines)-1], err)
-	}
-	for _, l := range lines[:len(lines)-1] {
-		if !strings.HasPrefix(l, `{"acked":`) {
-			t.Errorf("line %s", l)
-		}
-	}
-	if len(f.keys) != 3000 {
-		t.Errorf("%d keys", len(f.keys))
-	}
-	// The answer arrives although the client has more to send: again and again,
-	// because a connection that is closed too early loses it only sometimes.
-	for range 30 {
-		status, body = raw(t, dir, "POST", "/v1/load", "{\"key\":\"x\",\"value\":1}\nnonsense\n"+strings.Repeat(in.String(), 3))
-		if status != http.StatusOK || !strings.Contains(body, "line 2") || !strings.Contains(body, `"invalid_json"`) {
-			t.Errorf("a bad line: %d %s", status, body)
-		}
-	}
-	// The same connection pool goes on working.
-	if status, body := raw(t, dir, "GET", "/v1/ping", ""); status != 200 {
-		t.Errorf("after a bad line: %d %s", status, body)
-	}
-}
-
 // FuzzAPIBody sends any body to the routes that take one: each answers with its
 // own JSON, writes nothing on an error of the body, and never panics.
 func FuzzAPIBody(f *testing.F) {
-	routes := []string{"/v1/batch", "/v1/load", "/v1/connect", "/v1/disconnect", "/v1/log?kind=k"}
+	routes := []string{"/v1/batch", "/v1/connect", "/v1/disconnect", "/v1/log?kind=k"}
 	for i, seed := range []string{
-		`{"op":"put","key":"k","value":"v"}`, "{\"key\":\"k\",\"value\":[1, 2]}\n{", `{"addr":"h:1"}`, `{"peer":"p1"}`, "\x1f\x8b",
-		`{"op":"append","kind":"n","payload_base64":"/w=="}{"op":"delete","key_base64":"AA=="}`, `{"key":"k","value":"\ud83d"}`,
+		`{"op":"put","key":"k","value":"v"}`, `{"addr":"h:1"}`, `{"peer":"p1"}`, "\x1f\x8b",
+		`{"op":"append","kind":"n","payload_base64":"/w=="}{"op":"delete","key_base64":"AA=="}`, "{\"addr\":[1, 2]}\n{", `{"peer":"\ud83d"}`,
 	} {
 		f.Add(uint8(i), []byte(seed))
 	}
