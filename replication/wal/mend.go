@@ -2,6 +2,7 @@ package wal
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -17,6 +18,7 @@ type mender struct {
 
 	logs     map[uint64]*logState // by local number, from records and genesis blocks
 	arrivals []arrivalEntry
+	given    map[uint64]bool // their numbers; each is given once
 	head     head
 	sum      digest
 	res      rebuilt
@@ -30,7 +32,7 @@ type arrivalEntry struct {
 }
 
 func newMender(o *Options, c *collector) *mender {
-	return &mender{o: o, c: c, out: c.db.NewWriteBatch(), logs: map[uint64]*logState{}}
+	return &mender{o: o, c: c, out: c.db.NewWriteBatch(), logs: map[uint64]*logState{}, given: map[uint64]bool{}}
 }
 
 func (m *mender) run(w testimony) (*rebuilt, error) {
@@ -39,6 +41,8 @@ func (m *mender) run(w testimony) (*rebuilt, error) {
 			m.head = h
 		}
 	}
+	// New numbers come after all that any block has, whatever became of the head.
+	m.head.arrivals = max(m.head.arrivals, m.c.arrivals)
 	m.logRecords()
 	if err := m.c.db.View(m.allLogs); err != nil {
 		return nil, err
@@ -96,7 +100,8 @@ func (m *mender) allLogs(txn *badger.Txn) error {
 			it.Seek(blockKeyOf(kind, num+1, 0))
 		}
 	}
-	for num := range nums {
+	// In the order of their numbers, so that a repair of the same files is the same.
+	for _, num := range slices.Sorted(maps.Keys(nums)) {
 		m.head.logs = max(m.head.logs, num)
 		if err := m.mendLog(txn, num); err != nil {
 			return err
@@ -353,7 +358,9 @@ func (p *prefix) finish() error {
 }
 
 // keep accounts for a block of the prefix, and rewrites it where its trailer is
-// not true any more.
+// not true any more. A block that has no arrival number of its own gets a new
+// one, and with it every later block of the log, since a log arrives in its order
+// (G4). The instance is new: no cursor knows the old numbers.
 func (p *prefix) keep(k *link) error {
 	l := p.l
 	first := l.tip.Seq + 1
@@ -361,15 +368,16 @@ func (p *prefix) keep(k *link) error {
 	l.bytes += k.size
 	l.tip, l.lastHLC = k.end, k.hlc
 	stale := k.key == nil || k.key[0] != kindBlock
-	if stale || k.arrival == 0 {
+	renumber := stale || k.arrival <= l.arrival || p.m.given[k.arrival]
+	if renumber {
 		p.m.head.arrivals++
 		k.arrival = p.m.head.arrivals
 	}
-	p.m.head.arrivals = max(p.m.head.arrivals, k.arrival)
-	l.arrival = max(l.arrival, k.arrival)
+	p.m.given[k.arrival] = true
+	l.arrival = k.arrival
 	p.m.arrivals = append(p.m.arrivals, arrivalEntry{l.space.id, k.arrival, l.num, first})
 	p.m.res.kept++
-	if !stale && k.through == l.bytes {
+	if !renumber && k.through == l.bytes {
 		return nil
 	}
 	data := k.data

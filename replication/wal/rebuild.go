@@ -19,7 +19,8 @@ import (
 //	swap      db -> db.damaged-TIME, db.new -> db
 //
 // Blocks carry their arrival number, so that logs' records and the arrival index
-// follow from them.
+// follow from them. Where a number is lost, that block and all later ones of its
+// log get new ones.
 const (
 	newDir     = "db.new"
 	damagedDir = "db.damaged"
@@ -149,6 +150,8 @@ type collector struct {
 	// block that is only in a value log may never have been committed, and
 	// another may have taken its seq since.
 	certified map[place]bool
+	// arrivals is the highest arrival number of all whole blocks.
+	arrivals uint64
 }
 
 type place struct{ file, off uint32 }
@@ -256,9 +259,11 @@ func (c *collector) block(user, value []byte) error {
 	if _, _, ok := parseBlockKey(user); !ok {
 		return nil
 	}
-	if _, err := unsealBlock(user, value); err != nil {
+	sb, err := unsealBlock(user, value)
+	if err != nil {
 		return nil // not whole
 	}
+	c.arrivals = max(c.arrivals, sb.arrival)
 	return c.out.Set(append([]byte(nil), user...), append([]byte(nil), value...))
 }
 

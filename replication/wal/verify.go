@@ -14,11 +14,11 @@ import (
 )
 
 // Verify checks everything that is stored: each block's checksum, header, body
-// hash and place in its log's chain, signatures as far apart as a run, the
-// arrival index against the blocks and the other way round, every small record
-// against the head, the head against the witness, and the checksums of the
-// database's own files. It calls fn for each finding, reads a snapshot and may
-// run beside writes. The error is about the check itself.
+// hash, place in its log's chain and arrival after the block before it, signatures
+// as far apart as a run, the arrival index against the blocks and the other way
+// round, every small record against the head, the head against the witness, and
+// the checksums of the database's own files. It calls fn for each finding, reads
+// a snapshot and may run beside writes. The error is about the check itself.
 func (s *Store) Verify(ctx context.Context, fn func(r.Finding)) error {
 	v := &verifier{s: s, ctx: ctx, report: fn}
 	v.files()
@@ -244,7 +244,7 @@ func (v *verifier) otherRecords(kind byte) error {
 // logBlocks checks the chain of one log.
 func (v *verifier) logBlocks(l *logState) error {
 	at := r.Position{Seq: l.base - 1}
-	var bytesSeen, blocks uint64
+	var bytesSeen, blocks, arrival uint64
 	sigs := signatureCheck{origin: l.origin}
 	err := each(v.txn, blockPrefix(l.num), nil, func(key, value []byte) (bool, error) {
 		if err := v.stopped(); err != nil {
@@ -267,6 +267,10 @@ func (v *verifier) logBlocks(l *logState) error {
 		if sb.through != bytesSeen && l.base == 1 {
 			v.found(l, b.Header.FirstSeq, "the log's bytes do not add up")
 		}
+		if sb.arrival <= arrival {
+			v.found(l, b.Header.FirstSeq, "the block arrives before the one that it follows")
+		}
+		arrival = sb.arrival
 		if err := sigs.add(b); err != nil {
 			v.found(l, b.Header.FirstSeq, err.Error())
 		}
