@@ -12,8 +12,67 @@ import (
 // them again, because peers sent what was missing, they join it: what this node
 // acknowledged and nobody else has yet is then not lost (G1).
 
-// takeBackBytes bounds the blocks that join in one transaction.
-const takeBackBytes = 1 << 20
+// takeBackCost bounds what joins in one transaction, as Badger counts it: the run
+// that follows the tip always fits, further ones while there is room. Badger also
+// bounds the records of a transaction, to one per hundred bytes of its limit.
+const (
+	takeBackCost = maxTxLSM - 64<<10
+	recordCost   = 104
+)
+
+// waiting is a block that was set aside.
+type waiting struct {
+	key  []byte
+	b    *r.Block
+	data []byte
+}
+
+// asideScan sorts what waits for a log. A block counts only with a signature at
+// or after it, as far away as a run may be long: what joined without one could
+// not be served.
+type asideScan struct {
+	l       *logState
+	at      r.Position // where the next block must follow
+	join    []waiting  // follow the tip, the last one signed
+	run     []waiting  // follow join, none signed yet
+	covered [][]byte   // keys of what the log has by now, or of what is not whole
+	left    bool       // something goes on waiting
+	cost    int        // of join and covered
+	runCost int        // of run
+	raw     int        // bytes of join and run
+	runRaw  int        // bytes of run
+}
+
+// add takes the next stored block, ascending by seq, and tells whether there is
+// room for more.
+func (a *asideScan) add(key, value []byte) bool {
+	b, sb, err := parseStored(a.l, key, value)
+	switch {
+	case err != nil || b.Header.LastSeq() <= a.l.tip.Seq:
+		a.covered = append(a.covered, key)
+		a.cost += recordCost
+		a.left = a.cost >= takeBackCost
+		return !a.left
+	case b.PrevPosition() != a.at:
+		a.left = true
+		return false
+	}
+	a.at = b.End()
+	a.run = append(a.run, waiting{key, b, sb.data})
+	a.runCost += lsmCost(0, len(value)) + 3*recordCost // the block, its arrival, the old key
+	a.runRaw += len(sb.data)
+	if full := a.cost+a.runCost > takeBackCost || a.raw+a.runRaw > maxTx; full && a.cost > 0 ||
+		len(a.run) > r.MaxRunBlocks || a.runRaw > r.MaxRunBytes {
+		a.left = true
+		return false
+	}
+	if len(b.Sig) > 0 {
+		a.join, a.run = append(a.join, a.run...), nil
+		a.cost, a.runCost = a.cost+a.runCost, 0
+		a.raw, a.runRaw = a.raw+a.runRaw, 0
+	}
+	return true
+}
 
 // takeBack joins what waits after a log's tip.
 func (c *committer) takeBack(id r.LogID) {
@@ -40,54 +99,32 @@ func (c *committer) stageAside(t *tx, id r.LogID) error {
 	if l == nil || l.flags&flagAside == 0 {
 		return nil
 	}
-	type waiting struct {
-		key  []byte
-		b    *r.Block
-		data []byte
-	}
-	var join, run []waiting
-	var covered [][]byte
-	left, size, at := false, 0, l.tip
+	scan := asideScan{l: l, at: l.tip}
 	err := c.s.view(func(txn *badger.Txn) error {
 		return each(txn, asideKey(l.num, 0)[:9], nil, func(key, value []byte) (bool, error) {
-			key, value = bytes.Clone(key), bytes.Clone(value)
-			b, sb, err := parseStored(l, key, value)
-			switch {
-			case err != nil || b.Header.LastSeq() <= l.tip.Seq:
-				covered = append(covered, key)
-			case b.PrevPosition() == at:
-				at = b.End()
-				run = append(run, waiting{key, b, sb.data})
-				if size += len(sb.data); len(b.Sig) > 0 {
-					join, run = append(join, run...), nil
-				}
-			default:
-				left = true
-				return false, nil
-			}
-			return size < takeBackBytes, nil
+			return scan.add(bytes.Clone(key), bytes.Clone(value)), nil
 		})
 	})
 	if err != nil {
 		return err
 	}
-	left = left || len(run) > 0 || size >= takeBackBytes
-	if len(join) == 0 && len(covered) == 0 && left {
+	left := scan.left || len(scan.run) > 0
+	if len(scan.join) == 0 && len(scan.covered) == 0 && left {
 		return nil
 	}
 	l = t.change(l)
 	prev, before := l.tip, l.bytes
-	for _, w := range join {
+	for _, w := range scan.join {
 		t.addBlock(l, w.b.Header, w.b.Hash, append(make([]byte, 0, len(w.data)+trailerLen), w.data...))
 		t.del(w.key)
 	}
-	for _, key := range covered {
+	for _, key := range scan.covered {
 		t.del(key)
 	}
 	if !left {
 		l.flags &^= flagAside
 	}
-	if len(join) > 0 {
+	if len(scan.join) > 0 {
 		c.dropTail(t, l)
 		c.observe(l.origin, l.lastHLC)
 		t.advance(l, prev, l.bytes-before, 0)
