@@ -42,8 +42,41 @@ type cursorBuffer struct {
 	mu      sync.Mutex // guards all below
 	pending map[cursorID]*cursorChange
 	staged  map[cursorID]*cursorChange // in the transaction under way
+	// newest is when each peer's newest cursor was updated, also in a store that
+	// was closed since.
+	newest  map[r.OriginKey]newestCursor
 	timer   *time.Timer
 	stopped bool
+}
+
+// newestCursor is the cursor of a peer that was updated last.
+type newestCursor struct {
+	instance r.Instance
+	updated  time.Time
+}
+
+// updatedLocked is the time of an update now: our clock, but never before an
+// earlier update of that peer's, and after every one of its other instances.
+// Else, after our clock was set back, an instance that the peer gave up would
+// pass for its newest.
+func (c *cursorBuffer) updatedLocked(id cursorID) time.Time {
+	// Round drops Go's monotonic reading: the wall clock is what is stored.
+	now, last := c.s.opt.Now().Round(0), c.newest[id.peer]
+	if last.instance != id.instance && !now.After(last.updated) {
+		now = last.updated.Add(1)
+	} else if now.Before(last.updated) {
+		now = last.updated
+	}
+	c.newest[id.peer] = newestCursor{id.instance, now}
+	return now
+}
+
+// loaded notes a stored cursor, while the store is being opened.
+func (c *cursorBuffer) loaded(key []byte, h *cursorHead) {
+	id := parseCursorsKey(key)
+	if last, ok := c.newest[id.peer]; !ok || h.updated.After(last.updated) {
+		c.newest[id.peer] = newestCursor{id.instance, h.updated}
+	}
 }
 
 // SaveCursor merges entries into what is kept for a peer instance. It is durable
@@ -65,7 +98,7 @@ func (s *Store) SaveCursor(peer r.OriginKey, instance r.Instance, entries []r.Fr
 	if c.pending[id] == nil {
 		c.pending[id] = &cursorChange{entries: map[entryID]r.FrontierEntry{}}
 	}
-	c.pending[id].updated = s.opt.Now()
+	c.pending[id].updated = c.updatedLocked(id)
 	for i := range entries {
 		c.pending[id].entries[idOf(&entries[i])] = entries[i]
 	}
@@ -265,7 +298,9 @@ func readCursor(txn *badger.Txn, id cursorID) ([]r.FrontierEntry, error) {
 	return entries, nil
 }
 
-// ListCursors returns the peer instances that have a cursor, newest last.
+// ListCursors returns the peer instances that have a cursor, newest last. Among
+// the instances of one peer that is the order of the updates, whatever the clock
+// did meanwhile.
 func (s *Store) ListCursors() ([]r.CursorInfo, error) {
 	found := map[cursorID]time.Time{}
 	s.cursors.mu.Lock()
@@ -285,9 +320,7 @@ func (s *Store) ListCursors() ([]r.CursorInfo, error) {
 			if err != nil {
 				return false, err
 			}
-			var id cursorID
-			copy(id.peer[:], key[1:])
-			copy(id.instance[:], key[1+len(id.peer):])
+			id := parseCursorsKey(key)
 			if _, newer := found[id]; !newer {
 				found[id] = h.updated
 			}

@@ -88,6 +88,12 @@ func cursorsKey(peer r.OriginKey, instance r.Instance) []byte {
 	return append(append([]byte{kindCursors}, peer[:]...), instance[:]...)
 }
 
+func parseCursorsKey(k []byte) (id cursorID) {
+	k = k[1:]
+	copy(id.instance[:], k[copy(id.peer[:], k):])
+	return id
+}
+
 func cursorPrefix(num uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{kindCursor}, num)
 }

@@ -267,6 +267,7 @@ type loaded struct {
 func (s *Store) load() (loaded, error) {
 	var out loaded
 	s.idx, s.others = newIndex(), map[string]digest{}
+	s.cursors.newest = map[r.OriginKey]newestCursor{}
 	err := guard(func() error {
 		return s.db.View(func(txn *badger.Txn) error {
 			raw, err := get(txn, keyHead)
@@ -326,12 +327,19 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 			if err != nil {
 				return false, err
 			}
-			if kind == kindIdentity {
+			switch kind {
+			case kindIdentity:
 				id, err := decodeIdentity(v)
 				if err != nil {
 					return false, err
 				}
 				out.identity = &id
+			case kindCursors:
+				h, err := decodeCursorHead(v)
+				if err != nil {
+					return false, err
+				}
+				s.cursors.loaded(key, &h)
 			}
 			h := recordHash(key, v)
 			sum.add(h)

@@ -230,10 +230,7 @@ func (v *verifier) otherRecords(kind byte) error {
 				v.found(v.logs[r.LogID(key[1:])], 0, "the stored fork proof proves nothing: "+err.Error())
 			}
 		case kindCursors:
-			var id cursorID
-			copy(id.peer[:], key[1:])
-			copy(id.instance[:], key[33:])
-			if _, err := readCursor(v.txn, id); err != nil {
+			if _, err := readCursor(v.txn, parseCursorsKey(key)); err != nil {
 				v.found(nil, 0, err.Error())
 			}
 		}
