@@ -9,13 +9,17 @@ type continuity struct {
 	keepInstance bool
 	// lost: commits that were acknowledged are not in the store.
 	lost bool
+	// unsynced: the machine stopped before what was acknowledged was synced.
+	// Nothing tells how much of it is in the store, nor in which places.
+	unsynced bool
 	// why is what to tell when the instance is new.
 	why string
 }
 
 // judge compares what the store recorded at its last open and commit with what
-// lies in the directory now. It is a pure function.
-func judge(id *identity, h *head, boot string, lease leaseFile, w testimony) continuity {
+// lies in the directory now; clean tells that it was closed. It is a pure
+// function.
+func judge(id *identity, h *head, boot string, lease leaseFile, w testimony, clean bool) continuity {
 	sameBoot := boot != "" && boot == id.boot
 	hash := h.hash()
 	c := continuity{keepInstance: true}
@@ -40,6 +44,9 @@ func judge(id *identity, h *head, boot string, lease leaseFile, w testimony) con
 		fresh("the directory was copied or restored: its witness file is not the one that was written last")
 	}
 	switch {
+	case !sameBoot && id.relaxed && !clean:
+		c.unsynced = true
+		fresh("the machine stopped while durability was relaxed: the last acknowledged writes may be missing")
 	case !sameBoot:
 		// The witness may be older than the store: it is not synced.
 	case !w.valid:

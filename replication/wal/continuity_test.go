@@ -1,6 +1,10 @@
 package wal
 
 import (
+	"bytes"
+	"fmt"
+	"maps"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,7 +59,7 @@ func TestJudge(t *testing.T) {
 		{"witness missing", "boot", lease, testimony{}, false, false, false, "witness"},
 		{"witness missing after a reboot", "next", lease, testimony{}, false, false, false, "witness"},
 	} {
-		c := judge(&id, &h, tc.boot, tc.lease, tc.wit)
+		c := judge(&id, &h, tc.boot, tc.lease, tc.wit, false)
 		if c.keepEpoch != tc.epoch || c.keepInstance != tc.instance || c.lost != tc.lost ||
 			!strings.Contains(c.why, tc.why) || (c.why == "") != tc.instance {
 			t.Errorf("%s: %+v", tc.name, c)
@@ -63,7 +67,121 @@ func TestJudge(t *testing.T) {
 	}
 	none := id
 	none.boot = ""
-	if c := judge(&none, &h, "", lease, wit); c.keepEpoch {
+	if c := judge(&none, &h, "", lease, wit, true); c.keepEpoch {
 		t.Error("two unknown boot ids count as the same boot")
 	}
+	relaxed := id
+	relaxed.relaxed = true
+	for _, tc := range []struct {
+		name            string
+		boot            string
+		clean           bool
+		epoch, instance bool
+	}{
+		{"relaxed, killed", "boot", false, true, true},
+		{"relaxed, closed before a reboot", "next", true, false, true},
+		{"relaxed, power cut", "next", false, false, false},
+		{"relaxed, no boot id", "", false, false, false},
+	} {
+		c := judge(&relaxed, &h, tc.boot, lease, wit, tc.clean)
+		if c.keepEpoch != tc.epoch || c.keepInstance != tc.instance || c.unsynced == tc.instance || c.lost {
+			t.Errorf("%s: %+v", tc.name, c)
+		}
+	}
+}
+
+// TestPowerCut rolls the database and the witness back to what happened to be on
+// disk. Arrival numbers are then given again: with relaxed durability, where that
+// is to be expected, the instance is new, so that nobody goes on from the lost
+// ones.
+func TestPowerCut(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		relaxed bool // when it happened
+		clean   bool // closed before the machine stopped
+		boot    string
+		fresh   bool // the instance
+	}{
+		{"relaxed", true, false, "next", true},
+		{"relaxed, closed before", true, true, "next", false},
+		{"relaxed, killed only", true, false, "first", false},
+		{"synced", false, false, "next", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			boot := "first"
+			mod := func(o *Options) {
+				o.Relaxed, o.bootID, o.proof = tc.relaxed, func() string { return boot }, sameProof
+			}
+			dir := fastDir(t)
+			s := openAt(t, dir, "a", mod)
+			var first r.Appended
+			for range 5 {
+				first = mustAppend(t, s, put("k", "v"))
+			}
+			img := takeImage(t, dir)
+			lost := mustAppend(t, s, put("k", "lost"))
+			switch {
+			case tc.clean:
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				img = takeImage(t, dir)
+			case tc.boot == "first":
+				img = takeImage(t, dir) // the page cache outlives the process
+			}
+			dir = fastDir(t)
+			img.write(t, dir)
+			before := s.Info().Instance
+			boot, tc.relaxed = tc.boot, false // how it is opened next does not matter
+			s = openAt(t, dir, "a", mod)
+			if fresh := s.Info().Instance != before; fresh != tc.fresh || fresh != strings.Contains(s.Info().Recovered, "relaxed") {
+				t.Errorf("new instance: %v, found %q", fresh, s.Info().Recovered)
+			}
+			next := mustAppend(t, s, put("k", "next"))
+			if (next.First.Log == first.First.Log) != (boot == "first") {
+				t.Error("the epoch")
+			}
+			if next.First.Log == lost.First.Log && next.First.Seq <= lost.First.Seq {
+				t.Errorf("seq %d is given twice", next.First.Seq)
+			}
+			mustBeWhole(t, s)
+		})
+	}
+}
+
+// TestPowerCutLeavesHoles loses the end of the value log, which was not synced,
+// where the records that point into it were written back: the log ends before.
+func TestPowerCutLeavesHoles(t *testing.T) {
+	boot := "first"
+	mod := func(o *Options) { o.Relaxed, o.bootID, o.proof = true, func() string { return boot }, sameProof }
+	dir := fastDir(t)
+	s := openAt(t, dir, "a", mod)
+	text := func(i int) string { return fmt.Sprint("text ", i, strings.Repeat("x", 100<<10)) }
+	var id r.LogID
+	for i := range 6 {
+		id = mustAppend(t, s, put("k", text(i))).First.Log
+	}
+	img := maps.Clone(takeImage(t, dir))
+	hit := false
+	for name, f := range img {
+		if i := bytes.Index(f.data, []byte(text(4))); filepath.Ext(name) == ".vlog" && i >= 0 {
+			img[name] = imageFile{f.size, f.data[:i]}
+			hit = true
+		}
+	}
+	if !hit {
+		t.Fatal("the value log was not found")
+	}
+	dir = fastDir(t)
+	img.write(t, dir)
+	boot = "next"
+	before := s.Info().Instance
+	s = openAt(t, dir, "a", mod)
+	if s.Info().Instance == before || !strings.Contains(s.Info().Recovered, "relaxed") {
+		t.Errorf("%+v", s.Info())
+	}
+	if l, _ := s.Log(id); l.Tip.Seq != 4 {
+		t.Errorf("the log ends at %d, want 4", l.Tip.Seq)
+	}
+	mustBeWhole(t, s)
 }

@@ -62,6 +62,7 @@
 //	                               before this one
 //	same     unchanged             further behind, or unreadable           new     new      (one of them was restored)
 //	other    unchanged             equal, behind or unreadable             new     goes on  (reboot: the witness is not synced)
+//	other    unchanged             the same, but relaxed and not closed    new     new      (unsynced commits may be lost)
 //	any      any                   ahead, or another commit                new     new      acknowledged commits are lost: repair
 //	any      changed or missing    any                                     new     new      (copied or restored)
 //	any      any                   the store was repaired                  new     new
@@ -69,6 +70,25 @@
 // A boot id alone that differs proves only that nothing proves the rest. Where
 // the system has no boot id each open starts a new epoch; where it has no inodes
 // and ctimes a copy keeps the instance of its original, never its epoch.
+//
+// With relaxed durability a power cut loses acknowledged commits and leaves holes
+// before what reached the disk, and the witness, not synced either, need not show
+// it. The instance is then new, since arrival numbers are given again, and
+// everything that is stored is read once; what is missing is repaired like
+// damage.
+//
+// Not proven: two ways of going back that nothing in the directory or the boot id
+// shows, because all of it goes back together. A rollback of the whole file system
+// within one boot (zfs rollback, the merge of an LVM snapshot) brings inode,
+// ctime, lease, witness and head back as they were; and after a power cut on a
+// drive that lied about fsync the witness, which nothing syncs, is seldom newer
+// than the head. After the rollback this directory goes on with the epoch: a
+// seq that a peer holds already is given again, and the log forks unless that
+// peer's run arrives first. After the power cut the epoch is new, so that no seq
+// is given twice, but the instance goes on and gives arrival numbers again. In
+// both cases peers notice: what this node states is less than it stated before in
+// the same instance (design 6.6). Remove the file lease before a start after a
+// rollback: epoch and instance are then new.
 //
 // An epoch also ends while the store is open when a run of this node's current
 // log arrives that goes beyond its tip, or contradicts it: a copy of this machine

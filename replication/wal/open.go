@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -144,12 +145,42 @@ func (s *Store) openSound(lease leaseFile, wit testimony) (*identity, continuity
 		}
 		return nil, c, nil
 	}
-	c := judge(id, &s.idx.head, s.opt.bootID(), lease, wit)
-	if c.lost {
-		err := &r.DamageError{File: filepath.Join(dir, dbDir), Problem: c.why}
+	c := judge(id, &s.idx.head, s.opt.bootID(), lease, wit, fileExists(dir, cleanName))
+	err = nil
+	switch {
+	case c.lost:
+		err = &r.DamageError{File: filepath.Join(dir, dbDir), Problem: c.why}
+	case c.unsynced:
+		err = s.holes(c.why)
+	}
+	if err != nil {
 		return nil, c, errors.Join(err, s.closeDatabase())
 	}
 	return id, c, nil
+}
+
+// holes reads all that the store holds and returns the first thing that is
+// missing or damaged as a DamageError that begins with why. What was not synced
+// reaches the disk in any order, so that holes may lie before what is there.
+func (s *Store) holes(why string) error {
+	var first *r.DamageError
+	v := &verifier{s: s, ctx: context.Background(), report: func(f r.Finding) {
+		if first == nil {
+			first = &r.DamageError{Log: f.Log, Seq: f.Seq, File: f.File, Problem: why + "; " + f.Problem}
+		}
+	}}
+	err := s.view(func(txn *badger.Txn) error {
+		v.txn = txn
+		return v.snapshot(&s.idx.head)
+	})
+	if errors.Is(err, r.ErrDamaged) {
+		v.found(nil, 0, err.Error())
+		err = nil
+	}
+	if err == nil && first != nil {
+		err = first
+	}
+	return err
 }
 
 // openRepaired rebuilds the database and opens it. The instance and the epoch
@@ -218,7 +249,7 @@ func (s *Store) renew(keepInstance bool) error {
 		return fmt.Errorf("cannot write the lease file: %w", err)
 	}
 	id := s.identity
-	id.boot, id.lease, id.nonce = s.opt.bootID(), lease.proof, lease.nonce
+	id.boot, id.lease, id.nonce, id.relaxed = s.opt.bootID(), lease.proof, lease.nonce, s.opt.Relaxed
 	if s.witness, id.witness, err = openWitness(&s.opt, !keepInstance); err != nil {
 		return fmt.Errorf("cannot open the witness file: %w", err)
 	}
@@ -227,6 +258,12 @@ func (s *Store) renew(keepInstance bool) error {
 	t.setOther(keyIdentity, id.encode())
 	if err := s.commit(t); err != nil {
 		return err
+	}
+	// That commits are not synced from here on must itself be durable.
+	if s.opt.Relaxed {
+		if err := guard(s.db.Sync); err != nil {
+			return fmt.Errorf("cannot make the data directory's record of this start durable: %w", err)
+		}
 	}
 	s.info.Instance = id.instance
 	return nil

@@ -97,6 +97,7 @@ type identity struct {
 	lease    fileProof
 	nonce    [16]byte // content of the lease
 	witness  uint64   // inode of the witness
+	relaxed  bool     // commits of that open are not synced
 }
 
 // fileProof tells one incarnation of a file from every copy of it.
@@ -113,12 +114,19 @@ func (i *identity) encode() []byte {
 	for _, v := range []uint64{i.lease.inode, uint64(i.lease.ctime), i.witness} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	return append(b, i.boot...)
+	var flags byte
+	if i.relaxed {
+		flags |= identityRelaxed
+	}
+	return append(append(b, flags), i.boot...)
 }
+
+// identityRelaxed is the flag of identity.relaxed.
+const identityRelaxed = 1
 
 func decodeIdentity(b []byte) (identity, error) {
 	var i identity
-	const fixed = 32 + 32 + 16 + 16 + 16 + 3*8
+	const fixed = 32 + 32 + 16 + 16 + 16 + 3*8 + 1
 	if len(b) < fixed {
 		return i, problem("the identity record is too short")
 	}
@@ -128,7 +136,8 @@ func decodeIdentity(b []byte) (identity, error) {
 	i.lease.inode = binary.BigEndian.Uint64(b)
 	i.lease.ctime = int64(binary.BigEndian.Uint64(b[8:]))
 	i.witness = binary.BigEndian.Uint64(b[16:])
-	i.boot = string(b[24:])
+	i.relaxed = b[24]&identityRelaxed != 0
+	i.boot = string(b[25:])
 	return i, nil
 }
 
