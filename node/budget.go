@@ -41,23 +41,14 @@ func (b *accountBudget) Reserve(n int, cancel <-chan struct{}) error {
 	b.mu.Unlock()
 
 	ctx := channelContext{context.Background(), cancel}
-	// An account takes no more than a run at once; a fork proof has two.
-	var parts []func()
-	release := func() {
-		for _, r := range parts {
-			r()
+	// One reservation for all of it: with part of it an account could wait for
+	// itself. No attachment is larger than the run that an account may always hold.
+	release, err := account.Reserve(ctx, n)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = replication.ErrClosed
 		}
-	}
-	for rest := n; rest > 0; rest -= replication.MaxRunBytes {
-		r, err := account.Reserve(ctx, min(rest, replication.MaxRunBytes))
-		if err != nil {
-			release()
-			if ctx.Err() != nil {
-				err = replication.ErrClosed
-			}
-			return err
-		}
-		parts = append(parts, r)
+		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -138,7 +138,7 @@ func walAckToWire(m *replication.WalAck) *p2pv1.WalAck {
 	for i := range m.Entries {
 		e := &m.Entries[i]
 		out[i] = &p2pv1.AckEntry{
-			Space: e.Space[:], Log: e.Log[:], Branch: optional(e.Branch[:]), Pos: positionToWire(e.Pos),
+			Space: e.Space[:], Log: optional(e.Log[:]), Branch: optional(e.Branch[:]), Pos: positionToWire(e.Pos),
 			Code: p2pv1.ErrorCode(e.Code), Detail: cutText(e.Detail, MaxDetailBytes),
 			PartialFrom: positionToWire(e.PartialFrom), PartialEnd: positionToWire(e.PartialEnd),
 			PartialBytes: e.PartialBytes,
@@ -167,7 +167,7 @@ func (d *decoder) walAck() any {
 func (d *decoder) ackEntry(e *replication.AckEntry, w *p2pv1.AckEntry) {
 	d.known(w)
 	d.id("space", e.Space[:], w.GetSpace())
-	d.id("log", e.Log[:], w.GetLog())
+	d.optionalID("log", e.Log[:], w.GetLog())
 	d.optionalID("branch", e.Branch[:], w.GetBranch())
 	e.Pos = d.position("pos", w.GetPos())
 	e.Code = replication.Code(w.GetCode())
@@ -175,9 +175,12 @@ func (d *decoder) ackEntry(e *replication.AckEntry, w *p2pv1.AckEntry) {
 	e.PartialFrom = d.position("partial_from", w.GetPartialFrom())
 	e.PartialEnd = d.position("partial_end", w.GetPartialEnd())
 	e.PartialBytes = w.GetPartialBytes()
+	ofSpace := replication.AckEntry{Space: e.Space, Code: e.Code, Detail: e.Detail}
 	switch {
 	case w.GetCode() < 0:
 		d.failf("error code %d", w.GetCode())
+	case len(w.GetLog()) == 0 && (e.Code == replication.CodeOK || *e != ofSpace):
+		d.failf("an entry without a log that is no refusal of a space")
 	case e.PartialBytes > replication.MaxRunBytes:
 		d.failf("%d bytes of a run, more than %d", e.PartialBytes, replication.MaxRunBytes)
 	case e.PartialEnd.Seq == 0 && (e.PartialFrom.Seq > 0 || e.PartialBytes > 0):
@@ -260,8 +263,6 @@ func (d *decoder) forkProof() any {
 	switch {
 	case n == 0 || n >= uint64(len(both)):
 		d.failf("two branches of %d bytes of which the first has %d", len(both), n)
-	case n > replication.MaxRunBytes || uint64(len(both))-n > replication.MaxRunBytes:
-		d.failf("a branch of more than %d bytes", replication.MaxRunBytes)
 	default:
 		m.Proof.A, m.Proof.B = both[:n:n], both[n:]
 	}

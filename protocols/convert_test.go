@@ -104,6 +104,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"ack of nothing", TypeWalAck, &p2pv1.WalAck{}, nil},
 		{"ack of too many", TypeWalAck, &p2pv1.WalAck{Entries: make([]*p2pv1.AckEntry, MaxEntries+1)}, nil},
 		{"ack without space", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.Space = nil }), nil},
+		{"ack without log", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.Log = nil; e.Pos = nil }), nil},
+		{"ack without log, but with a position", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.Log = nil; e.Code = 35 }), nil},
 		{"ack with a negative code", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.Code = -1 }), nil},
 		{"ack with a long detail", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.Detail = strings.Repeat("x", MaxDetailBytes+1) }), nil},
 		{"ack of a partial run without end", TypeWalAck, ack(func(e *p2pv1.AckEntry) { e.PartialBytes = 1 }), nil},

@@ -45,7 +45,7 @@ func (f *Frame) newer() bool { return f.Minor > VersionMinor }
 // Budget bounds the bytes of attachments that all peers together hold in memory
 // (design 4.4, G8). It is asked before an attachment is read.
 type Budget interface {
-	// Reserve takes n bytes, at most MaxForkProof. It waits until they are free,
+	// Reserve takes n bytes, at most replication.MaxRunBytes. It waits until they are free,
 	// or until cancel is closed and then fails with replication.ErrClosed.
 	Reserve(n int, cancel <-chan struct{}) error
 	// Release gives n bytes back that one Reserve took.

@@ -180,12 +180,12 @@ func TestReaderAllocatesNothingForAnnouncements(t *testing.T) {
 	}
 	const noise = 8 << 10 // error values
 	for name, in := range map[string][]byte{
-		"4 GiB frame":       {0x80, 0x80, 0x80, 0x80, 0x10, 1, 2, 3},
-		"2^63 byte frame":   append(bytes.Repeat([]byte{0x80}, 9), 1),
-		"16 KiB envelope":   {0x83, 0x80, 1, 0x80, 0x80, 1, 8, 1},
-		"ping with 3.5 MiB": wire(t, Frame{Major: 1, Type: TypePing, Attachment: make([]byte, MaxForkProof)}),
-		"push with 3.5 MiB": wire(t, Frame{Major: 1, Type: TypeWalPush, Attachment: make([]byte, MaxForkProof)}),
-		"unknown type":      wire(t, Frame{Major: 1, Type: 99, Attachment: make([]byte, MaxForkProof)}),
+		"4 GiB frame":                 {0x80, 0x80, 0x80, 0x80, 0x10, 1, 2, 3},
+		"2^63 byte frame":             append(bytes.Repeat([]byte{0x80}, 9), 1),
+		"16 KiB envelope":             {0x83, 0x80, 1, 0x80, 0x80, 1, 8, 1},
+		"ping with 1.75 MiB":          wire(t, Frame{Major: 1, Type: TypePing, Attachment: make([]byte, maxAttachment)}),
+		"push with one byte too much": wire(t, Frame{Major: 1, Type: TypeWalPush, Attachment: make([]byte, maxAttachment+1)}),
+		"unknown type":                wire(t, Frame{Major: 1, Type: 99, Attachment: make([]byte, maxAttachment)}),
 	} {
 		if n := allocated(in); n > noise {
 			t.Errorf("%s: %d bytes allocated", name, n)

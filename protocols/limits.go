@@ -16,10 +16,8 @@ const (
 	MaxHelloEnvelope = 1 << 10
 	// MaxFinishEnvelope is the largest envelope of HelloFinish and Welcome.
 	MaxFinishEnvelope = 10 << 10
-	// MaxForkProof is the largest attachment of a ForkProof: two runs.
-	MaxForkProof = 2 * replication.MaxRunBytes
 	// maxAttachment is the largest attachment of any type.
-	maxAttachment = MaxForkProof
+	maxAttachment = replication.MaxRunBytes
 	// maxFramePrefix bounds the two lengths before an envelope, in bytes.
 	maxFramePrefix = 2 * 4
 
@@ -94,7 +92,7 @@ var limits = [...]Limit{
 	{TypePrune, "Prune", 0, MaxEnvelope, 0},
 	{TypeGraft, "Graft", 0, 256, 0},
 	{TypeReceipt, "Receipt", 0, MaxEnvelope, 0},
-	{TypeForkProof, "ForkProof", 0, 1 << 10, MaxForkProof},
+	{TypeForkProof, "ForkProof", 0, 1 << 10, replication.MaxForkProofBytes},
 	{TypeControl, "Control", 0, 1 << 10, replication.MaxRunBytes},
 }
 

@@ -23,6 +23,10 @@ type SpaceInfo struct {
 // SpaceAdded tells of a space that this node learned of after Started.
 type SpaceAdded struct{ Space SpaceInfo }
 
+// SpaceRefused answers AddSpace: this node does not take part in the space. The
+// peer is told.
+type SpaceRefused struct{ Space SpaceID }
+
 // LocalFrontier answers LoadFrontier: everything held durably of a space, and
 // what the store remembers that this peer instance once stated (Stored). Messages
 // may refer to Entries for as long as they live: it must not change afterwards.
@@ -41,8 +45,13 @@ type Advanced struct {
 	FromPeer bool
 }
 
-// Received is a message from the peer.
-type Received struct{ Msg Message }
+// Received is a message from the peer. Of a WalPush, Held is how far its log is
+// held durably here, so that a run that was pushed before does not count as
+// missing; 0: not at all.
+type Received struct {
+	Msg  Message
+	Held uint64
+}
 
 // RunRead answers ReadRun. Err may be ErrForked, ErrDamaged, ErrUnknownLog.
 type RunRead struct {
@@ -82,6 +91,7 @@ type Stop struct {
 
 func (Started) event()       {}
 func (SpaceAdded) event()    {}
+func (SpaceRefused) event()  {}
 func (LocalFrontier) event() {}
 func (Advanced) event()      {}
 func (Received) event()      {}
@@ -127,7 +137,7 @@ type SaveCursor struct {
 }
 
 // AddSpace tells that the peer has a space that is not known here. The driver
-// answers with SpaceAdded if the node takes it.
+// answers with SpaceAdded if the node takes it, else with SpaceRefused.
 type AddSpace struct{ Space SpaceInfo }
 
 // StateChanged tells Connected <-> Stale.

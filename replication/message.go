@@ -50,13 +50,14 @@ type WalPush struct {
 }
 
 // WalAck states positions that the sender holds durably, one per log, or why it
-// does not take a log further. It is cumulative.
+// does not take a log further. It is cumulative. An entry of no log, with a code,
+// says that its sender does not take part in the space.
 type WalAck struct{ Entries []AckEntry }
 
 // AckEntry is the answer for one log.
 type AckEntry struct {
 	Space  SpaceID
-	Log    LogID
+	Log    LogID // zero: of the whole space
 	Branch Hash
 	Pos    Position // durable at the sender of the ack
 	Code   Code     // CodeOK, or why nothing beyond Pos is taken

@@ -166,6 +166,12 @@ func (c *RunCutter) Add(encodedLen int, signed bool) bool {
 // Len is how many of the added blocks form the run; 0 if none was signed.
 func (c *RunCutter) Len() int { return c.keep }
 
+// MaxForkProofBytes bounds both branches of a ForkProof together. Headers take some
+// 200 bytes, so that it is many times what two chains of MaxRunBlocks of them
+// need; a fork in which an origin wrote headers that are larger by far is refused
+// by whoever meets it, but cannot be shown to others.
+const MaxForkProofBytes = MaxRunBytes
+
 // ForkProof shows two signed blocks of one log at one position (design 4.8).
 // Each branch is a chain of blocks, headers alone suffice, that ends in a
 // signature.
@@ -179,11 +185,11 @@ type ForkProof struct {
 // seq that both cover; the block that a branch follows counts as covered. The
 // origin must be known to own the log.
 func (p *ForkProof) Verify() error {
+	if n := len(p.A) + len(p.B); n > MaxForkProofBytes {
+		return invalidf("a fork proof of %d bytes, more than %d", n, MaxForkProofBytes)
+	}
 	var branches [2][]*Block
 	for i, raw := range [][]byte{p.A, p.B} {
-		if len(raw) > MaxRunBytes {
-			return invalidf("a branch of %d bytes in a fork proof, more than %d", len(raw), MaxRunBytes)
-		}
 		first, _, err := ParseBlockHeader(raw)
 		if err != nil {
 			return err

@@ -29,9 +29,9 @@ type Session struct {
 
 	spaces map[SpaceID]*spaceState
 	order  []*spaceState // all of spaces, in the order in which they were added
-	// strangers are spaces that the peer asked about and that are not known here,
-	// with the peer's last question. At most MaxPeerSpaces.
-	strangers map[SpaceID]question
+	// strangers are spaces that the peer asked about and that are not known here.
+	// At most MaxPeerSpaces.
+	strangers map[SpaceID]stranger
 	saving    []*spaceState     // spaces with saves of this step
 	rounds    uint64            // questions asked so far
 	askQueue  fifo[*spaceState] // spaces that wait for their first question
@@ -95,7 +95,7 @@ func NewSession(cfg SessionConfig) *Session {
 	s := &Session{
 		cfg:       cfg,
 		spaces:    map[SpaceID]*spaceState{},
-		strangers: map[SpaceID]question{},
+		strangers: map[SpaceID]stranger{},
 	}
 	s.receiver.init(cfg.Resume)
 	return s
@@ -138,13 +138,15 @@ func (s *Session) handle(ev Event) {
 	switch ev := ev.(type) {
 	case SpaceAdded:
 		s.addSpace(ev.Space)
+	case SpaceRefused:
+		s.refuseSpace(ev.Space)
 	case LocalFrontier:
 		s.localFrontier(ev)
 	case Advanced:
 		s.advanced(ev)
 	case Received:
 		s.heard()
-		s.receive(ev.Msg)
+		s.receive(ev)
 	case RunRead:
 		s.runRead(ev)
 	case CommitDone:
@@ -165,8 +167,8 @@ func (s *Session) start(ev Started) {
 	}
 }
 
-func (s *Session) receive(m Message) {
-	switch m := m.(type) {
+func (s *Session) receive(ev Received) {
+	switch m := ev.Msg.(type) {
 	case *FrontierDigest:
 		if m.Reply {
 			s.answered(m)
@@ -176,7 +178,7 @@ func (s *Session) receive(m Message) {
 	case *FrontierDiff:
 		s.diffPart(m)
 	case *WalPush:
-		s.walPush(m)
+		s.walPush(m, ev.Held)
 	case *WalAck:
 		s.walAck(m)
 	case *OutboxPull:
@@ -219,12 +221,15 @@ func (s *Session) Acked(space SpaceID, log LogID, seq uint64) bool {
 }
 
 // Progress tells where replication of each space stands, spaces in the order in
-// which they became known, logs by id. A log that is paused because it forked or
-// was cut is in Paused only; other paused logs are in PendingLogs too.
+// which they became known, logs by id; a space in which the peer does not take
+// part is left out. A log that is paused because it forked or was cut is in
+// Paused only; other paused logs are in PendingLogs, or in MissingOps, too.
 func (s *Session) Progress() []Progress {
 	out := make([]Progress, 0, len(s.order))
 	for _, sp := range s.order {
-		out = append(out, sp.progress())
+		if !sp.declined {
+			out = append(out, sp.progress())
+		}
 	}
 	return out
 }
@@ -264,6 +269,9 @@ func (l *logState) pending() bool {
 // what Progress says, at little cost.
 func (s *Session) InStep() bool {
 	for _, sp := range s.order {
+		if sp.declined {
+			continue
+		}
 		if !sp.settled || sp.missingOps+sp.missingMore > 0 {
 			return false
 		}

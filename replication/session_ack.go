@@ -19,6 +19,12 @@ func (s *Session) ackEntry(e *AckEntry) {
 	if sp == nil {
 		return
 	}
+	if e.Log == (LogID{}) {
+		if e.Code == CodeNotAllowed {
+			s.spaceDeclined(sp)
+		}
+		return
+	}
 	l := sp.logs[e.Log]
 	if e.PartialEnd.Seq > 0 {
 		s.partialHeld(l, e)
@@ -62,6 +68,7 @@ func (s *Session) partialHeld(l *logState, e *AckEntry) {
 // peerHolds takes the peer's statement that it holds pos durably. It never takes
 // back what was stated before.
 func (s *Session) peerHolds(l *logState, pos Position) {
+	l.sp.statedSince(l, pos)
 	switch {
 	case pos == l.tip:
 		s.ackTo(l, pos)

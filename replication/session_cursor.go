@@ -41,6 +41,37 @@ func (s *Session) lost(sp *spaceState, loss DataLoss) {
 	s.save(sp, loss.Log, loss.Now)
 }
 
+// compareAgain takes what a later answer states of a log. Everything that the peer
+// had stated when it was asked is in that answer, unless it has lost it: then it
+// gets it again.
+func (s *Session) compareAgain(sp *spaceState, log LogID, own, peer Position) {
+	since := sp.since[log]
+	now := higher(higher(peer, since.peer), since.stated)
+	l, was := sp.logs[log], own // absent = equal
+	if l != nil {
+		was = higher(l.acked, l.base)
+	}
+	if now.Seq >= was.Seq {
+		return
+	}
+	s.lost(sp, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: now})
+	if l == nil {
+		s.enqueue(s.addLog(sp, log, own, Position{}, now))
+	} else {
+		s.rewind(l, now)
+	}
+}
+
+// statedSince notes what the peer states while a question to it is open.
+func (sp *spaceState) statedSince(l *logState, pos Position) {
+	if sp.ask.round == 0 && !sp.load.running {
+		return
+	}
+	a := sp.since[l.id]
+	a.stated = higher(a.stated, pos)
+	sp.since[l.id] = a
+}
+
 // peerPosition is what the peer of a settled space stated of a log, of which we
 // hold own and its diff, if there was one, says peer.
 func (sp *spaceState) peerPosition(log LogID, own, peer Position) Position {

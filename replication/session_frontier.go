@@ -25,15 +25,19 @@ type spaceState struct {
 	// settled: frontiers were compared. Invariant from then on: the peer holds
 	// our tip of every log that is not in logs.
 	settled bool
-	logs    map[LogID]*logState
-	queue   fifo[*logState] // logs with something to send, each once
-	active  bool            // in Session.active
+	// declined: the peer said that it does not take part in the space. Nothing is
+	// exchanged until it asks about the space itself. Invariant: not settled.
+	declined bool
+
+	logs   map[LogID]*logState
+	queue  fifo[*logState] // logs with something to send, each once
+	active bool            // in Session.active
 
 	ask  ask
 	load load
 	diff diff
-	// since is what advanced after the frontier on which an open question or a
-	// load under way stands.
+	// since is what advanced, and what the peer stated, after the frontier on which
+	// an open question or a load under way stands.
 	since map[LogID]advanceSince
 
 	// What the peer states and we do not hold. Logs that we do not know at all
@@ -88,8 +92,9 @@ type diff struct {
 
 // advanceSince is how far a log grew since a point in time.
 type advanceSince struct {
-	prev, tip Position // ours: then and now
+	prev, tip Position // ours: then and now; zero if it did not advance
 	peer      Position // the highest that the peer brought; zero if it brought none
+	stated    Position // the highest that the peer stated, perhaps of another branch
 }
 
 type missingLog struct {
@@ -116,9 +121,9 @@ func (s *Session) addSpace(info SpaceInfo) {
 	s.spaces[info.ID] = sp
 	s.order = append(s.order, sp)
 	s.askQueue.push(sp)
-	if q, ok := s.strangers[info.ID]; ok {
+	if st, ok := s.strangers[info.ID]; ok {
 		delete(s.strangers, info.ID)
-		sp.load.answer = &q
+		sp.load.answer = &st.question
 		s.loadFrontier(sp)
 	}
 	s.askNext()
@@ -128,7 +133,7 @@ func (s *Session) addSpace(info SpaceInfo) {
 func (s *Session) askNext() {
 	for s.asking < maxAsking && s.askQueue.len() > 0 {
 		sp := s.askQueue.pop()
-		if sp.settled {
+		if sp.settled || sp.declined {
 			continue
 		}
 		s.asking++
@@ -172,34 +177,6 @@ func (s *Session) reask(sp *spaceState) {
 	sp.load.ask, sp.load.compare = true, false
 	s.loadFrontier(sp)
 	s.firstTryOver(sp)
-}
-
-// asked notes the peer's question; the answer follows from our frontier.
-func (s *Session) asked(m *FrontierDigest) {
-	q := question{round: m.Round, digest: m.Digest}
-	sp := s.spaces[m.Space]
-	if sp == nil {
-		s.askedUnknown(m, q)
-		return
-	}
-	if sp.load.answer == nil || sp.load.answer.round < q.round {
-		sp.load.answer = &q
-	}
-	s.loadFrontier(sp)
-}
-
-func (s *Session) askedUnknown(m *FrontierDigest, q question) {
-	old, known := s.strangers[m.Space]
-	if !known && len(s.strangers) == MaxPeerSpaces {
-		s.violation(fmt.Sprintf("the peer asked about more than %d spaces that are not known here", MaxPeerSpaces))
-		return
-	}
-	if !known || old.round < q.round {
-		s.strangers[m.Space] = q
-	}
-	if !known {
-		s.emit(AddSpace{Space: SpaceInfo{ID: m.Space, Name: m.Name}})
-	}
 }
 
 // answered takes the reply to our question.
@@ -284,7 +261,12 @@ func (s *Session) localFrontier(ev LocalFrontier) {
 	} else if ld.reconcile {
 		s.reconcile(sp, own, nil, ev.Stored)
 	}
-	if sp.settled && !sp.load.running {
+	sp.forgetSince()
+}
+
+// forgetSince drops what no open question and no load needs any more.
+func (sp *spaceState) forgetSince() {
+	if (sp.settled || sp.declined) && !sp.load.running && sp.ask.round == 0 {
 		clear(sp.since)
 	}
 }
@@ -312,7 +294,7 @@ func (sp *spaceState) withSince(entries []FrontierEntry) []FrontierEntry {
 			}
 		}
 		for id, a := range sp.since { // sorted by the caller
-			if !held[id] {
+			if !held[id] && a.tip.Seq > 0 {
 				out = append(out, FrontierEntry{Log: id, Base: 1, Pos: a.tip})
 			}
 		}
@@ -365,6 +347,7 @@ func (s *Session) settleEqual(sp *spaceState) {
 			s.lost(sp, loss)
 		}
 		sp.suspects = nil
+		sp.forgetSince()
 		return
 	}
 	for _, id := range sortedKeys(sp.since) {
@@ -377,8 +360,8 @@ func (s *Session) settleEqual(sp *spaceState) {
 	if reconcile {
 		sp.load.reconcile = true
 		s.loadFrontier(sp)
-	} else if !sp.load.running {
-		clear(sp.since)
+	} else {
+		sp.forgetSince()
 	}
 }
 
@@ -393,7 +376,7 @@ func (s *Session) askDone(sp *spaceState) {
 }
 
 func (s *Session) settled(sp *spaceState) {
-	sp.settled = true
+	sp.settled, sp.declined = true, false
 	s.emit(Settled{Space: sp.info.ID})
 	for _, id := range sortedKeys(sp.logs) {
 		s.enqueue(sp.logs[id])
@@ -407,10 +390,14 @@ func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
 	first := !sp.settled
 	sp.clearMissing()
 	walkFrontiers(own, peer, nil, func(log LogID, o, p, _ Position) {
-		if first && o.Seq > 0 {
+		switch {
+		case o.Seq == 0:
+		case first:
 			s.compareLog(sp, log, o, p)
+		default:
+			s.compareAgain(sp, log, o, p)
 		}
-		if r := sp.refused[log].Code; p.Seq > o.Seq && (r == CodeOK || r == CodeNoSpace) {
+		if p.Seq > o.Seq && !countsAsSynced(sp.refused[log].Code) {
 			sp.want(log, o.Seq, p)
 		}
 	})
@@ -442,9 +429,12 @@ func (s *Session) advanced(ev Advanced) {
 	if sp == nil || ev.Tip.Seq == 0 {
 		return
 	}
-	if !sp.settled || sp.load.running {
-		a, ok := sp.since[ev.Log]
-		if !ok {
+	if sp.declined && !sp.load.running {
+		return
+	}
+	if !sp.settled || sp.load.running || sp.ask.round != 0 {
+		a := sp.since[ev.Log]
+		if a.tip.Seq == 0 {
 			a.prev = ev.Prev
 		}
 		a.tip = higher(a.tip, ev.Tip)
@@ -461,7 +451,7 @@ func (s *Session) advanced(ev Advanced) {
 	if sp.settled {
 		s.logAdvanced(sp, ev, want)
 	}
-	if sp.settled && sp.missingMore > 0 && len(sp.missing) == 0 && sp.ask.round == 0 && !sp.load.ask {
-		s.reask(sp) // more was missing than is kept by name: compare again
+	if sp.settled && sp.missingMore > 0 && len(sp.missing) <= len(sp.refused) && sp.ask.round == 0 && !sp.load.ask {
+		s.reask(sp) // more was missing than is kept by name, and but for what is refused that is here: compare again
 	}
 }

@@ -12,6 +12,9 @@ func checkSession(t testing.TB, s *Session) {
 	t.Helper()
 	flying, flights, reading := 0, 0, 0
 	for _, sp := range s.order {
+		if sp.declined && sp.settled {
+			t.Fatal("a space in which the peer does not take part is settled")
+		}
 		missing := uint64(0)
 		for _, m := range sp.missing {
 			if m.want.Seq <= m.have {
@@ -226,8 +229,10 @@ func (f *fuzzSession) step() bool {
 		f.do(SpaceAdded{Space: SpaceInfo{ID: f.space()}})
 	case 8:
 		f.do(Pull{})
+	case 9:
+		f.do(SpaceRefused{Space: f.space()})
 	default:
-		f.do(Received{Msg: f.message()})
+		f.do(Received{Msg: f.message(), Held: uint64(b % 4)})
 	}
 	return !f.closed
 }

@@ -58,7 +58,12 @@ func (sp *spaceState) clearMissing() {
 	sp.missingUnknown, sp.missingOps, sp.missingMore = 0, 0, 0
 }
 
-// giveUp forgets that a log is missing: it was refused here.
+// countsAsSynced tells whether a log that was refused here is not missing: a log
+// that forked or was cut ends here for good. What is refused for any other reason
+// is still not held.
+func countsAsSynced(refusal Code) bool { return refusal == CodeForked || refusal == CodeRevoked }
+
+// giveUp forgets that a log is missing.
 func (sp *spaceState) giveUp(log LogID) {
 	if m, ok := sp.missing[log]; ok {
 		if m.have == 0 {

@@ -26,7 +26,9 @@ func (n *names) space(w string) SpaceID {
 
 func (n *names) log(w string) LogID {
 	var id LogID
-	copy(id[:], w)
+	if w != "-" { // no log
+		copy(id[:], w)
+	}
 	n.logs[id] = w
 	return id
 }

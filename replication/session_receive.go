@@ -55,7 +55,7 @@ func (s *Session) announcePartial() {
 	}
 }
 
-func (s *Session) walPush(m *WalPush) {
+func (s *Session) walPush(m *WalPush, held uint64) {
 	if m.Total == 0 && len(m.Data) == 0 && m.PullEnd {
 		s.emit(Pulled{})
 		return
@@ -76,7 +76,11 @@ func (s *Session) walPush(m *WalPush) {
 		s.ack(AckEntry{Space: m.Space, Log: m.Log, Branch: m.Branch, Code: CodeTooNew, Detail: "this version keeps one branch of a log"})
 		return
 	}
-	// The peer pushes what it holds durably: a statement like an ack.
+	// The peer pushes what it holds durably: a statement like an ack. Until all of
+	// the run is here and committed it is missing.
+	if m.End.Seq > held && !countsAsSynced(sp.refused[m.Log].Code) {
+		sp.want(m.Log, held, m.End)
+	}
 	if l := sp.logs[m.Log]; l != nil {
 		s.peerHolds(l, m.End)
 		s.enqueue(l)
@@ -161,7 +165,6 @@ func (s *Session) commit(sp *spaceState, m *WalPush, data []byte, resumed bool) 
 	q.push(commit{from: m.From, end: m.End, bytes: len(data), resumed: resumed})
 	s.uncommitted++
 	s.uncommittedBytes += len(data)
-	sp.want(m.Log, m.From.Seq, m.End)
 	s.emit(CommitRun{Space: m.Space, Log: m.Log, From: m.From, Data: data})
 }
 
@@ -220,7 +223,7 @@ func (s *Session) refused(sp *spaceState, a *AckEntry, ev CommitDone) {
 	if ev.Result.Err != nil {
 		a.Detail = cutDetail(ev.Result.Err.Error())
 	}
-	if a.Code != CodeNoSpace {
+	if countsAsSynced(a.Code) {
 		sp.giveUp(ev.Log)
 	}
 	old, known := sp.refused[ev.Log]

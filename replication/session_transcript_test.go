@@ -163,7 +163,7 @@ func (p *transcript) parse(name string, words []string) Event {
 	if m == nil {
 		p.t.Fatalf("unknown event %q", name)
 	}
-	return Received{Msg: m}
+	return Received{Msg: m, Held: uint64(a.number("held", 0))}
 }
 
 func (a args) local(name string) Event {
@@ -177,6 +177,8 @@ func (a args) local(name string) Event {
 		return ev
 	case "space":
 		return SpaceAdded{Space: SpaceInfo{ID: n.space(a.bare[0]), Name: a.bare[0]}}
+	case "refuse":
+		return SpaceRefused{Space: n.space(a.bare[0])}
 	case "frontier": // space entries... stored:entry,entry
 		ev := LocalFrontier{Space: n.space(a.bare[0]), Entries: n.entries(a.bare[1:])}
 		if st := a.kv["stored"]; st != "" {
@@ -232,7 +234,7 @@ func (a args) message(name string) Message {
 			Space: n.space(a.bare[0]), Round: uint64(a.number("round", 1)), Part: uint64(a.number("part", 0)),
 			Last: a.kv["more"] == "", Entries: n.entries(a.bare[1:]),
 		}
-	case "peer:push": // space A:0..3 total:10 offset:0 size:10
+	case "peer:push": // space A:0..3 total:10 offset:0 size:10 held:0
 		m := &WalPush{Space: n.space(a.bare[0]), PullEnd: a.kv["pullend"] != ""}
 		if len(a.bare) > 1 {
 			m.Log, m.From, m.End = a.p.run(a.bare[1])

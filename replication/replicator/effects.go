@@ -28,7 +28,9 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	case replication.SaveCursor:
 		p.r.receipts.stated(p, e.Entries)
 	case replication.AddSpace:
-		p.r.meet(e.Space)
+		if !p.r.meet(e.Space) {
+			p.post(item{event: replication.SpaceRefused{Space: e.Space.ID}})
+		}
 	case replication.ForkSeen:
 		p.commits.do(func() { p.forkSeen(e) })
 	case replication.SendForkProof:

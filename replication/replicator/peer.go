@@ -198,7 +198,12 @@ func (p *Peer) receive(in incoming) {
 	p.mu.Unlock()
 	p.countReceived(in.msg)
 	p.held.arrived(in.msg, in.release)
-	p.step(replication.Received{Msg: in.msg})
+	ev := replication.Received{Msg: in.msg}
+	if push, ok := in.msg.(*replication.WalPush); ok {
+		info, _ := p.r.store.Log(push.Log)
+		ev.Held = info.Tip.Seq
+	}
+	p.step(ev)
 	p.held.settle(p.session)
 }
 

@@ -197,23 +197,23 @@ func (r *Replicator) addSpaceLocked(s replication.SpaceInfo) {
 	}
 }
 
-// meet takes a space that a peer named, if it is to be taken.
-func (r *Replicator) meet(s replication.SpaceInfo) {
+// meet takes a space that a peer named, if it is to be taken, and tells whether
+// this node takes part in it.
+func (r *Replicator) meet(s replication.SpaceInfo) bool {
 	r.mu.Lock()
 	have, ok := r.spaces[s.ID]
 	full := len(r.spaces) >= r.o.MaxSpaces
 	r.mu.Unlock()
 	switch {
 	case ok && (have.Name != "" || s.Name == ""):
-		return
 	case !ok && full:
 		r.o.Logger.Warn("a peer names one more space than this node takes", "space", s.ID, "limit", r.o.MaxSpaces)
-		return
-	case s.Name != "" && replication.SpaceOf(r.self.Network, s.Name) != s.ID:
-		return // the name of another space
+	case s.Name != "" && replication.SpaceOf(r.self.Network, s.Name) != s.ID: // the name of another space
 	case r.o.OnSpace == nil || r.o.OnSpace(s):
 		r.AddSpace(s)
+		return true
 	}
+	return ok
 }
 
 // advanced is called by the store's committer whenever a log grew durably.

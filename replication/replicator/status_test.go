@@ -193,6 +193,22 @@ func TestSpacesOfPeers(t *testing.T) {
 		if len(b.store.Logs(diary.ID)) != 0 {
 			t.Error("B took part in a space that it did not want")
 		}
+		// A knows that it waits in vain there, and what is written there later does
+		// not change that.
+		if _, err := a.store.Append(t.Context(), replication.Batch{Space: diary.ID, Ops: makeOps(1, 10)}); err != nil {
+			t.Fatal(err)
+		}
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := a.r.WaitSynced(soon); err != nil {
+			t.Error(err)
+		}
+		if st := a.statusOf(b); !st.InStep() || len(st.Spaces) != 2 {
+			t.Errorf("status: %+v", st)
+		}
+		// It takes part after all.
+		b.r.AddSpace(diary)
+		eventually(t, "the space", func() bool { return len(b.store.Logs(diary.ID)) == 1 })
 		// A space that appears with its first write needs no announcement.
 		quick := replication.SpaceOf(network, "quick")
 		if _, err := a.store.Append(t.Context(), replication.Batch{Space: quick, Ops: makeOps(1, 10)}); err != nil {

@@ -107,7 +107,7 @@ func (l *link) carry(from int, m replication.Message) {
 				return
 			}
 			w.trace("%s to %s: %s", l, l.ends[1-from], describe(m))
-			l.ends[1-from].post(to, replication.Received{Msg: m})
+			l.ends[1-from].receive(to, m)
 		})
 	}
 }

@@ -290,6 +290,16 @@ func (n *node) post(p *peer, ev replication.Event) {
 	n.draining = false
 }
 
+// receive tells a session of a message from its peer.
+func (n *node) receive(p *peer, m replication.Message) {
+	ev := replication.Received{Msg: m}
+	if push, ok := m.(*replication.WalPush); ok {
+		info, _ := n.store.Log(push.Log)
+		ev.Held = info.Tip.Seq
+	}
+	n.post(p, ev)
+}
+
 func (n *node) step(p *peer, ev replication.Event) {
 	for _, e := range p.s.Step(n.w.now, ev) {
 		if p.gone {

@@ -501,7 +501,8 @@ type AckEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes.
 	Space []byte `protobuf:"bytes,1,opt,name=space,proto3" json:"space,omitempty"`
-	// 32 bytes.
+	// 32 bytes; absent, with a code and nothing else but space and detail: the
+	// sender does not take part in the space.
 	Log []byte `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
 	// As in FrontierEntry.
 	Branch []byte `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
