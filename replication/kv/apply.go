@@ -181,7 +181,7 @@ func (a *applier) block(b *block) error {
 	}
 	if h.FirstSeq+a.cur.part != log.seq+1 {
 		return &replication.DamageError{Log: h.Log, Seq: h.FirstSeq, File: a.d.dir, Problem: fmt.Sprintf(
-			"the view has applied the log up to %d and the next block in arrival order starts elsewhere", log.seq)}
+			"the view has applied the log up to %d, and the next block that the store gives in arrival order is number %d and starts at %d", log.seq, b.number, h.FirstSeq)}
 	}
 	for i := a.cur.part; i < uint64(len(b.ops)); i++ {
 		o := &b.ops[i]

@@ -51,7 +51,10 @@
 //     the logs.
 //
 // Each failure starts a new generation: the view is built again from the logs,
-// and reads wait for it. What remains is damage that happens to the files while
+// and reads wait for it; after the first, with a pause that grows while damage
+// keeps coming, and reads fail until then. A space that fails at the same place
+// in a view that was built anew is not rebuilt again: the store of the logs is at
+// fault, and reads of that space say so (StuckError). What remains is damage that happens to the files while
 // they are open, in places where Badger keeps keys or indexes: until Verify or
 // the next unclean start, such a key can look absent. A damaged table can also
 // make Badger panic in its compaction, in a goroutine of its own: that ends the

@@ -41,6 +41,8 @@ type Options struct {
 	maxBatch int64
 	// retryMin is the first pause after a failed step, doubling (500 ms).
 	retryMin time.Duration
+	// stuckPause is the pause before a space that is stuck is tried again (1 min).
+	stuckPause time.Duration
 }
 
 const (
@@ -48,6 +50,7 @@ const (
 	defaultReserve  = 64 << 20
 	defaultRetryMin = 500 * time.Millisecond
 	retryMax        = 30 * time.Second
+	defaultStuck    = time.Minute
 )
 
 // withDefaults returns a copy with every default filled in.
@@ -75,6 +78,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.retryMin == 0 {
 		o.retryMin = defaultRetryMin
+	}
+	if o.stuckPause == 0 {
+		o.stuckPause = defaultStuck
 	}
 	return o, nil
 }

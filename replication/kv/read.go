@@ -24,7 +24,8 @@ type Entry struct {
 // until the view has caught up with what the store held when it was opened.
 //
 // Errors of all reads: ctx's; replication.ErrDamaged if the view's files are
-// damaged (it rebuilds itself: try again); replication.ErrUpgradeNeeded.
+// damaged (it rebuilds itself: try again) or, as a *StuckError, if the store gives
+// blocks that cannot be applied; replication.ErrUpgradeNeeded.
 func (v *View) Get(ctx context.Context, space replication.SpaceID, key []byte) (Entry, bool, error) {
 	list, err := v.Siblings(ctx, space, key, 1)
 	if err != nil || len(list) == 0 {

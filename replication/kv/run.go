@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"vixp2p/replication"
@@ -63,7 +62,7 @@ func (v *View) next(turn *int) (*spaceState, time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.d == nil {
-		return nil, v.opt.retryMin
+		return nil, max(v.opt.retryMin, time.Until(v.notBefore))
 	}
 	wait := forever
 	for range v.order {
@@ -100,6 +99,10 @@ func (v *View) advance(sp *spaceState) {
 		v.tellLocked()
 		return
 	}
+	own := v.isOwnDamage(err)
+	if own {
+		err = v.blameLocked(sp, err)
+	}
 	if sp.a != nil {
 		sp.a.discard()
 	}
@@ -107,10 +110,14 @@ func (v *View) advance(sp *spaceState) {
 		v.log.Error("the key-value view cannot go on", "space", sp.id, "applied", sp.applied, "error", err)
 	}
 	sp.err = err
+	var stuck *StuckError
 	switch {
 	case errors.Is(err, replication.ErrUpgradeNeeded), errors.Is(err, replication.ErrClosed):
 		// Nothing that this process can do helps.
-	case v.isOwnDamage(err):
+	case errors.As(err, &stuck):
+		sp.dirty = true
+		sp.retry = backoff{until: time.Now().Add(v.opt.stuckPause)}
+	case own:
 		v.asked = &rebuild{generation: v.generation, why: err}
 		sp.dirty = true
 	default:
@@ -118,13 +125,6 @@ func (v *View) advance(sp *spaceState) {
 		sp.retry.failed(v.opt.retryMin)
 	}
 	v.tellLocked()
-}
-
-// isOwnDamage tells damage of the view, which a rebuild repairs, from damage of
-// the store.
-func (v *View) isOwnDamage(err error) bool {
-	var e *replication.DamageError
-	return errors.Is(err, errRecord) || errors.As(err, &e) && v.d != nil && e.File == v.d.dir
 }
 
 // applySome reads and applies about readBytes; more tells that there was
@@ -198,6 +198,9 @@ func (v *View) flush(sp *spaceState) error {
 func (sp *spaceState) sawLocked(c *cursor) {
 	sp.applied, sp.appliedOps, sp.tally = c.arrival, c.ops, c.tally
 	sp.upTo = max(sp.upTo, sp.applied)
+	if sp.fault != nil && sp.applied > sp.fault.after {
+		sp.fault = nil // a rebuild did mend it
+	}
 }
 
 // room refuses to write where the disk is nearly full.
@@ -229,115 +232,6 @@ func (v *View) aheadOfStore(d *database) (err error) {
 		}
 		return err
 	})
-}
-
-// rebuild says why a generation is to be replaced.
-type rebuild struct {
-	generation uint64
-	why        error // nil: a caller wants it
-	reported   bool  // Verify need not tell of it any more
-}
-
-// askRebuild has a generation replaced.
-func (v *View) askRebuild(r rebuild) {
-	v.mu.Lock()
-	if v.generation == r.generation && v.asked == nil {
-		v.asked = &r
-	}
-	v.mu.Unlock()
-	v.poke()
-}
-
-// Rebuild builds the view anew from the logs and returns when it has caught up
-// with what the store holds now. Reads wait meanwhile.
-func (v *View) Rebuild(ctx context.Context) error {
-	before := v.Generation()
-	v.askRebuild(rebuild{generation: before})
-	for {
-		v.mu.RLock()
-		done, changed, closed, failed := v.generation != before && v.d != nil, v.changed, v.closed, v.failed
-		v.mu.RUnlock()
-		switch {
-		case closed:
-			return replication.ErrClosed
-		case failed != nil:
-			return failed
-		case done:
-			for _, id := range v.spaceIDs() {
-				if _, err := v.await(ctx, id); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// rebuildIfAsked replaces the database by a new generation.
-func (v *View) rebuildIfAsked(ctx context.Context) {
-	v.mu.Lock()
-	asked := v.asked
-	if asked == nil && v.d != nil || ctx.Err() != nil {
-		v.mu.Unlock()
-		return
-	}
-	old := v.d
-	if asked != nil {
-		if asked.why != nil && !asked.reported {
-			v.damage = append(v.damage, asked.why)
-		}
-		v.generation++
-		const what = "the key-value view is rebuilt from the logs"
-		if asked.why == nil {
-			v.log.Info(what, "generation", v.generation)
-		} else {
-			v.log.Warn(what, "reason", asked.why, "generation", v.generation)
-		}
-	}
-	generation := v.generation
-	v.d, v.asked = nil, nil
-	for _, sp := range v.order {
-		if sp.a != nil {
-			sp.a.close()
-			sp.a = nil
-		}
-		sp.applied, sp.appliedOps, sp.upTo, sp.dirty, sp.tally = 0, 0, 0, true, tally{}
-		if !errors.Is(sp.err, replication.ErrUpgradeNeeded) {
-			sp.err = nil
-		}
-	}
-	v.tellLocked()
-	v.mu.Unlock()
-	if old != nil {
-		old.retire()
-		v.background.Go(func() { v.remove(old) })
-	}
-	d, err := v.create(generation)
-	head := v.store.Head()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.d, v.failed, v.checked = d, err, true
-	v.target = head
-	if err != nil {
-		v.log.Error("the key-value view cannot be rebuilt", "error", err)
-	}
-	v.tellLocked()
-}
-
-// remove closes a database that is no longer used, after its last reader, and
-// deletes its files.
-func (v *View) remove(d *database) {
-	if err := d.close(); err != nil {
-		v.log.Warn("close the replaced key-value view", "error", err)
-	}
-	if err := os.RemoveAll(d.dir); err != nil {
-		v.log.Warn("remove the replaced key-value view", "error", err)
-	}
 }
 
 // checkOpened checks every record of a database that a killed process left.

@@ -33,12 +33,18 @@ func (v *View) Verify(ctx context.Context, o VerifyOptions, fn func(replication.
 		f.Problem += "; the view was rebuilt"
 		fn(f)
 	}
+	told := map[replication.SpaceID]bool{}
 	for {
 		var d *database
 		for _, id := range append(v.spaceIDs(), replication.SpaceID{}) {
 			var err error
-			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) {
+			var stuck *StuckError
+			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) && !errors.As(err, &stuck) {
 				return err
+			}
+			if stuck != nil && !told[id] {
+				told[id] = true
+				fn(replication.Finding{Log: stuck.Log, Seq: stuck.Seq, Problem: stuck.Error()})
 			}
 		}
 		if d == nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"vixp2p/replication"
 )
@@ -50,7 +51,12 @@ type View struct {
 	opened bool
 	// asked says that d is to be replaced, and why.
 	asked *rebuild
-	// damage is what was found in the view's files since Open.
+	// pauses spaces out rebuilds for damage; a new database is not made before
+	// notBefore.
+	pauses    rebuildPause
+	notBefore time.Time
+	// damage is what was found in the view's files and not reported by Verify yet.
+	// invariant: at most maxDamage.
 	damage []error
 	// changed is closed and replaced whenever any of this has changed.
 	changed chan struct{}
@@ -76,6 +82,9 @@ type spaceState struct {
 	err   error
 	tally tally
 	retry backoff
+	// fault is where it failed on what looked like damage of the view; nil once it
+	// got past.
+	fault *faultAt
 }
 
 // Open opens the view and starts to apply what the store has. It returns once
@@ -120,7 +129,7 @@ func Open(o Options) (*View, error) {
 // openPlan opens what decide chose, or a new generation where that fails.
 func (v *View) openPlan(p plan) (*database, error) {
 	if p.damage != nil {
-		v.damage = append(v.damage, p.damage)
+		v.noteDamageLocked(p.damage)
 	}
 	if p.rebuild == "" {
 		if p.check {
@@ -150,7 +159,7 @@ func (v *View) openPlan(p plan) (*database, error) {
 		if p.fresh {
 			return nil, err
 		}
-		v.damage = append(v.damage, err)
+		v.noteDamageLocked(err)
 		p.rebuild = err.Error()
 		p.generation++
 	}
@@ -256,12 +265,14 @@ func (v *View) Applied(space replication.SpaceID) uint64 {
 }
 
 // WaitApplied waits until every block of the space up to an arrival number is
-// applied. It returns early if the view of the space has stopped.
+// applied. It returns early if the view of the space has stopped: ErrUpgradeNeeded
+// or a *StuckError.
 func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arrival uint64) error {
 	for {
 		v.mu.RLock()
 		sp, changed, closed := v.spaces[space], v.changed, v.closed
 		var err error
+		var stuck *StuckError
 		reached := arrival == 0
 		if sp != nil {
 			reached, err = reached || sp.upTo >= arrival, sp.err
@@ -272,7 +283,7 @@ func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arriv
 			return nil
 		case closed:
 			return replication.ErrClosed
-		case errors.Is(err, replication.ErrUpgradeNeeded):
+		case errors.Is(err, replication.ErrUpgradeNeeded), errors.As(err, &stuck):
 			return err
 		}
 		select {
