@@ -3,13 +3,9 @@ package node
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"vixp2p/node/localapi"
@@ -36,26 +32,6 @@ func ServeAPI(n *Node, addr, version string) (*localapi.Server, error) {
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
-}
-
-// DataDirNetwork tells the name of the open network that a data directory
-// belongs to for life; ok is false if there is no data directory yet.
-func DataDirNetwork(dir string) (name string, ok bool, err error) {
-	path := filepath.Join(dir, networkFile)
-	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", false, nil
-	case errors.Is(err, syscall.ENOTDIR):
-		return "", false, fmt.Errorf("%s is not a directory: name another data directory", dir)
-	case err != nil:
-		return "", false, fmt.Errorf("cannot read the data directory: %w", err)
-	}
-	var network dirNetwork
-	if err := json.Unmarshal(data, &network); err != nil {
-		return "", true, fmt.Errorf("%s cannot be read: restore it from a copy, or remove it to let the next start write it again", path)
-	}
-	return network.Name, true, nil
 }
 
 // backend is a node as a localapi.Backend: names and types of the JSON contract.

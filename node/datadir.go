@@ -8,10 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
+	"vixp2p/node/localapi"
 	"vixp2p/replication"
+	"vixp2p/replication/wal"
 )
 
 // A data directory (one network for life, one running node at a time):
@@ -81,53 +85,166 @@ func userDataDir() (string, error) {
 	return filepath.Join(home, ".local", "share"), nil
 }
 
-// openDataDir creates or checks the directory, its format and its network.
-func openDataDir(dir, networkName string) (replication.NetworkID, error) {
-	id := replication.OpenNetwork(networkName)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return id, fmt.Errorf("cannot make the data directory: %w", err)
-	}
-	if err := checkFormat(dir); err != nil {
-		return id, err
-	}
-	return id, checkNetwork(dir, dirNetwork{Open: true, Name: networkName, ID: id.String()})
+// dataDir is a data directory that was looked at: nothing in it is written before
+// the store, if there is one, was found to be of this network and key.
+type dataDir struct {
+	path    string
+	network dirNetwork
+	store   bool // there are logs
+	// The files that settle has to write.
+	noFormat, noNetwork bool
 }
 
-func checkFormat(dir string) error {
-	path := filepath.Join(dir, formatFile)
-	data, err := readOrWrite(path, fmt.Appendf(nil, "%s %d\n", formatName, formatVersion))
+// openDataDir makes the directory or checks its content, its format and its
+// network, as far as that can be told without opening the store.
+func openDataDir(dir, networkName string) (*dataDir, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+	}
+	d := &dataDir{path: dir, network: dirNetwork{Open: true, Name: networkName, ID: replication.OpenNetwork(networkName).String()}}
+	var err error
+	if d.store, err = hasStore(dir); err != nil {
+		return nil, err
+	}
+	if d.noFormat, err = checkFormat(dir); err != nil {
+		return nil, err
+	}
+	have, found, err := readNetwork(dir)
+	switch {
+	case err != nil:
+		return nil, err
+	case found && have.ID != d.network.ID:
+		return nil, &OtherNetworkError{Dir: dir, Have: have.describe(), Want: d.network.describe()}
+	}
+	d.noNetwork = !found
+	if !d.store && d.noFormat && d.noNetwork {
+		err = refuseForeign(dir)
+	}
+	return d, err
+}
+
+// settle writes what the directory lacks. It is called with the store open, which
+// has the directory to itself then and is known to be of this network.
+func (d *dataDir) settle() error {
+	var errs []error
+	if d.noFormat {
+		errs = append(errs, writeOnce(filepath.Join(d.path, formatFile), fmt.Appendf(nil, "%s %d\n", formatName, formatVersion)))
+	}
+	if d.noNetwork {
+		text, err := json.Marshal(d.network)
+		errs = append(errs, err, writeOnce(filepath.Join(d.path, networkFile), append(text, '\n')))
+	}
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("cannot write to the data directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// explain puts what opening the store says into words of the data directory.
+func (d *dataDir) explain(err error) error {
+	if owner, ok := errors.AsType[*wal.OwnerError](err); ok && owner.OtherNetwork && d.noNetwork {
+		return &OtherNetworkError{Dir: d.path, Want: d.network.describe()}
+	}
+	return permissionProblem(d.path, err)
+}
+
+// permissionProblem says what to do where the system does not let this user work
+// in the data directory; other errors pass.
+func permissionProblem(dir string, err error) error {
+	path := dir
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
+		path = at.Path
+	}
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("cannot write %s, which is on a file system mounted read-only: make it writable, or name another data directory: %w", path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not read and write %s: run as the user who owns the data directory %s, or give this one permission to read and write everything in it: %w", path, dir, err)
+	}
+	return err
+}
+
+// hasStore tells whether there are logs in the directory: a database, in use or
+// set aside.
+func hasStore(dir string) (bool, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, logDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("cannot read the data directory: %w", err)
+	}
+	return slices.ContainsFunc(entries, fs.DirEntry.IsDir), nil
+}
+
+// refuseForeign returns an error if a directory without node data has files that
+// no node made: its user may have named the wrong one. What file systems put into
+// their root is no such file.
+func refuseForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot read the data directory: %w", err)
+	}
+	for _, e := range entries {
+		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+			return name == f || strings.HasPrefix(name, f+".")
+		})
+		if !ours && name != logDir && name != viewDir && name != "lost+found" {
+			return fmt.Errorf("%s is not empty and has no node data (there is %s, for example): name an empty or new directory", dir, e.Name())
+		}
+	}
+	return nil
+}
+
+// checkFormat checks the format file; missing if there is none.
+func checkFormat(dir string) (missing bool, err error) {
+	path := filepath.Join(dir, formatFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the data directory: %w", err)
 	}
 	name, version, ok := strings.Cut(strings.TrimSpace(string(data)), " ")
 	n, err := strconv.ParseUint(version, 10, 32)
 	switch {
 	case !ok || name != formatName || err != nil || n == 0:
-		return fmt.Errorf("%s is not the format file of a data directory: name another data directory, or remove the file if this one was %s's", path, formatName)
+		return false, fmt.Errorf("%s is not the format file of a data directory: name another data directory, or remove the file if this one was %s's", path, formatName)
 	case n > formatVersion:
-		return fmt.Errorf("%s: %w", dir, &replication.VersionError{What: "data directory", Got: n, Want: formatVersion})
+		return false, fmt.Errorf("%s: %w", dir, &replication.VersionError{What: "data directory", Got: n, Want: formatVersion})
 	}
-	return nil
+	return false, nil
 }
 
-func checkNetwork(dir string, want dirNetwork) error {
-	fresh, err := json.Marshal(want)
-	if err != nil {
-		return err
-	}
+// readNetwork reads the network file; found is false if there is none.
+func readNetwork(dir string) (have dirNetwork, found bool, err error) {
 	path := filepath.Join(dir, networkFile)
-	data, err := readOrWrite(path, append(fresh, '\n'))
-	if err != nil {
-		return err
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return have, false, nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return have, false, fmt.Errorf("%s is not a directory: name another data directory", dir)
+	case err != nil:
+		return have, false, permissionProblem(dir, fmt.Errorf("cannot read the data directory: %w", err))
 	}
-	var have dirNetwork
 	if err := json.Unmarshal(data, &have); err != nil || have.ID == "" {
-		return fmt.Errorf("%s cannot be read: restore it from a copy, or remove it to let the next start write it again", path)
+		return have, true, fmt.Errorf("%s cannot be read: restore it from a copy, or remove it and run the node with the network name that it had, which writes it again", path)
 	}
-	if have.ID != want.ID {
-		return &OtherNetworkError{Dir: dir, Have: have.describe(), Want: want.describe()}
+	return have, true, nil
+}
+
+// DataDirNetwork tells the name of the open network that a data directory
+// belongs to for life; ok is false if there is no data directory yet. The name is
+// empty where the directory has data and lost the file that tells it.
+func DataDirNetwork(dir string) (name string, ok bool, err error) {
+	have, found, err := readNetwork(dir)
+	if err != nil || found {
+		return have.Name, found, err
 	}
-	return nil
+	ok, err = hasStore(dir)
+	return "", ok, permissionProblem(dir, err)
 }
 
 func (d dirNetwork) describe() string {
@@ -140,23 +257,14 @@ func (d dirNetwork) describe() string {
 // OtherNetworkError: the data directory belongs to another network, and a data
 // directory has one network for life.
 type OtherNetworkError struct {
-	Dir        string
-	Have, Want string
+	Dir  string
+	Have string // empty: the file that tells its name is missing
+	Want string
 }
 
 func (e *OtherNetworkError) Error() string {
+	if e.Have == "" {
+		return fmt.Sprintf("the data in %s does not belong to %s, and the file %s, which tells its network, is missing: run the node with the network name that it had, which writes the file again, or name another data directory", e.Dir, e.Want, networkFile)
+	}
 	return fmt.Sprintf("the data directory %s belongs to %s, not to %s: start it with its own network, or name another data directory", e.Dir, e.Have, e.Want)
-}
-
-// readOrWrite returns the file's content, after creating it with the given one
-// if it was not there.
-func readOrWrite(path string, fresh []byte) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return data, err
-	}
-	if err := writeOnce(path, fresh); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("cannot write to the data directory: %w", err)
-	}
-	return os.ReadFile(path)
 }

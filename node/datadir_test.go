@@ -3,29 +3,176 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"vixp2p/replication"
 )
 
+// settled opens a data directory as Open does where there is no store yet.
+func settled(dir, network string) error {
+	d, err := openDataDir(dir, network)
+	if err != nil {
+		return err
+	}
+	return d.settle()
+}
+
 func TestDataDirHasOneNetworkForLife(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	id, err := openDataDir(dir, "dev")
-	if err != nil || id != replication.OpenNetwork("dev") {
-		t.Fatalf("first open: %s, %v", id, err)
+	for range 2 {
+		if err := settled(dir, "dev"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := openDataDir(dir, "dev"); err != nil {
-		t.Fatalf("second open: %v", err)
+	name, ok, err := DataDirNetwork(dir)
+	if name != "dev" || !ok || err != nil {
+		t.Errorf("the network is %q, %v, %v", name, ok, err)
 	}
 	_, err = openDataDir(dir, "other")
 	var other *OtherNetworkError
 	if !errors.As(err, &other) || !strings.Contains(err.Error(), `"dev"`) || !strings.Contains(err.Error(), `"other"`) {
 		t.Errorf("another network: %v", err)
+	}
+}
+
+// written makes a data directory with one key and returns it.
+func written(t *testing.T, network string) string {
+	t.Helper()
+	dir := t.TempDir()
+	n, err := Open(t.Context(), Config{DataDir: dir, NetworkName: network, Offline: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, n, "k", "1")
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func remove(t *testing.T, dir, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// TestNetworkFileIsMissing: the data tell which network is right; only then is
+// the file written again.
+func TestNetworkFileIsMissing(t *testing.T) {
+	t.Parallel()
+	dir := written(t, "foo")
+	remove(t, dir, networkFile)
+	remove(t, dir, formatFile)
+	before := names(t, dir)
+	if name, ok, err := DataDirNetwork(dir); name != "" || !ok || err != nil {
+		t.Errorf("the network is %q, %v, %v", name, ok, err)
+	}
+	_, err := Open(t.Context(), Config{DataDir: dir, Offline: true})
+	var other *OtherNetworkError
+	if !errors.As(err, &other) || !strings.Contains(err.Error(), "network name that it had") {
+		t.Errorf("with the default network: %v", err)
+	}
+	if after := names(t, dir); !slices.Equal(after, before) {
+		t.Errorf("a refused start changed %v to %v", before, after)
+	}
+	n := open(t, Config{DataDir: dir, NetworkName: "foo", Offline: true})
+	if _, err := n.Space("").Get(t.Context(), "k"); err != nil {
+		t.Error(err)
+	}
+	if name, ok, err := DataDirNetwork(dir); name != "foo" || !ok || err != nil {
+		t.Errorf("the network is %q, %v, %v", name, ok, err)
+	}
+}
+
+// TestIdentityIsMissing: no new key takes the place of the one that wrote the
+// data.
+func TestIdentityIsMissing(t *testing.T) {
+	t.Parallel()
+	dir := written(t, "dev")
+	remove(t, dir, identityFile)
+	for range 2 {
+		if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "bring the file back") {
+			t.Errorf("open without the key: %v", err)
+		}
+		if slices.Contains(names(t, dir), identityFile) {
+			t.Error("a new key was made")
+		}
+	}
+}
+
+// TestForeignDirectory: a node is not made among files that are not its own.
+func TestForeignDirectory(t *testing.T) {
+	t.Parallel()
+	for name, fine := range map[string]bool{
+		"thesis.doc": false, "lost+found": true, identityFile: true, "." + networkFile + ".123": true, "api.token.1.tmp": true,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := openDataDir(dir, "dev")
+		if fine && err != nil || !fine && (err == nil || !strings.Contains(err.Error(), "is not empty")) {
+			t.Errorf("beside %s: %v", name, err)
+		}
+		if after := names(t, dir); len(after) != 1 {
+			t.Errorf("the directory has %v", after)
+		}
+		if fine && err == nil {
+			// Once it is a data directory anything may lie beside.
+			if err := d.settle(); err != nil {
+				t.Error(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600); err != nil {
+				t.Error(err)
+			}
+			if err := settled(dir, "dev"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestPermissionProblem(t *testing.T) {
+	for _, c := range []struct {
+		cause error
+		want  []string
+	}{
+		{&fs.PathError{Op: "remove", Path: "/d/log/db/DISCARD", Err: syscall.EACCES}, []string{"may not read and write /d/log/db/DISCARD", "data directory /d,"}},
+		{syscall.EPERM, []string{"may not read and write /d:"}},
+		{&fs.PathError{Op: "open", Path: "/d/log/lock", Err: syscall.EROFS}, []string{"cannot write /d/log/lock", "read-only"}},
+	} {
+		err := permissionProblem("/d", fmt.Errorf("cannot: %w", c.cause))
+		for _, want := range c.want {
+			if !errors.Is(err, c.cause) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v does not tell %q", err, want)
+			}
+		}
+	}
+	if err := permissionProblem("/d", ErrNoSpace); err.Error() != ErrNoSpace.Error() {
+		t.Errorf("another error becomes %v", err)
 	}
 }
 
@@ -56,7 +203,7 @@ func TestIdentityIsMadeOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			key, err := loadIdentity(dir)
+			key, err := (&dataDir{path: dir}).loadIdentity()
 			if err != nil {
 				t.Error(err)
 			}
@@ -81,7 +228,7 @@ func TestIdentityIsMadeOnce(t *testing.T) {
 
 func TestIdentityIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := loadIdentity(dir); err != nil {
+	if _, err := (&dataDir{path: dir}).loadIdentity(); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, identityFile)
@@ -89,7 +236,7 @@ func TestIdentityIsRefused(t *testing.T) {
 		if err := os.Chmod(path, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := loadIdentity(dir); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		if _, err := (&dataDir{path: dir}).loadIdentity(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 			t.Errorf("a key that the group can read: %v", err)
 		}
 		if err := os.Chmod(path, 0o600); err != nil {
@@ -100,7 +247,7 @@ func TestIdentityIsRefused(t *testing.T) {
 		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := loadIdentity(dir); err == nil || !strings.Contains(err.Error(), "cannot be used") {
+		if _, err := (&dataDir{path: dir}).loadIdentity(); err == nil || !strings.Contains(err.Error(), "cannot be used") {
 			t.Errorf("identity %q: %v", bad, err)
 		}
 	}

@@ -18,14 +18,17 @@ const identityFile = "identity.key"
 
 const identityPEM = "PRIVATE KEY"
 
-// loadIdentity reads the directory's key, or makes one. Two processes that do so
-// at once end up with the same key: it appears under its name only whole, and
-// never replaces another.
-func loadIdentity(dir string) (ed25519.PrivateKey, error) {
-	path := filepath.Join(dir, identityFile)
+// loadIdentity reads the directory's key, or makes one if it has no data yet. Two
+// processes that do so at once end up with the same key: it appears under its name
+// only whole, and never replaces another.
+func (d *dataDir) loadIdentity() (ed25519.PrivateKey, error) {
+	path := filepath.Join(d.path, identityFile)
 	key, err := readIdentity(path)
-	if !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
 		return key, err
+	case d.store:
+		return nil, fmt.Errorf("the identity %s is missing, and the data beside it was written with its key: bring the file back from a copy, or name another data directory: %w", path, ErrInvalid)
 	}
 	_, fresh, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

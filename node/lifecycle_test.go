@@ -297,7 +297,7 @@ func TestOwnHost(t *testing.T) {
 		t.Error("a second identity was made")
 	}
 	// The directory belongs to that key.
-	if c, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); err == nil || !strings.Contains(err.Error(), "another node's key") {
+	if c, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); err == nil || !strings.Contains(err.Error(), "written with its key") {
 		t.Errorf("the directory with another key: %v, %v", c, err)
 	}
 }

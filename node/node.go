@@ -63,13 +63,13 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	network, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	dir, err := openDataDir(cfg.DataDir, cfg.NetworkName)
 	if err != nil {
-		return nil, err
+		return nil, permissionProblem(cfg.DataDir, err)
 	}
-	key, err := identityOf(&cfg)
+	key, err := identityOf(&cfg, dir)
 	if err != nil {
-		return nil, err
+		return nil, permissionProblem(cfg.DataDir, err)
 	}
 	id, err := peerIDOf(replication.OriginKey(key.Public().(ed25519.PublicKey)))
 	if err != nil {
@@ -79,18 +79,19 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		cfg.Label = shortID(id)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, key: key, id: id, network: network,
-		names: newSpaceNames(network), repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
+		cfg: cfg, log: cfg.Logger, key: key, id: id, network: replication.OpenNetwork(cfg.NetworkName),
+		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
 	}
+	n.names = newSpaceNames(n.network)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.open(ctx); err != nil {
+	if err := n.open(ctx, dir); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
 
 // open starts the parts. What it started is there for Close if it fails.
-func (n *Node) open(ctx context.Context) error {
+func (n *Node) open(ctx context.Context, dir *dataDir) error {
 	if !n.cfg.Offline {
 		if err := n.openHost(ctx); err != nil {
 			return err
@@ -98,9 +99,12 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	e, err := n.openEngine(n.key)
 	if err != nil {
-		return err
+		return dir.explain(err)
 	}
 	n.engines.start(e)
+	if err := dir.settle(); err != nil {
+		return permissionProblem(dir.path, err)
+	}
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
 	if n.cfg.Registerer != nil {
@@ -289,9 +293,9 @@ func (n *Node) nameLoop() {
 }
 
 // identityOf is the key of the data directory, or of the caller's own host.
-func identityOf(cfg *Config) (ed25519.PrivateKey, error) {
+func identityOf(cfg *Config, dir *dataDir) (ed25519.PrivateKey, error) {
 	if cfg.Host == nil {
-		return loadIdentity(cfg.DataDir)
+		return dir.loadIdentity()
 	}
 	priv := cfg.Host.Peerstore().PrivKey(cfg.Host.ID())
 	if priv == nil || priv.Type() != crypto.Ed25519 {

@@ -224,13 +224,27 @@ func (s *Store) openDatabase() (id *identity, err error) {
 	return out.identity, nil
 }
 
+// OwnerError: the data in a directory is of another network, or was written with
+// another node's key. It matches ErrInvalid.
+type OwnerError struct {
+	Dir          string
+	OtherNetwork bool // else it is the key
+}
+
+func (e *OwnerError) Error() string {
+	if e.OtherNetwork {
+		return fmt.Sprintf("the data in %s belongs to another network: use another --data-dir", e.Dir)
+	}
+	return fmt.Sprintf("the data in %s was written with another node's key: bring that key back, or use another --data-dir", e.Dir)
+}
+
+// Is matches ErrInvalid.
+func (e *OwnerError) Is(t error) bool { return t == r.ErrInvalid }
+
 // checkOwner refuses a directory of another network or node.
 func (s *Store) checkOwner(id *identity) error {
-	switch {
-	case id.network != s.opt.Network:
-		return fmt.Errorf("%w: the data in %s belongs to another network: use another --data-dir", r.ErrInvalid, s.opt.Dir)
-	case id.self != s.self:
-		return fmt.Errorf("%w: the data in %s was written with another node's key: bring that key back, or use another --data-dir", r.ErrInvalid, s.opt.Dir)
+	if id.network != s.opt.Network || id.self != s.self {
+		return &OwnerError{Dir: s.opt.Dir, OtherNetwork: id.network != s.opt.Network}
 	}
 	return nil
 }
