@@ -156,8 +156,8 @@ func (s *Space) Delete(ctx context.Context, key string) (*Write, error) {
 }
 
 // Append writes an operation of an application's own kind, a name of 1 to 64
-// bytes, with a payload of at most about 1 MiB. It shows in Tail and does not
-// touch the keys.
+// bytes of printable text other than "put" and "delete", with a payload of at most
+// about 1 MiB. It shows in Tail and does not touch the keys.
 func (s *Space) Append(ctx context.Context, kind string, payload []byte) (*Write, error) {
 	return s.Batch(ctx, func(b *Batch) error { b.Append(kind, payload); return nil })
 }
@@ -208,7 +208,7 @@ func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, err
 		return nil, fmt.Errorf("the batch is empty: put at least one operation into it: %w", ErrInvalid)
 	}
 	for i := range b.ops {
-		if err := replication.CheckOp(&b.ops[i]); err != nil {
+		if err := checkOp(&b.ops[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -225,6 +225,21 @@ func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, err
 	w.dot.Seq = done.First.Seq + uint64(len(b.ops)) - 1
 	w.Log, w.Seq = w.dot.Log.String(), w.dot.Seq
 	return w, nil
+}
+
+// checkOp accepts what a batch may hold. The format takes any bytes as the name of
+// a kind; what this node writes must not pass for a put or delete in Tail, and
+// must be fit to be shown.
+func checkOp(op *replication.Op) error {
+	if op.Kind == replication.KindApp {
+		if op.Name == kindPut || op.Name == kindDelete {
+			return fmt.Errorf("the kind %q is what Tail calls a write of a key: give the operation another: %w", op.Name, ErrInvalid)
+		}
+		if err := checkText("kind", op.Name, replication.MaxAppName); err != nil {
+			return fmt.Errorf("%w: %w", err, ErrInvalid)
+		}
+	}
+	return replication.CheckOp(op)
 }
 
 // append writes a batch on one engine. While the view catches up, or has too

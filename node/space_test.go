@@ -282,3 +282,34 @@ func TestSpacesAreApart(t *testing.T) {
 		t.Errorf("status: %+v, %v", st.Spaces, err)
 	}
 }
+
+// TestKindsThatAreRefused: an application's kind cannot pass for a write of a key,
+// and can be shown.
+func TestKindsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	n := offline(t)
+	s, ctx := n.Space(""), deadline(t)
+	for _, kind := range []string{"", "put", "delete", "\xff", "a\nb", "\x00", "\u202e", " a", strings.Repeat("x", 65)} {
+		if _, err := s.Append(ctx, kind, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("append of kind %q: %v", kind, err)
+		}
+		_, err := s.Batch(ctx, func(b *Batch) error { b.Put("k", nil); b.Append(kind, nil); return nil })
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("a batch with kind %q: %v", kind, err)
+		}
+	}
+	for _, kind := range []string{"Put", "put ausgef\u00fchrt", strings.Repeat("x", 64)} {
+		if _, err := s.Append(ctx, kind, nil); err != nil {
+			t.Errorf("append of kind %q: %v", kind, err)
+		}
+	}
+	ops := 0
+	for _, err := range s.Tail(ctx, "", false) {
+		if ops++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ops != 3 {
+		t.Errorf("%d operations, want 3", ops)
+	}
+}
