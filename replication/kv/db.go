@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
@@ -56,8 +57,8 @@ type database struct {
 
 	// mu guards what follows. It is held for moments only.
 	mu sync.Mutex
-	// marks are the timestamps that readers use, oldest first; the last is what
-	// new readers get. invariant: never empty; all but the last have readers.
+	// marks are the timestamps that readers and pins use, oldest first; the last
+	// is what new ones get. invariant: never empty; all but the last are in use.
 	marks []*mark
 	// written is the newest commit, shown to readers or not.
 	written uint64
@@ -68,8 +69,8 @@ type database struct {
 }
 
 type mark struct {
-	ts      uint64
-	readers int
+	ts   uint64
+	uses int // by readers and pins
 }
 
 // openDatabase opens or creates a Badger directory. A panic of Badger on damaged
@@ -110,17 +111,20 @@ func (d *database) snapshot() (snapshot, bool) {
 	if d.retired {
 		return snapshot{}, false
 	}
-	m := d.marks[len(d.marks)-1]
-	m.readers++
+	return d.readLocked(d.marks[len(d.marks)-1]), true
+}
+
+func (d *database) readLocked(m *mark) snapshot {
+	m.uses++
 	d.readers++
-	return snapshot{d.db.NewTransactionAt(m.ts, false), d, m}, true
+	return snapshot{d.db.NewTransactionAt(m.ts, false), d, m}
 }
 
 func (s snapshot) close() {
 	s.Discard()
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
-	s.m.readers--
+	s.m.uses--
 	s.d.readers--
 	s.d.trimLocked()
 	if s.d.retired && s.d.readers == 0 {
@@ -128,14 +132,50 @@ func (s snapshot) close() {
 	}
 }
 
-// trimLocked lets Badger discard what no reader can see any more.
-func (d *database) trimLocked() {
-	keep := 0
-	for keep < len(d.marks)-1 && d.marks[keep].readers == 0 {
-		keep++
+// pin keeps a state readable without reading it: unlike a snapshot it holds up
+// neither retire nor close, which end it. Release it.
+type pin struct {
+	d *database
+	m *mark
+}
+
+// pin keeps the newest state that readers may see; false if the database is
+// retired.
+func (d *database) pin() (pin, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.retired {
+		return pin{}, false
 	}
-	if keep > 0 {
-		d.marks = append(d.marks[:0], d.marks[keep:]...)
+	m := d.marks[len(d.marks)-1]
+	m.uses++
+	return pin{d, m}, true
+}
+
+// snapshot opens the state that is kept; false if the database is retired.
+func (p pin) snapshot() (snapshot, bool) {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	if p.d.retired {
+		return snapshot{}, false
+	}
+	return p.d.readLocked(p.m), true
+}
+
+func (p pin) release() {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	p.m.uses--
+	p.d.trimLocked()
+}
+
+// trimLocked drops the states that nobody uses, and lets Badger discard what is
+// older than all that are left.
+func (d *database) trimLocked() {
+	oldest := d.marks[0]
+	last := d.marks[len(d.marks)-1]
+	d.marks = slices.DeleteFunc(d.marks, func(m *mark) bool { return m != last && m.uses == 0 })
+	if d.marks[0] != oldest && !d.retired { // retired, Badger may be closed
 		d.db.SetDiscardTs(d.marks[0].ts)
 	}
 }
@@ -190,12 +230,6 @@ func (d *database) retire() {
 	if d.readers == 0 {
 		close(d.done)
 	}
-}
-
-func (d *database) isRetired() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.retired
 }
 
 // close closes Badger after the last reader has left.

@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"context"
 
 	"vixp2p/replication"
@@ -62,112 +61,6 @@ func (r *reader) entries(key []byte, ops []*overlayOp, max int) (list []Entry, e
 		}
 	}
 	return list, nil
-}
-
-// A List reads this much at a time: entries and bytes of keys and values.
-const (
-	pageEntries = 256
-	pageBytes   = 1 << 20
-)
-
-// List calls fn for the winner of every key with the prefix, in key order, all
-// from one state. fn ends it by returning an error, which List returns.
-func (v *View) List(ctx context.Context, space replication.SpaceID, prefix []byte, fn func(Entry) error) error {
-	for {
-		d, err := v.await(ctx, space)
-		if err != nil {
-			return err
-		}
-		over := v.overlay.under(space, prefix)
-		r, ok := v.read(d, space)
-		if !ok {
-			continue
-		}
-		r.unfault()
-		defer r.snap.close()
-		l := lister{reader: r, prefix: stateKey(space, prefix), over: over}
-		for !l.end {
-			page, err := l.page()
-			if err != nil {
-				return err
-			}
-			for _, e := range page {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if err := fn(e); err != nil {
-					return err
-				}
-			}
-			if d.isRetired() && !l.end {
-				return ErrNotReady
-			}
-		}
-		return nil
-	}
-}
-
-// lister merges the keys of a snapshot with those of the overlay.
-type lister struct {
-	*reader
-	prefix []byte   // of records
-	from   []byte   // the next record to read; nil: the first
-	over   []keyOps // not yet passed
-	end    bool
-}
-
-// page reads on. The guard is around each page, so that it never catches a panic
-// of the caller of List.
-func (l *lister) page() (page []Entry, err error) {
-	defer faultsPanic()()
-	defer func() { l.caught(recover(), &err) }()
-	size := 0
-	add := func(key []byte, rec keyRecord, ops []*overlayOp) error {
-		sibs, n, err := l.effective(key, rec, ops, 1)
-		if err != nil || n == 0 {
-			return err
-		}
-		e, err := l.entry(key, sibs[0], n)
-		if err != nil {
-			return err
-		}
-		page = append(page, e)
-		size += len(e.Key) + len(e.Value)
-		return nil
-	}
-	l.end = true
-	err = scan(l.snap.Txn, l.prefix, l.from, func(dbKey, record []byte) error {
-		if len(page) >= pageEntries || size >= pageBytes {
-			l.from, l.end = bytes.Clone(dbKey), false
-			return errStop
-		}
-		key := bytes.Clone(dbKey[1+spaceLen:])
-		for len(l.over) > 0 && bytes.Compare(l.over[0].key, key) < 0 {
-			if err := add(l.over[0].key, keyRecord{}, l.over[0].ops); err != nil {
-				return err
-			}
-			l.over = l.over[1:]
-		}
-		var ops []*overlayOp
-		if len(l.over) > 0 && bytes.Equal(l.over[0].key, key) {
-			ops, l.over = l.over[0].ops, l.over[1:]
-		}
-		rec, err := decodeKeyRecord(bytes.Clone(record))
-		if err != nil {
-			return err
-		}
-		return add(key, rec, ops)
-	})
-	if err != nil || !l.end {
-		return page, err
-	}
-	for _, o := range l.over { // bounded by the overlay's limit
-		if err := add(o.key, keyRecord{}, o.ops); err != nil {
-			return nil, err
-		}
-	}
-	l.over = nil
-	return page, nil
 }
 
 // Summary is what a space's applied state adds up to. Writes that are not

@@ -338,8 +338,8 @@ func (v *View) Generation() uint64 {
 }
 
 // Close stops applying, waits for reads that are under way and closes the files.
-// A callback of List that does not return holds it up. What is not applied yet
-// is applied after the next Open.
+// A list that is under way ends with its page. What is not applied yet is applied
+// after the next Open.
 func (v *View) Close() error {
 	v.mu.Lock()
 	if v.closed {
