@@ -187,6 +187,45 @@ func TestDamageWhileRunning(t *testing.T) {
 	converge(t, 4, a, b)
 }
 
+// TestVerifyStartsRepair: damage that only verify meets is shown in status and
+// repaired as any other.
+func TestVerifyStartsRepair(t *testing.T) {
+	t.Parallel()
+	// A repair that is made already puts the next one off, so that status can be
+	// asked meanwhile.
+	a := open(t, Config{Label: "A", repairPause: 2 * time.Second})
+	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
+	value := make([]byte, 200<<10)
+	if _, err := rand.Read(value); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "large", string(value))
+	put(t, a, "own", "1")
+	converge(t, 2, a, b)
+	a.damaged(&replication.DamageError{File: "test", Problem: "said by the test"})
+	until(t, "a first repair", func() bool { _, done := a.health.snapshot(); return done == 1 })
+	converge(t, 2, a, b)
+	if n := flip(t, filepath.Join(a.DataDir(), logDir), value); n == 0 {
+		t.Fatal("the value is in no file of the log")
+	}
+	ctx := deadline(t)
+	var findings []Finding
+	if err := a.Verify(ctx, func(f Finding) { findings = append(findings, f) }); err != nil || len(findings) == 0 {
+		t.Fatalf("verify over the damage: %+v, %v", findings, err)
+	}
+	until(t, "status shows the damage", func() bool {
+		st, err := a.Status(ctx)
+		return err == nil && st.Repairs == 1 && len(st.Damage) > 0
+	})
+	until(t, "verify finds nothing any more", func() bool {
+		findings = nil
+		err := a.Verify(ctx, func(f Finding) { findings = append(findings, f) })
+		st, statusErr := a.Status(ctx)
+		return err == nil && len(findings) == 0 && statusErr == nil && st.Repairs >= 2 && len(st.Damage) == 0 && st.Spaces["default"].Keys == 2
+	})
+	converge(t, 2, a, b)
+}
+
 // TestRepairsArePaced: damage that is found again and again does not make the
 // node do nothing else.
 func TestRepairsArePaced(t *testing.T) {

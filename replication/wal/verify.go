@@ -19,7 +19,27 @@ import (
 // round, every small record against the head, the head against the witness, and
 // the checksums of the database's own files. It calls fn for each finding, reads
 // a snapshot and may run beside writes. The error is about the check itself.
+//
+// What it found counts, once it is done, as if a read had found it: OnDamage is
+// told, and the next Open repairs it.
 func (s *Store) Verify(ctx context.Context, fn func(r.Finding)) error {
+	var first []r.Finding // of each log
+	seen := map[r.LogID]bool{}
+	err := s.verify(ctx, func(f r.Finding) {
+		fn(f)
+		if !seen[f.Log] {
+			seen[f.Log] = true
+			first = append(first, f)
+		}
+	})
+	for _, f := range first {
+		// It returns what it is given: the caller was told.
+		_ = s.damaged(f.Log, f.Seq, &r.DamageError{Log: f.Log, Seq: f.Seq, File: f.File, Problem: f.Problem})
+	}
+	return err
+}
+
+func (s *Store) verify(ctx context.Context, fn func(r.Finding)) error {
 	v := &verifier{s: s, ctx: ctx, report: fn}
 	v.files()
 	s.mu.RLock()
