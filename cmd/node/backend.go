@@ -44,15 +44,23 @@ func (p *program) backend(ctx context.Context, n need) (b localapi.Backend, clos
 		if !errors.Is(err, localapi.ErrNotRunning) {
 			return nil, nil, err
 		}
+		var silent *localapi.SilentError
 		if n == needNode {
+			if errors.As(err, &silent) {
+				return nil, nil, silent
+			}
 			return nil, nil, localapi.Errorf(localapi.CodeNoNode, "no node is running on %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 		}
-		opened, err := p.openDir(ctx, dir, n)
-		if err == nil {
+		opened, openErr := p.openDir(ctx, dir, n)
+		switch {
+		case openErr == nil:
 			return node.Backend(opened), opened.Close, nil
-		}
-		if !errors.Is(err, node.ErrLocked) || time.Since(start) > lockPatience {
-			return nil, nil, err
+		case !errors.Is(openErr, node.ErrLocked):
+			return nil, nil, openErr
+		case errors.As(err, &silent):
+			return nil, nil, silent // somebody has the directory: it is the node
+		case time.Since(start) > lockPatience:
+			return nil, nil, openErr
 		}
 		if err := sleep(ctx, pollEvery); err != nil {
 			return nil, nil, err

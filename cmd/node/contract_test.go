@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -361,6 +363,34 @@ func TestKilledNode(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(n.dir, "api.*")); len(left) != 0 {
 		t.Errorf("a clean end leaves %v", left)
 	}
+}
+
+// A node that is there and cannot answer is not told to be started.
+func TestNodeThatCannotAnswer(t *testing.T) {
+	n := runNode(t, "")
+	n.vix("put", "k", "v").ok(t)
+	c, err := localapi.Dial(t.Context(), n.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	defer stop()
+	for range 128 { // as many as the node answers at one time
+		begun := make(chan struct{})
+		streams.Go(func() {
+			_ = c.Tail(ctx, "default", localapi.Tail{Follow: true}, func(localapi.Record) error { close(begun); return nil })
+		})
+		<-begun
+	}
+	for _, args := range [][]string{{"status"}, {"get", "k"}, {"put", "k", "w"}, {"wait"}} {
+		n.vix(args...).fails(t, 1, "the node answers 128 requests already", "try again")
+	}
+	stop()
+	streams.Wait()
+	n.vix("get", "k").ok(t)
 }
 
 func TestWaitForANodeToStart(t *testing.T) {

@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -240,11 +241,16 @@ func TestTokenAndHost(t *testing.T) {
 
 func TestByHand(t *testing.T) {
 	_, _, dir := start(t)
+	e, err := readEndpoint(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		method, path, body string
 		status             int
 		want               string
 	}{
+		{"GET", "/v1/prove?nonce=" + strings.Repeat("n", 32), "", 200, `{"proof":"` + proofOf(e.token, strings.Repeat("n", 32)) + `"}`},
 		{"GET", "/v1/ping", "", 200, `{"ok":true,"pong":true,"peer_id":"12D3KooWFake","version":"test"}`},
 		{"PUT", "/v1/kv?key=k%2F1", "raw <bytes>", 200, `{"log":"ab","seq":1,"replicas":0}`},
 		{"GET", "/v1/kv?key=k%2F1", "", 200, `{"key":"k/1","value":"raw <bytes>","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z","conflicts":0,"siblings":[{"value":"raw <bytes>","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z"}]}`},
@@ -261,6 +267,7 @@ func TestByHand(t *testing.T) {
 		{"GET", "/v1/watch?count=1&prefix=k", "", 200, `{"cursor":"c","event":"put","key":"k/1","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z","conflicts":0}`},
 		{"POST", "/v1/verify", "", 200, ``},
 
+		{"GET", "/v1/prove?nonce=short", "", 400, `{"error":"the parameter \"nonce\" is 32 to 128 characters","code":"usage"}`},
 		{"GET", "/v1/nothing", "", 404, `{"error":"there is no GET /v1/nothing in this API","code":"not_found"}`},
 		{"PATCH", "/v1/kv", "", 404, `{"error":"there is no PATCH /v1/kv in this API","code":"not_found"}`},
 		{"GET", "/v1/kv?key=none", "", 404, `{"error":"there is no key \"none\"","code":"not_found"}`},
@@ -374,22 +381,31 @@ func TestCutStreamIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	dir := t.TempDir()
-	if err := writeEndpoint(dir, endpoint{ln.Addr().String(), "t"}); err != nil {
+	dir, e := t.TempDir(), endpoint{ln.Addr().String(), "t"}
+	if err := writeEndpoint(dir, e); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		for _, answer := range []string{
-			"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\n{\"pong\":true}",
-			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"kind\":\"note\"}\n\r\n",
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		for _, answer := range []func(r *http.Request) string{
+			func(r *http.Request) string { return proofAnswer(proofOf(e.token, r.URL.Query().Get("nonce"))) },
+			func(*http.Request) string {
+				return "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"pong\":true}"
+			},
+			func(*http.Request) string {
+				return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"kind\":\"note\"}\n\r\n"
+			},
 		} {
-			conn, err := ln.Accept()
+			req, err := http.ReadRequest(in)
 			if err != nil {
 				return
 			}
-			_, _ = conn.Read(make([]byte, 4096))
-			_, _ = io.WriteString(conn, answer)
-			conn.Close()
+			_, _ = io.WriteString(conn, answer(req))
 		}
 	}()
 	c, err := Dial(t.Context(), dir)
@@ -403,14 +419,42 @@ func TestCutStreamIsAnError(t *testing.T) {
 	}
 }
 
+// Streams that take every place keep nobody from seeing that the node is there.
 func TestTooManyRequests(t *testing.T) {
-	f := newFake()
-	s := newServer(Config{Backend: f}, endpoint{"127.0.0.1:1", "t"})
+	s, err := Start(Config{Dir: t.TempDir(), Backend: newFake()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
 	for range cap(s.slots) {
 		s.slots <- struct{}{}
 	}
-	rec := newRecorder(t, s, http.MethodGet, "/v1/ping", nil)
-	if rec.Code != http.StatusTooManyRequests {
-		t.Errorf("status %d: %s", rec.Code, rec.Body)
+	c, err := Dial(t.Context(), s.cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Status(t.Context()); CodeOf(err) != CodeBusy || !strings.Contains(err.Error(), "128 requests already") {
+		t.Errorf("Status = %v", err)
+	}
+	for range cap(s.slots) {
+		<-s.slots
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a node answers to the first question of a client that it knows is what
+// the client says.
+func TestDialTellsWhatTheNodeSays(t *testing.T) {
+	s, err := Start(Config{Dir: t.TempDir(), Backend: newFake()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.auth[0]++ // it proves that it knows the token, and does not take it
+	if _, err := Dial(t.Context(), s.cfg.Dir); CodeOf(err) != CodeUnauthorized || errors.Is(err, ErrNotRunning) {
+		t.Errorf("Dial = %v", err)
 	}
 }

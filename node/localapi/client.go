@@ -16,8 +16,20 @@ import (
 )
 
 // ErrNotRunning: no node answers for the data directory. Its files may be left
-// from one that was killed.
+// from one that was killed, and another program may have its port since.
 var ErrNotRunning = errors.New("no node is running")
+
+// SilentError: where the node of a data directory should answer somebody accepts
+// connections and says nothing. It matches ErrNotRunning, since that may be
+// another program: the lock of the directory knows.
+type SilentError struct{ Dir, Addr string }
+
+func (e *SilentError) Error() string {
+	return fmt.Sprintf("the node of %s does not answer at %s within %s: see whether its process is stopped or the machine is overloaded, or end it and start it again", e.Dir, e.Addr, dialTimeout)
+}
+
+// Is matches ErrNotRunning.
+func (e *SilentError) Is(t error) bool { return t == ErrNotRunning }
 
 // dialTimeout bounds the question whether a node is there; on loopback the
 // answer takes less than a millisecond, but for a very busy machine.
@@ -33,9 +45,12 @@ type Client struct {
 
 var _ Backend = (*Client)(nil)
 
-// Dial finds the running node of a data directory: ErrNotRunning if there is
-// none. The client needs no closing; Close frees its idle connections.
-func Dial(ctx context.Context, dir string) (*Client, error) {
+// Dial finds the running node of a data directory and makes sure that it is that
+// node: ErrNotRunning if there is none, *SilentError if that cannot be told. The
+// client needs no closing; Close frees its idle connections.
+func Dial(ctx context.Context, dir string) (*Client, error) { return dial(ctx, dir, dialTimeout) }
+
+func dial(ctx context.Context, dir string, timeout time.Duration) (*Client, error) {
 	e, err := readEndpoint(dir)
 	switch {
 	case noFiles(err):
@@ -48,23 +63,34 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 	c := &Client{dir: dir, endpoint: e, http: &http.Client{
 		Transport: &http.Transport{
 			Proxy:               nil, // loopback, whatever the environment says
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			DialContext:         e.dialer(timeout),
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 4,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	pingCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	pingCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := c.call(pingCtx, http.MethodGet, "ping", nil, nil, &c.pong); err != nil || !c.pong.Pong {
-		c.Close()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		// Nobody there, or somebody else who got the port.
-		return nil, ErrNotRunning
+	err = c.call(pingCtx, http.MethodGet, "ping", nil, nil, &c.pong)
+	if err == nil {
+		return c, nil
 	}
-	return c, nil
+	c.Close()
+	var broken *Error
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case isTimeout(err):
+		return nil, &SilentError{Dir: dir, Addr: e.addr}
+	case errors.As(err, &broken) && broken.Code != CodeClosed:
+		return nil, err // the node says why not
+	}
+	return nil, ErrNotRunning
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }
 
 // Close frees idle connections.

@@ -11,11 +11,30 @@
 // # By hand
 //
 // The address and the token are two files of the data directory, mode 0600, there
-// while the node runs:
+// while the node runs. curl reads the token from its standard input, so that it
+// does not show in the list of processes:
 //
-//	curl -H "Authorization: Bearer $(cat DIR/api.token)" http://$(cat DIR/api.addr)/v1/status
+//	printf 'header = "Authorization: Bearer %s"' "$(cat DIR/api.token)" |
+//		curl -sS -K - "http://$(cat DIR/api.addr)/v1/status"
 //
-// The routes; query parameters in brackets are optional, and every route about
+// # Who answers
+//
+// A node that was killed leaves both files behind, and another user of the
+// machine may listen on its port since. So a [Client] sends neither the token nor
+// anything else before the other side of the connection has proven that it knows
+// the token:
+//
+//	GET /v1/prove?nonce=NONCE       {"proof"}, the one route without a token
+//
+// NONCE is 32 to 128 characters that nobody can guess, new each time. The proof is
+// HMAC-SHA-256 in hex of "vix/api/1 " and the nonce, with the text of api.token
+// (without the line's end) as its key. It tells nothing about the token. Whoever
+// uses curl after a crash, on a machine with users that are not trusted, checks it
+// first, or runs `vix-node status`, which does.
+//
+// # Routes
+//
+// Query parameters in brackets are optional, and every route about
 // data takes space=NAME (default "default"):
 //
 //	GET    /v1/ping                                    {"ok","pong","peer_id","version"}
@@ -37,5 +56,6 @@
 // Answers of one object are application/json, those of many lines
 // application/x-ndjson. A failure is {"error","code"} with a sentence for people
 // and a stable word for programs ([Code]); in a stream that has begun it is the
-// last line. A flag parameter is 1 or 0.
+// last line. A flag parameter is 1 or 0. Of all but ping and prove at most 128 are
+// answered at one time; one more gets the code "busy".
 package localapi

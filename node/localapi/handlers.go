@@ -15,7 +15,8 @@ type handler func(w http.ResponseWriter, r *http.Request, q *query) error
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]handler{
-		"GET /v1/ping":        s.ping,
+		"GET " + provePath:    s.prove,
+		"GET " + pingPath:     s.ping,
 		"GET /v1/status":      s.status,
 		"GET /v1/peers":       s.peers,
 		"POST /v1/connect":    s.connect,

@@ -24,11 +24,14 @@ const (
 	maxObjectBody = 64 << 10
 	maxHeader     = 64 << 10 // a key may be 4 KiB, each byte of it three in a query
 	maxRequests   = 128      // at once, streams included
+	maxQuick      = 16       // at once of those that only say who answers; more wait
 
 	headerTimeout = 5 * time.Second
 	idleTimeout   = 2 * time.Minute
 	closeTimeout  = 2 * time.Second // for answers under way when the node stops
 )
+
+const pingPath = "/v1/ping"
 
 // Config of a Server.
 type Config struct {
@@ -49,7 +52,8 @@ type Server struct {
 	cfg      Config
 	endpoint endpoint
 	auth     [sha256.Size]byte // hash of the token: comparing hashes hides its length too
-	slots    chan struct{}
+	slots    chan struct{}     // maxRequests
+	quick    chan struct{}     // maxQuick
 	http     *http.Server
 	cancel   context.CancelFunc
 	served   chan struct{} // closed when Serve has returned
@@ -90,6 +94,7 @@ func newServer(cfg Config, e endpoint) *Server {
 		endpoint: e,
 		auth:     sha256.Sum256([]byte(e.token)),
 		slots:    make(chan struct{}, maxRequests),
+		quick:    make(chan struct{}, maxQuick),
 		cancel:   cancel,
 		served:   make(chan struct{}),
 	}
@@ -119,21 +124,32 @@ func (s *Server) Close() {
 		_ = s.http.Close() // a client that does not read: cut it off
 	}
 	<-s.served
-	for range cap(s.slots) { // handlers that Close has just cut off
-		s.slots <- struct{}{}
+	for _, slots := range []chan struct{}{s.slots, s.quick} {
+		for range cap(slots) { // handlers that Close has just cut off
+			slots <- struct{}{}
+		}
 	}
 }
 
-// guard lets in who knows the token, asks for a loopback name (a web page that
-// points its own name at this machine does not), and is not one too many.
+// guard lets in who knows the token, or asks this node to prove itself; asks for a
+// loopback name (a web page that points its own name at this machine does not);
+// and is not one too many.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		sum := sha256.Sum256([]byte(token))
-		if !ok || subtle.ConstantTimeCompare(sum[:], s.auth[:]) != 1 || !loopbackHost(r.Host) {
+		if !loopbackHost(r.Host) || r.URL.Path != provePath && !s.authorized(r) {
 			writeError(w, Errorf(CodeUnauthorized, "this needs the token of the node: send \"Authorization: Bearer TOKEN\" with the content of %s in its data directory", TokenFile))
+			return
+		}
+		if r.URL.Path == provePath || r.URL.Path == pingPath {
+			// However many streams there are, the node tells that it is there.
+			select {
+			case s.quick <- struct{}{}:
+				defer func() { <-s.quick }()
+				next.ServeHTTP(w, r)
+			case <-r.Context().Done():
+			}
 			return
 		}
 		select {
@@ -141,9 +157,15 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			defer func() { <-s.slots }()
 			next.ServeHTTP(w, r)
 		default:
-			writeError(w, Errorf(CodeBusy, "the node answers %d requests already: end some and try again", maxRequests))
+			writeError(w, Errorf(CodeBusy, "the node answers %d requests already: end some of the commands that follow it (watch, tail --follow, wait) and try again", maxRequests))
 		}
 	})
+}
+
+func (s *Server) authorized(r *http.Request) bool {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	sum := sha256.Sum256([]byte(token))
+	return ok && subtle.ConstantTimeCompare(sum[:], s.auth[:]) == 1
 }
 
 func loopbackHost(hostport string) bool {

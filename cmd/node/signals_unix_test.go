@@ -1,0 +1,93 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vixp2p/node/localapi"
+)
+
+// A node whose process stands still is not told to be started, by those commands
+// neither that could work on the directory.
+func TestStoppedProcess(t *testing.T) {
+	n := runNode(t, "")
+	n.vix("put", "k", "v").ok(t)
+	n.signal(syscall.SIGSTOP)
+	defer n.signal(syscall.SIGCONT)
+	for _, args := range [][]string{{"status"}, {"get", "k"}} {
+		n.vix(args...).fails(t, 1, "the node of "+n.dir+" does not answer", "stopped")
+	}
+}
+
+// The first Ctrl-C ends a command cleanly; where that takes too long for the
+// person, the second one ends it at once.
+func TestSecondInterruptStopsAtOnce(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	// Nobody reads the output of run, and it is full: run cannot get on to where
+	// it would see the first Ctrl-C.
+	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = io.WriteString(w, strings.Repeat(".", 4096))
+	}
+	for err = nil; err == nil; {
+		_, err = io.WriteString(w, ".")
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := command(t, nil, "run", "--data-dir", dir, "--log-level", "off")
+	var stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // its exit code tells
+	}()
+	deadline := time.Now().Add(patience)
+	for { // until it serves
+		if _, err := os.Stat(filepath.Join(dir, localapi.AddrFile)); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the node does not serve")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	// Signals that arrive together count as one.
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-ended:
+			tick.Stop()
+		}
+		break
+	}
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.HasPrefix(stderr.String(), "vix-node: stopped at once") {
+		t.Errorf("exit %d: %q", code, stderr.String())
+	}
+	// Nothing is lost: the directory opens, without its node.
+	vix(t, "put", "k", "v", "--data-dir", dir).ok(t)
+}
