@@ -265,19 +265,26 @@ func (v *View) Applied(space replication.SpaceID) uint64 {
 }
 
 // WaitApplied waits until every block of the space up to an arrival number is
-// applied. It returns early if the view of the space has stopped: ErrUpgradeNeeded
-// or a *StuckError.
+// applied. Arrival numbers count over all spaces, so the number need not be that
+// of a block of this space: the store's Head asks for all that is held now. A
+// number that is not given yet is waited for. It returns early if the view of the
+// space has stopped: replication.ErrUpgradeNeeded or a *StuckError.
 func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arrival uint64) error {
 	for {
-		v.mu.RLock()
-		sp, changed, closed := v.spaces[space], v.changed, v.closed
-		var err error
-		var stuck *StuckError
-		reached := arrival == 0
-		if sp != nil {
-			reached, err = reached || sp.upTo >= arrival, sp.err
+		head := v.store.Head()
+		v.mu.Lock()
+		changed, closed, known := v.changed, v.closed, v.spaces[space] != nil
+		reached, err := v.reachedLocked(space, arrival, head)
+		v.mu.Unlock()
+		if !known && !closed && arrival <= head {
+			// Either nothing was ever written there, or the committer is about to tell.
+			var first []replication.Arrival
+			if first, err = v.store.ReadArrivals(space, 0, 1); err != nil {
+				return err
+			}
+			reached = len(first) == 0 || first[0].Number > arrival
 		}
-		v.mu.RUnlock()
+		var stuck *StuckError
 		switch {
 		case reached:
 			return nil
@@ -292,6 +299,21 @@ func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arriv
 			return errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// reachedLocked tells whether a space is applied up to an arrival number, and
+// what stops it. A space without newer blocks learns how far it is only when it
+// looks for some: if the number is given already, it is made to.
+func (v *View) reachedLocked(space replication.SpaceID, arrival, head uint64) (bool, error) {
+	sp := v.spaces[space]
+	if sp == nil {
+		return false, nil
+	}
+	if sp.upTo < arrival && arrival <= head && sp.err == nil && !sp.dirty {
+		sp.dirty = true
+		v.poke()
+	}
+	return sp.upTo >= arrival, sp.err
 }
 
 // Stats is how one space of the view is doing.

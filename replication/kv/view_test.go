@@ -134,3 +134,42 @@ func TestLogOfAWantedRebuild(t *testing.T) {
 		t.Errorf("the log is %q", got)
 	}
 }
+
+// TestWaitAppliedAcrossSpaces: arrival numbers count over all spaces, and a space
+// whose blocks are all older has applied what there is of it.
+func TestWaitAppliedAcrossSpaces(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, tempDir(t))
+	ctx := testContext(t)
+	other := replication.SpaceOf(testNetwork, "other")
+	write(t, s, v, put("k", "v"))
+	settled(t, s, v)
+	for i := range 3 {
+		if _, err := s.Append(ctx, replication.Batch{Space: other, Ops: []replication.Op{put("k", fmt.Sprint(i))}, Resolver: v}); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []replication.SpaceID{testSpace, other, replication.SpaceOf(testNetwork, "never written")} {
+			if err := v.WaitApplied(ctx, id, s.Head()); err != nil {
+				t.Fatalf("after write %d: %v", i, err)
+			}
+		}
+		if at := v.Applied(other); at != s.Head() {
+			t.Errorf("the space is applied up to %d of %d", at, s.Head())
+		}
+	}
+	// A number that is not given yet is waited for, whoever gets it.
+	done := make(chan error, 1)
+	next := s.Head() + 1
+	go func() { done <- v.WaitApplied(ctx, testSpace, next) }()
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait for block %d: %v", next, err)
+	default:
+	}
+	if _, err := s.Append(ctx, replication.Batch{Space: other, Ops: []replication.Op{put("k", "last")}, Resolver: v}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
