@@ -50,24 +50,25 @@ func (v *choice) Set(s string) error {
 	return nil
 }
 
-// count is a whole number from 0 to max.
+// count is a whole number from min to max.
 type count struct {
 	value int
-	max   int // 0: no limit but that of 32 bits
+	min   int
+	max   int // 0: no limit but that of 31 bits
 }
 
 func (v *count) Type() string   { return "n" }
 func (v *count) String() string { return strconv.Itoa(v.value) }
 func (v *count) Set(s string) error {
 	n, err := strconv.ParseUint(s, 10, 31)
-	if err != nil || v.max > 0 && int(n) > v.max {
-		if v.max > 0 {
-			return fmt.Errorf("takes a whole number from 0 to %d, not %q", v.max, s)
-		}
-		return fmt.Errorf("takes a whole number from 0 on, not %q", s)
+	switch {
+	case err == nil && int(n) >= v.min && (v.max == 0 || int(n) <= v.max):
+		v.value = int(n)
+		return nil
+	case v.max > 0:
+		return fmt.Errorf("takes a whole number from %d to %d, not %q", v.min, v.max, s)
 	}
-	v.value = int(n)
-	return nil
+	return fmt.Errorf("takes a whole number from %d on, not %q", v.min, s)
 }
 
 // span is a time: a number of the flag's own unit, or with a unit of its own.

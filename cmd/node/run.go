@@ -30,6 +30,7 @@ type runFlags struct {
 	connectDelay               span
 	noConnect, open            bool
 	networkName, api           string
+	maxPeers                   count
 	durability                 choice
 	tcp, quic                  onOff
 	run, statsEvery            span
@@ -42,6 +43,7 @@ type runFlags struct {
 func (p *program) runCommand() *cobra.Command {
 	f := &runFlags{
 		connectDelay: span{unit: time.Millisecond},
+		maxPeers:     count{value: node.DefaultMaxPeers, min: 1, max: 10000},
 		durability:   choice{"strict", []string{"strict", "relaxed"}},
 		tcp:          true, quic: true,
 		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
@@ -78,6 +80,7 @@ whoever reaches an open node can read and write.`,
 	fs.StringVar(&f.networkName, "network-name", node.DefaultNetworkName, "the open network's `name`; nodes of other names are refused")
 	fs.Var(&f.tcp, "tcp", "use TCP")
 	fs.Var(&f.quic, "quic", "use QUIC (UDP)")
+	fs.Var(&f.maxPeers, "max-peers", "most sessions at one time; a peer beyond them is told that this node is busy")
 	fs.Var(&f.durability, "durability", "strict: a write returns when it is fsynced; relaxed: before")
 	fs.Var(&f.run, "run", "stop after so long, 0 = never")
 	fs.Var(&f.statsEvery, "stats-every", "interval of the counters, 0 = none")
@@ -185,6 +188,7 @@ func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
 		Listen: f.listen, Advertise: f.advertise,
 		Connect: f.connect, ConnectDelay: f.connectDelay.value, NoConnect: f.noConnect,
 		NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic),
+		MaxPeers:   f.maxPeers.value,
 		Durability: durability,
 		Logger:     newLogger(logs, f.logLevel.level, f.logFormat.value),
 		API:        apiAddr(f.api), Version: version,

@@ -72,6 +72,15 @@ func TestOriginalCommandLines(t *testing.T) {
 	r.ok(t)
 }
 
+// A node that has all the peers it may have says so to one more.
+func TestMaxPeers(t *testing.T) {
+	a := runNode(t, "", "--max-peers", "1")
+	b, c := runNode(t, ""), runNode(t, "")
+	b.vix("connect", a.addr).ok(t)
+	c.vix("connect", a.addr).fails(t, 1, "busy", "1 peers already")
+	a.vix("status").ok(t)
+}
+
 func TestBadInput(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -143,6 +152,7 @@ func TestWrongUsage(t *testing.T) {
 	on("run --log-format xml", "text or json")
 	on("run --durability eventually", "strict or relaxed")
 	on("run --stats-every soon", "milliseconds")
+	on("run --max-peers 0", "--max-peers takes a whole number from 1 to 10000")
 	on("run --run -5", "seconds")
 	on("run --tcp off --quic off", "transports")
 	on("run --listen 70000", "port")
