@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -326,43 +325,6 @@ func entryOf(e *kv.Entry) Entry {
 		Key: string(e.Key), Value: e.Value, Origin: originName(e.Origin),
 		Log: e.Dot.Log.String(), Seq: e.Dot.Seq, Time: e.HLC.Time(), Conflicts: int(e.Conflicts),
 		dots: []replication.Dot{e.Dot},
-	}
-}
-
-// errStopped ends a listing early.
-var errStopped = errors.New("stopped")
-
-// List ranges over the keys with a prefix, in order, each with its winning value,
-// all from one moment:
-//
-//	for e, err := range s.List(ctx, "user/") {
-//		if err != nil { return err }
-//	}
-//
-// An error comes last, with a zero Entry. To use an Entry with PutIf, Get it
-// again if it has Conflicts.
-func (s *Space) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		err := s.err
-		if err == nil {
-			begun := false
-			err = s.n.do(ctx, func(e *engine) error {
-				err := e.view.List(ctx, s.id, []byte(prefix), func(x kv.Entry) error {
-					begun = true
-					if !yield(entryOf(&x), nil) {
-						return errStopped
-					}
-					return nil
-				})
-				if begun && err != nil {
-					return &cutShortError{err}
-				}
-				return err
-			})
-		}
-		if err != nil && !errors.Is(err, errStopped) {
-			yield(Entry{}, err)
-		}
 	}
 }
 
