@@ -100,7 +100,7 @@ func TestRepairKeepsArrivalOrder(t *testing.T) {
 			if a.Info().Recovered == "" {
 				t.Fatal("the damage was not found")
 			}
-			mustBeWhole(t, a)
+			mustBeRepaired(t, a)
 			arrivals, err := a.ReadArrivals(testSpace, 0, 1<<30)
 			if err != nil || len(arrivals) != (peers+1)*blocks {
 				t.Fatalf("%d blocks arrive: %v", len(arrivals), err)

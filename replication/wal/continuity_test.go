@@ -183,5 +183,5 @@ func TestPowerCutLeavesHoles(t *testing.T) {
 	if l, _ := s.Log(id); l.Tip.Seq != 4 {
 		t.Errorf("the log ends at %d, want 4", l.Tip.Seq)
 	}
-	mustBeWhole(t, s)
+	mustBeRepaired(t, s)
 }

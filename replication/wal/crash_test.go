@@ -286,7 +286,7 @@ func TestRolledBack(t *testing.T) {
 			if !strings.Contains(line, tc.found) || len(strings.Fields(line)) < 3 {
 				t.Errorf("opened as %q, want to hear of %q", line, tc.found)
 			}
-			mustBeWhole(t, openAt(t, dir, "a"))
+			mustBeRepaired(t, openAt(t, dir, "a"))
 		})
 	}
 }

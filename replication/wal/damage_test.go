@@ -205,6 +205,11 @@ func checkDamaged(t *testing.T, dir string, want map[string]string) (reported bo
 	if err := s.Verify(context.Background(), func(f r.Finding) { found = append(found, f) }); err != nil {
 		t.Errorf("verify: %v", err)
 	}
+	lost := s.Lost()
+	found = slices.DeleteFunc(found, func(f r.Finding) bool { return lost.Any() && f.File == lost.Dir })
+	if missing := missingLogs(got, want); len(missing) > 0 && s.Info().Recovered != "" && !lost.Any() {
+		t.Errorf("%q are lost, and that is not told any more: %s", missing, s.Info().Recovered)
+	}
 	if s.Info().Recovered != "" && len(found) > 0 {
 		t.Errorf("after the repair: %+v", found)
 	}
@@ -226,6 +231,16 @@ func checkDamaged(t *testing.T, dir string, want map[string]string) (reported bo
 		}
 	}
 	return reported
+}
+
+// missingLogs are the logs of which less is there than was.
+func missingLogs(got, want map[string]string) (names []string) {
+	for name, w := range want {
+		if strings.HasPrefix(name, "log ") && len(got[name]) < len(w) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // fastDir is a directory in memory where there is one: these tests write much

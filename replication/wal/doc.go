@@ -19,7 +19,7 @@
 //	clean     there after a clean stop
 //	repair    there after a read found damage: the next open repairs
 //	db/       Badger
-//	db.damaged-TIME/  the database before the last repair; remove it when nothing is missed
+//	db.damaged-TIME/  the database before the last repair; removing it says that nothing is missed
 //
 // # Keys
 //
@@ -33,6 +33,7 @@
 //	'a' space 16 | arrival 8                     log number, first seq, arrival before in the space
 //	'l' log id 32                                number, space, origin, epoch, base, tip, HLC, sums, flags
 //	't' log id 32                                headers beyond the tip up to a signature
+//	'd' [log id 32]                              what repairs lost: the seq up to which the log was held; in general
 //	'f' log id 32                                the first fork proof
 //	'C' peer 32 | instance 16                    cursor number, time, digest of its entries
 //	'c' cursor number 8 | log id 32 [| branch 32]  base, seq, hash
@@ -42,7 +43,7 @@
 //
 // Every value ends in a CRC-32C over key and value. A block's value is its bytes
 // as sent, then the log's bytes up to its end (8), its arrival number (8) and the
-// checksum. The head's digest is a sum over 'l', 't', 'f', 'C', 'm' and 'i', so
+// checksum. The head's digest is a sum over 'l', 't', 'd', 'f', 'C', 'm' and 'i', so
 // that an older version of one of them, which damage can bring back, is found;
 // blocks prove each other by their hash chain and arrivals by theirs.
 //
@@ -112,6 +113,16 @@
 // blocks beyond wait aside and join again when peers have sent what is missing
 // (aside.go), so that also what no peer has yet is kept. The old database is set
 // aside as a whole; one is kept.
+//
+// A block of a value log proves itself: where damage took the tables that name
+// it, it is kept if its hash chain leads from what is kept, or from a genesis
+// block of this network, to a signature of its origin (loose.go). Of two branches
+// the one that tables name stays, else the longer.
+//
+// What a repair could not keep stays told (lost.go): Verify reports each log that
+// ends before what it is known to have held, until peers have sent it, and what
+// is missing without it being known where; Lost sums it up for a status. The
+// user dismisses both by removing db.damaged-TIME.
 //
 // Damage in a place that no read needs (a filter, a superseded version) is no
 // finding of a read, but Verify names it, since Badger's own checksums cover it.

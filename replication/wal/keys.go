@@ -18,6 +18,7 @@ const (
 	kindHead     = 'h'
 	kindLog      = 'l'
 	kindMeta     = 'm'
+	kindLost     = 'd'
 	kindTail     = 't'
 	kindAside    = 'x'
 )
@@ -25,7 +26,7 @@ const (
 // allKinds are the kinds that a database may hold.
 var allKinds = []byte{
 	kindArrival, kindBlock, kindCursor, kindCursors, kindFork, kindIdentity,
-	kindHead, kindLog, kindMeta, kindTail, kindAside,
+	kindHead, kindLog, kindLost, kindMeta, kindTail, kindAside,
 }
 
 var (
@@ -80,6 +81,7 @@ func parseArrivalKey(k []byte) (space r.SpaceID, arrival uint64, ok bool) {
 
 func logKey(id r.LogID) []byte  { return append([]byte{kindLog}, id[:]...) }
 func forkKey(id r.LogID) []byte { return append([]byte{kindFork}, id[:]...) }
+func lostKey(id r.LogID) []byte { return append([]byte{kindLost}, id[:]...) }
 func tailKey(id r.LogID) []byte { return append([]byte{kindTail}, id[:]...) }
 
 func metaKey(name string) []byte { return append([]byte{kindMeta}, name...) }

@@ -139,11 +139,11 @@ func (s *Store) openSound(lease leaseFile, wit testimony) (*identity, continuity
 		return nil, continuity{}, err
 	}
 	if id == nil {
-		c := continuity{}
 		if wit.valid && wit.commits > 0 {
-			c.why = "the database is gone, the files beside it are not: it starts empty"
+			gone := &r.DamageError{File: filepath.Join(dir, dbDir), Problem: "the database is gone, the files beside it are not"}
+			return nil, continuity{}, errors.Join(gone, s.closeDatabase())
 		}
-		return nil, c, nil
+		return nil, continuity{}, nil
 	}
 	c := judge(id, &s.idx.head, s.opt.bootID(), lease, wit, fileExists(dir, cleanName))
 	err = nil
@@ -270,6 +270,8 @@ func (s *Store) renew(keepInstance bool) error {
 	t := s.newTx()
 	t.identity = &id
 	t.setOther(keyIdentity, id.encode())
+	s.dropLosses(t)
+	t.opening = true
 	if err := s.commit(t); err != nil {
 		return err
 	}
@@ -319,6 +321,7 @@ func (s *Store) load() (loaded, error) {
 	var out loaded
 	s.idx, s.others = newIndex(), map[string]digest{}
 	s.cursors.newest = map[r.OriginKey]newestCursor{}
+	s.losses = losses{}
 	err := guard(func() error {
 		return s.db.View(func(txn *badger.Txn) error {
 			raw, err := get(txn, keyHead)
@@ -391,6 +394,8 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 					return false, err
 				}
 				s.cursors.loaded(key, &h)
+			case kindLost:
+				s.losses.loaded(key, v)
 			}
 			h := recordHash(key, v)
 			sum.add(h)
@@ -405,4 +410,4 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 }
 
 // otherKinds are the records besides logs that the head's digest covers.
-var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindMeta, kindTail}
+var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail}

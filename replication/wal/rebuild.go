@@ -7,8 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+
+	r "vixp2p/replication"
 )
 
 // A rebuild makes a new database of all that is whole in the files of a damaged
@@ -29,15 +33,25 @@ const (
 // rebuilt tells what a rebuild found.
 type rebuilt struct {
 	identity *identity
-	logs     int // that lost blocks at their end
-	aside    int // blocks that wait for what is missing
+	logs     int    // that end earlier than they did, as far as it is known
+	note     string // what is missing besides
+	aside    int    // blocks that wait for what is missing
 	kept     uint64
 	setAside string // where the damaged database is
 }
 
 func (b *rebuilt) String() string {
-	return fmt.Sprintf("%d blocks were kept, %d logs end earlier than they did, %d blocks wait for what is missing; the damaged database is in %s",
-		b.kept, b.logs, b.aside, b.setAside)
+	what := []string{fmt.Sprintf("%d blocks were kept", b.kept)}
+	if b.logs > 0 || b.note == "" {
+		what = append(what, fmt.Sprintf("%d logs end earlier than they did", b.logs))
+	}
+	if b.aside > 0 {
+		what = append(what, fmt.Sprintf("%d blocks wait for what is missing", b.aside))
+	}
+	if b.note != "" {
+		what = append(what, b.note)
+	}
+	return strings.Join(what, ", ") + "; the damaged database is in " + b.setAside
 }
 
 // rebuild replaces the database of a directory. w is what the witness said.
@@ -46,13 +60,16 @@ func rebuild(o *Options, w testimony) (*rebuilt, error) {
 	if err := os.RemoveAll(fresh); err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
 	}
-	// A damaged database of an earlier rebuild makes room for this one.
-	if earlier, err := filepath.Glob(filepath.Join(o.Dir, damagedDir+"-*")); err == nil {
-		for _, dir := range earlier {
-			if err := os.RemoveAll(dir); err != nil {
-				return nil, fmt.Errorf("cannot remove an earlier damaged database: %w", err)
-			}
-		}
+	setAside := filepath.Join(o.Dir, damagedDir+"-"+o.Now().UTC().Format("20060102T150405Z"))
+	// A damaged database of an earlier rebuild makes room for this one. That its
+	// directory is there shows, until this rebuild is done, that what it lost was
+	// not dismissed.
+	earlier, err := filepath.Glob(filepath.Join(o.Dir, damagedDir+"-*"))
+	for _, dir := range earlier {
+		err = errors.Join(err, empty(dir))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot remove an earlier damaged database: %w", err)
 	}
 	size, err := treeSize(old)
 	if err != nil {
@@ -66,7 +83,11 @@ func rebuild(o *Options, w testimony) (*rebuilt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
 	}
-	c := &collector{db: db, out: db.NewWriteBatch(), records: map[string]smallRecord{}, certified: map[place]bool{}}
+	c := &collector{
+		db: db, out: db.NewWriteBatch(), records: map[string]smallRecord{}, certified: map[place]bool{},
+		held: map[uint64]uint64{}, numbers: map[uint64]bool{}, cursors: map[r.LogID]uint64{},
+		setAside: filepath.Base(setAside), dismissed: len(earlier) == 0,
+	}
 	res, err := c.run(o, old, w)
 	if err := errors.Join(err, db.Close()); err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
@@ -74,15 +95,35 @@ func rebuild(o *Options, w testimony) (*rebuilt, error) {
 	if err := syncTree(fresh); err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
 	}
-	res.setAside = filepath.Join(o.Dir, damagedDir+"-"+o.Now().UTC().Format("20060102T150405Z"))
-	err = os.Rename(old, res.setAside)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
+	res.setAside = setAside
+	if slices.Contains(earlier, setAside) { // two rebuilds within a second
+		err = os.Remove(setAside)
+	}
+	err = errors.Join(err, os.Rename(old, setAside))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(setAside, 0o700) // what is removed to dismiss the loss
+	}
+	if err == nil {
 		err = errors.Join(os.Rename(fresh, old), syncDir(o.Dir))
+	}
+	for _, dir := range earlier {
+		if err == nil && dir != setAside {
+			err = os.Remove(dir)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot put the rebuilt database in place: %w", err)
 	}
 	return res, nil
+}
+
+// empty removes what is in a directory.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // finishSwap completes a rebuild that a crash interrupted between its renames.
@@ -152,6 +193,17 @@ type collector struct {
 	certified map[place]bool
 	// arrivals is the highest arrival number of all whole blocks.
 	arrivals uint64
+
+	// What tells of blocks that are not whole: the highest first seq of a log's
+	// block, by its number; the arrival numbers of blocks and of the arrival
+	// index; and what peers said that they hold.
+	held    map[uint64]uint64
+	numbers map[uint64]bool
+	cursors map[r.LogID]uint64
+	// setAside is the name of the directory that the old database goes to.
+	setAside string
+	// dismissed: the user removed what the last repair set aside.
+	dismissed bool
 }
 
 type place struct{ file, off uint32 }
@@ -235,11 +287,28 @@ func (c *collector) entry(key []byte, meta byte, value []byte) error {
 	}
 	switch user[0] {
 	case kindBlock, kindAside:
-		if rec.deleted || rec.at != (place{}) {
+		num, seq, ok := parseBlockKey(user)
+		if rec.deleted || !ok {
+			return nil
+		}
+		if user[0] == kindBlock {
+			c.held[num] = max(c.held[num], seq)
+		}
+		if rec.at != (place{}) {
 			return nil
 		}
 		return c.block(user, value)
-	case kindHead, kindLog, kindIdentity, kindFork, kindMeta, kindTail:
+	case kindArrival:
+		if rec.deleted {
+			return nil
+		}
+		if a, number, err := parseArrival(user, value); err == nil {
+			c.held[a.num] = max(c.held[a.num], a.firstSeq)
+			c.numbers[number] = true
+		}
+	case kindCursor:
+		c.cursor(user, value)
+	case kindHead, kindLog, kindIdentity, kindFork, kindMeta, kindTail, kindCursors, kindLost:
 		if !rec.deleted && rec.at == (place{}) {
 			v, err := unseal(user, value)
 			if err != nil {
@@ -256,15 +325,24 @@ func (c *collector) entry(key []byte, meta byte, value []byte) error {
 
 // block keeps a block whose checksum holds.
 func (c *collector) block(user, value []byte) error {
-	if _, _, ok := parseBlockKey(user); !ok {
-		return nil
-	}
 	sb, err := unsealBlock(user, value)
 	if err != nil {
 		return nil // not whole
 	}
 	c.arrivals = max(c.arrivals, sb.arrival)
+	c.numbers[sb.arrival] = true
 	return c.out.Set(append([]byte(nil), user...), append([]byte(nil), value...))
+}
+
+// cursor takes what a peer said that it holds.
+func (c *collector) cursor(user, value []byte) {
+	v, err := unseal(user, value)
+	if err != nil {
+		return
+	}
+	if e, err := decodeCursorEntry(user, v); err == nil && e.Branch.IsZero() {
+		c.cursors[e.Log] = max(c.cursors[e.Log], e.Pos.Seq)
+	}
 }
 
 // value takes a record of a value log.
@@ -272,19 +350,19 @@ func (c *collector) value(at place, rec *record) error {
 	user, version := versionOf(rec.key)
 	switch user[0] {
 	case kindBlock, kindAside:
+		num, seq, ok := parseBlockKey(user)
+		if !ok {
+			return nil
+		}
 		if c.certified[at] {
 			return c.block(user, rec.value)
 		}
-		if _, _, ok := parseBlockKey(user); !ok {
-			return nil
-		}
-		// Sealed again under its other key.
 		sb, err := unsealBlock(user, rec.value)
 		if err != nil {
 			return nil
 		}
-		key := binary.BigEndian.AppendUint64(append([]byte{kindLoose}, user[1:]...), version)
-		return c.out.Set(key, append([]byte(nil), sb.data...))
+		c.arrivals = max(c.arrivals, sb.arrival)
+		return c.out.Set(looseKey(num, seq, version), sealLoose(sb))
 	default:
 		if small, ok := c.records[string(user)]; ok && small.at == at && small.version == version {
 			if v, err := unseal(user, rec.value); err == nil {

@@ -245,6 +245,16 @@ func decodeArrival(b []byte) (arrivalRecord, error) {
 	}, nil
 }
 
+// A log's loss: the seq up to which it was held.
+func encodeLost(held uint64) []byte { return binary.BigEndian.AppendUint64(nil, held) }
+
+func decodeLost(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0 // nothing writes it
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
 // cursorHead leads the entries of one peer instance.
 type cursorHead struct {
 	num     uint64

@@ -43,6 +43,7 @@ type Store struct {
 	subs    subscribers
 	cursors cursorBuffer
 	damage  damageReport
+	losses  losses
 	// callbacks are the calls of OnDamage under way; Close waits for them.
 	callbacks sync.WaitGroup
 

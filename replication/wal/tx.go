@@ -33,6 +33,8 @@ type tx struct {
 	sets     []*badger.Entry
 	deletes  [][]byte
 	lsm, raw int
+	// opening: the small commit of an open, which a nearly full disk has room for.
+	opening  bool
 	advances []r.Advance
 	// identity is set where the epoch ends in this transaction.
 	identity *identity
@@ -176,8 +178,10 @@ func (s *Store) commit(t *tx) error {
 		return err
 	}
 	t.finish()
-	if err := s.checkSpace(uint64(t.raw)); err != nil {
-		return err
+	if !t.opening {
+		if err := s.checkSpace(uint64(t.raw)); err != nil {
+			return err
+		}
 	}
 	btx := s.db.NewTransaction(true)
 	defer btx.Discard()

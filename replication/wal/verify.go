@@ -21,7 +21,8 @@ import (
 // a snapshot and may run beside writes. The error is about the check itself.
 //
 // What it found counts, once it is done, as if a read had found it: OnDamage is
-// told, and the next Open repairs it.
+// told, and the next Open repairs it. What an earlier repair lost is told too
+// (Lost); no further repair brings it back.
 func (s *Store) Verify(ctx context.Context, fn func(r.Finding)) error {
 	var first []r.Finding // of each log
 	seen := map[r.LogID]bool{}
@@ -35,6 +36,10 @@ func (s *Store) Verify(ctx context.Context, fn func(r.Finding)) error {
 	for _, f := range first {
 		// It returns what it is given: the caller was told.
 		_ = s.damaged(f.Log, f.Seq, &r.DamageError{Log: f.Log, Seq: f.Seq, File: f.File, Problem: f.Problem})
+	}
+	if err == nil {
+		lost := s.Lost()
+		lost.report(fn)
 	}
 	return err
 }
