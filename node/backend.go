@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,14 +66,18 @@ func (b backend) Verify(ctx context.Context, rebuild bool, emit func(localapi.Fi
 			return apiError(err)
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	err := b.n.Verify(ctx, func(f Finding) {
+	// Told afterwards: a reader that stands still must not hold up the store, of
+	// which a repair may be due.
+	var found []Finding
+	if err := b.n.Verify(ctx, func(f Finding) { found = append(found, f) }); err != nil {
+		return apiError(err)
+	}
+	for _, f := range found {
 		if err := emit(localapi.Finding{Log: f.Log, Seq: f.Seq, File: f.File, Problem: f.Problem}); err != nil {
-			cancel(err)
+			return err
 		}
-	})
-	return apiError(cmp.Or(err, context.Cause(ctx)))
+	}
+	return nil
 }
 
 // space checks the name, which is part of a request.

@@ -41,6 +41,7 @@ type Client struct {
 	endpoint endpoint
 	http     *http.Client
 	pong     Pong
+	stall    time.Duration // after which a node ends an answer that is not read
 }
 
 var _ Backend = (*Client)(nil)
@@ -60,7 +61,7 @@ func dial(ctx context.Context, dir string, timeout time.Duration) (*Client, erro
 	case err != nil:
 		return nil, err
 	}
-	c := &Client{dir: dir, endpoint: e, http: &http.Client{
+	c := &Client{dir: dir, endpoint: e, stall: stallTimeout, http: &http.Client{
 		Transport: &http.Transport{
 			Proxy:               nil, // loopback, whatever the environment says
 			DialContext:         e.dialer(timeout),
@@ -271,10 +272,13 @@ func receive[T any](ctx context.Context, c *Client, method, route string, q url.
 	}
 	defer res.Body.Close()
 	dec := json.NewDecoder(res.Body)
+	var paused time.Duration // the longest time in emit
 	for {
 		var line json.RawMessage
 		if err := dec.Decode(&line); err == io.EOF {
 			return nil
+		} else if err != nil && paused >= c.stall/2 && ctx.Err() == nil { // the node's wait began earlier
+			return Errorf(CodeTimeout, "the node ended this answer, because nothing read on for %s: repeat the command, and read on sooner or write its output to a file", c.stall)
 		} else if err != nil {
 			return c.broken(ctx, err)
 		}
@@ -289,8 +293,10 @@ func receive[T any](ctx context.Context, c *Client, method, route string, q url.
 		if err := json.Unmarshal(line, &v); err != nil {
 			return c.broken(ctx, err)
 		}
+		begun := time.Now()
 		if err := emit(v); err != nil {
 			return err
 		}
+		paused = max(paused, time.Since(begun))
 	}
 }

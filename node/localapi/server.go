@@ -45,6 +45,8 @@ type Config struct {
 	Version string
 	// Logger; nil discards.
 	Logger *slog.Logger
+
+	stall time.Duration // for tests: replaces stallTimeout
 }
 
 // Server is the local API of one running node.
@@ -87,6 +89,9 @@ func Start(cfg Config) (*Server, error) {
 func newServer(cfg Config, e endpoint) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.stall == 0 {
+		cfg.stall = stallTimeout
 	}
 	base, cancel := context.WithCancel(context.Background())
 	s := &Server{
@@ -135,7 +140,8 @@ func (s *Server) Close() {
 // loopback name (a web page that points its own name at this machine does not);
 // and is not one too many.
 func (s *Server) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(plain http.ResponseWriter, r *http.Request) {
+		w := newPatient(plain, s.cfg.stall)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if !loopbackHost(r.Host) || r.URL.Path != provePath && !s.authorized(r) {
