@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,6 +26,9 @@ const (
 	// QUIC comes after TCP and gets quicPart/quicWhole of its time: a dead UDP
 	// port answers nothing, so a dial to one waits for its whole deadline.
 	quicPart, quicWhole = 6, 10
+	// probePart is the part of an attempt's time that is kept to ask why a peer
+	// that is known did not answer.
+	probePart = 8
 	// maxResolved bounds the addresses of one DNS name that are dialled.
 	maxResolved = 8
 )
@@ -86,10 +90,58 @@ func (e *DialError) Error() string {
 		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", e.Endpoint)
 	case isTimeout(e.Cause):
 		return fmt.Sprintf("%s does not answer: check the address, and that no firewall is in between", e.Endpoint)
+	case handshakeFailed(e.Cause) && wasCut(e.Cause):
+		return fmt.Sprintf("%s takes the connection and closes it at once: what answers there is no vix-node, or one that takes no more peers: check the address", e.Endpoint)
+	case handshakeFailed(e.Cause):
+		return fmt.Sprintf("what answers at %s is no vix-node: correct the address, or stop the program that has this port", e.Endpoint)
 	}
 	return fmt.Sprintf("cannot connect to %s: %v", e.Endpoint, innermost(e.Cause))
 }
 func (e *DialError) Unwrap() error { return e.Cause }
+
+// handshakeFailed tells that a TCP connection was there and the handshake on it
+// failed. libp2p has no error of its own for that, so that it is what remains
+// when all others are excluded.
+func handshakeFailed(err error) bool {
+	var dial *swarm.DialError
+	if !errors.As(err, &dial) || len(dial.DialErrors) == 0 {
+		return false
+	}
+	last := &dial.DialErrors[len(dial.DialErrors)-1]
+	op, isOp := errors.AsType[*net.OpError](last.Cause)
+	return isTCP(last.Address) && !(isOp && op.Op == "dial") && !slices.ContainsFunc([]error{
+		swarm.ErrNoTransport, swarm.ErrDialToSelf, swarm.ErrGaterDisallowedConnection, network.ErrResourceLimitExceeded,
+	}, func(e error) bool { return errors.Is(last.Cause, e) })
+}
+
+// wasCut tells that a connection ended without a word of the other side.
+func wasCut(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, func(e error) bool {
+		return errors.Is(err, e)
+	})
+}
+
+// brokenError says in one reason why a connection broke, where libp2p's layers
+// each say something.
+type brokenError struct {
+	text  string
+	cause error
+}
+
+func (e *brokenError) Error() string { return e.text }
+func (e *brokenError) Unwrap() error { return e.cause }
+
+func broken(cause error) error {
+	switch {
+	case cause == nil:
+		return nil
+	case wasCut(cause):
+		return &brokenError{"the peer is gone without a goodbye", cause}
+	case errors.Is(cause, network.ErrReset):
+		return &brokenError{"it was cut", cause}
+	}
+	return cause
+}
 
 // innermost finds the one cause in libp2p's list of attempts, which prints on
 // several lines.
@@ -109,10 +161,28 @@ func isTimeout(err error) bool {
 // connect returns an open connection to the target. The peer ID is proven: the
 // one that the target names, or whoever answers. hint is who answered there last,
 // patience how long to wait for an answer.
-func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patience time.Duration) (network.Conn, error) {
+func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patience time.Duration) (conn network.Conn, err error) {
+	err = c.each(ctx, t, patience, func(addrs []ma.Multiaddr, patience time.Duration) (err error) {
+		conn, err = c.reach(ctx, t, addrs, hint, patience)
+		return err
+	})
+	return conn, err
+}
+
+// answers asks the target who is there, over a connection of its own.
+func (c *connector) answers(ctx context.Context, t target, patience time.Duration) (id peer.ID, err error) {
+	err = c.each(ctx, t, patience, func(addrs []ma.Multiaddr, patience time.Duration) (err error) {
+		id, err = c.whoIs(ctx, addrs, patience)
+		return err
+	})
+	return id, err
+}
+
+// each calls try with the addresses of each transport of the target until one
+// succeeds.
+func (c *connector) each(ctx context.Context, t target, patience time.Duration, try func(addrs []ma.Multiaddr, patience time.Duration) error) error {
 	if t.Addr != nil {
-		conn, err := c.reach(ctx, t, []ma.Multiaddr{t.Addr}, hint, patience)
-		return conn, wrapDial(t.Key, err)
+		return wrapDial(t.Key, try([]ma.Multiaddr{t.Addr}, patience))
 	}
 	var first error
 	for i, scheme := range t.Schemes {
@@ -124,9 +194,8 @@ func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patienc
 			if i > 0 {
 				patience = patience * quicPart / quicWhole
 			}
-			var conn network.Conn
-			if conn, err = c.reach(ctx, t, addrs, hint, patience); err == nil {
-				return conn, nil
+			if err = try(addrs, patience); err == nil {
+				return nil
 			}
 		}
 		if first == nil {
@@ -139,7 +208,7 @@ func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patienc
 	if first == nil {
 		first = swarm.ErrNoTransport
 	}
-	return nil, wrapDial(t.Key, first)
+	return wrapDial(t.Key, first)
 }
 
 func wrapDial(endpoint string, err error) error {
@@ -175,7 +244,15 @@ func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, h
 		}
 		id, patience = actual, c.timeout
 	}
-	conn, err := c.dial(ctx, id, addrs, patience)
+	probe := patience / probePart
+	conn, err := c.dial(ctx, id, addrs, patience-probe)
+	if err != nil && isTimeout(err) && isTCP(addrs[0]) {
+		// libp2p has dialled every address that it knows of this peer, QUIC ones
+		// too, which say nothing. These alone may say more.
+		if _, why := c.whoIs(ctx, addrs, probe); errors.Is(why, syscall.ECONNREFUSED) {
+			err = why
+		}
+	}
 	var mismatch sec.ErrPeerIDMismatch
 	if errors.As(err, &mismatch) && t.ID == "" && mismatch.Actual != id {
 		// Somebody else answers there now.

@@ -29,6 +29,8 @@ const (
 	// shortSession: a session that ends sooner counts as a failed attempt, so
 	// that a peer which accepts and breaks is not dialled in a loop.
 	shortSession = 5 * time.Second
+	// pruneEvery is how often addresses that are of no use are looked for.
+	pruneEvery = time.Minute
 )
 
 // source finds addresses of peers. The configured list is one; discovery and
@@ -64,9 +66,12 @@ type link interface {
 	// answered there last time; patience is as dialPatience. What follows an
 	// answer has the time of a handshake.
 	establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error)
-	// busy tells that a peer has a session, or must not be dialled because its
-	// user or ours asked for a disconnect.
+	// busy tells that a peer has a session that is not stale, or must not be
+	// dialled because its user or ours asked for a disconnect.
 	busy(id peer.ID) (connected, held bool)
+	// reached are the endpoints of peers that have a session, as far as they are
+	// known.
+	reached() map[string]bool
 	// unhold lets a peer be dialled again.
 	unhold(id peer.ID)
 }
@@ -172,9 +177,9 @@ func (d *dialer) run() {
 	defer timer.Stop()
 	for {
 		next := d.startDue()
-		wait := time.Hour
+		wait := pruneEvery
 		if !next.IsZero() {
-			wait = max(next.Sub(d.now()), time.Millisecond)
+			wait = min(wait, max(next.Sub(d.now()), time.Millisecond))
 		}
 		timer.Reset(wait)
 		select {
@@ -192,12 +197,17 @@ func (d *dialer) startDue() (next time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
+	d.guard.prune(now, func(key string) bool { return d.targets[key] != nil }, d.link.reached)
 	for key, t := range d.targets {
 		if d.attempts[key] != nil {
 			continue
 		}
 		if id := t.expected(); id != "" {
-			if connected, held := d.link.busy(id); connected || held {
+			connected, held := d.link.busy(id)
+			if connected {
+				d.guard.forgive(key)
+			}
+			if connected || held {
 				continue
 			}
 		}

@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -24,12 +26,13 @@ type fakeLink struct {
 	patience  []time.Duration
 	connected map[peer.ID]bool
 	held      map[peer.ID]bool
+	addrs     map[string]bool // of connected peers
 }
 
 func newFakeLink() *fakeLink {
 	return &fakeLink{
 		answers: map[string]func() (peer.ID, error){}, dials: map[string][]time.Time{},
-		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{},
+		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{}, addrs: map[string]bool{},
 	}
 }
 
@@ -63,6 +66,12 @@ func (f *fakeLink) busy(id peer.ID) (bool, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.connected[id], f.held[id]
+}
+
+func (f *fakeLink) reached() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.addrs)
 }
 
 func (f *fakeLink) unhold(id peer.ID) {
@@ -330,5 +339,77 @@ func TestDialerCloses(t *testing.T) {
 		if _, err := d.connect(t.Context(), mustTarget(t, "10.0.0.1:9002")); !errors.Is(err, ErrClosed) {
 			t.Errorf("connect after close: %v", err)
 		}
+	})
+}
+
+// TestStraysAreForgotten: addresses that never worked and that only Connect named
+// leave the status again; configured ones stay.
+func TestStraysAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		static := mustTarget(t, "10.0.0.1:9001")
+		d.start(staticSource{targets: []target{static}})
+		list := func() (keys []string) {
+			_, all := d.guard.snapshot()
+			for _, e := range all {
+				keys = append(keys, e.Endpoint)
+			}
+			return keys
+		}
+		for i := range maxStrays + 20 {
+			if _, err := d.connect(t.Context(), mustTarget(t, fmt.Sprintf("10.0.0.2:%d", i+1))); err == nil {
+				t.Fatal("connected")
+			}
+			time.Sleep(time.Second)
+		}
+		if keys := list(); len(keys) != maxStrays+1 || slices.Contains(keys, "tcp://10.0.0.2:1") || !slices.Contains(keys, static.Key) {
+			t.Errorf("%d endpoints: %v", len(keys), keys)
+		}
+		last := fmt.Sprintf("tcp://10.0.0.2:%d", maxStrays+20)
+		f.mu.Lock()
+		f.addrs[last] = true
+		f.mu.Unlock()
+		d.kick()
+		synctest.Wait()
+		if slices.Contains(list(), last) {
+			t.Error("an address of a connected peer shows as failing")
+		}
+		time.Sleep(forgetAfter + 2*pruneEvery)
+		if keys := list(); !slices.Equal(keys, []string{static.Key}) {
+			t.Errorf("endpoints after a while: %v", keys)
+		}
+		d.close()
+	})
+}
+
+// TestConnectedPeerHasNoFailures: when the peer of an endpoint that failed is
+// connected, because it dialled, nothing is said against the endpoint.
+func TestConnectedPeerHasNoFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		d.start(staticSource{targets: []target{tgt}})
+		synctest.Wait()
+		f.drop("B")
+		f.mu.Lock()
+		delete(f.answers, tgt.Key)
+		f.mu.Unlock()
+		d.sessionEnded(tgt.Key, nil)
+		time.Sleep(2 * time.Second)
+		if n, _ := d.guard.failures(tgt.Key); n == 0 {
+			t.Fatal("no failure to begin with")
+		}
+		f.mu.Lock()
+		f.connected["B"] = true
+		f.mu.Unlock()
+		d.kick()
+		synctest.Wait()
+		if n, err := d.guard.failures(tgt.Key); n != 0 || err != nil {
+			t.Errorf("%d failures of a connected peer: %v", n, err)
+		}
+		d.close()
 	})
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,6 +31,10 @@ const (
 	// maxEndpoints bounds the endpoints that the guard remembers; beyond it the
 	// one unused for the longest time is forgotten.
 	maxEndpoints = 4096
+	// An endpoint that fails and that nobody dials by itself, such as a mistyped
+	// one, is forgotten after forgetAfter; no more than maxStrays are kept.
+	forgetAfter = 10 * time.Minute
+	maxStrays   = 64
 )
 
 // verdict is the guard's answer to "may this endpoint be dialled now?".
@@ -143,6 +148,48 @@ func (g *guard) fail(now time.Time, endpoint string, err error) time.Time {
 	e.until = now.Add(g.delayLocked(e.lastKind, e.failures))
 	g.counters.ConnectFailures++
 	return e.until
+}
+
+// forgive clears the backoff of an endpoint whose peer is connected, whoever
+// dialled.
+func (g *guard) forgive(endpoint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.endpoints[endpoint]; e != nil && !e.inFlight {
+		e.failures, e.until, e.lastErr = 0, time.Time{}, nil
+	}
+}
+
+// prune forgets strays: endpoints whose last attempt failed and that are not to
+// be kept, when they are old, too many, or addresses of connected peers, which
+// reached tells.
+func (g *guard) prune(now time.Time, keep func(endpoint string) bool, reached func() map[string]bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var strays []string
+	for name, e := range g.endpoints {
+		switch {
+		case e.failures == 0 || e.inFlight || keep(name):
+		case now.Sub(e.last) >= forgetAfter:
+			delete(g.endpoints, name)
+		default:
+			strays = append(strays, name)
+		}
+	}
+	if len(strays) == 0 {
+		return
+	}
+	connected := reached()
+	strays = slices.DeleteFunc(strays, func(name string) bool {
+		if connected[name] {
+			delete(g.endpoints, name)
+		}
+		return connected[name]
+	})
+	slices.SortFunc(strays, func(a, b string) int { return g.endpoints[a].last.Compare(g.endpoints[b].last) })
+	for _, name := range strays[:max(0, len(strays)-maxStrays)] {
+		delete(g.endpoints, name)
+	}
 }
 
 // next is the earliest time at which begin would admit an automatic attempt.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,13 +128,16 @@ func TestConnectFails(t *testing.T) {
 			c.Close()
 		}
 	})
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
 	other := peer.ID("")
 	if other, err = randomPeerID(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, addr, says string }{
 		{"a dead port", deadAddr, "nothing listens at tcp://" + deadAddr},
-		{"another program", garbage.Addr().String(), "cannot connect to tcp://" + garbage.Addr().String()},
+		{"another program", garbage.Addr().String(), "is no vix-node"},
+		{"a web server", strings.TrimPrefix(web.URL, "http://"), "is no vix-node"},
 		{"itself", hostPort(t, b), "this node itself"},
 		{"itself over quic", "quic://" + hostPort(t, b), "this node itself"},
 		{"another peer", addr(t, a, tcp4) + "/p2p/" + other.String(), "is peer " + a.ID() + ", not " + other.String()},

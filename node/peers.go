@@ -186,12 +186,13 @@ func (b *peerBook) waitLive(ctx context.Context, id peer.ID) bool {
 	}
 }
 
-// busy tells whether a peer has a session or must be left alone.
+// busy tells whether a peer has a session that is not stale, or must be left
+// alone.
 func (b *peerBook) busy(id peer.ID) (connected, held bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := b.records[id]
-	return r != nil && r.session.alive(), r != nil && r.held
+	return r != nil && !r.stale && r.session.alive(), r != nil && r.held
 }
 
 // counts are the peers that are known and those with a session.

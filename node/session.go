@@ -109,6 +109,9 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, patience t
 		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
 		defer m.book.change(expected, func(r *peerRecord) { r.connecting-- })
 	}
+	if err := m.dropStale(ctx, t, expected, patience); err != nil {
+		return "", err
+	}
 	conn, err := m.connector.connect(ctx, t, hint, patience)
 	if err != nil {
 		m.note(expected, err)
@@ -355,6 +358,9 @@ func (m *mesh) watch(s *session) {
 	if !errors.As(s.driver.Err(), &end) {
 		end = &replicator.EndError{Peer: s.id.String()}
 	}
+	told := *end
+	told.Cause = broken(end.Cause)
+	end = &told
 	if end.Cause != nil || end.Code == replication.CodeStale {
 		// Another attempt must not find the dead connection and use it.
 		_ = s.conn.Close() // it is given up
@@ -453,6 +459,7 @@ func (m *mesh) observe(p *replicator.Peer, e replication.Effect) {
 			r.stale = change.Stale
 		}
 	})
+	m.dialer.kick() // a stale session may be replaced
 }
 
 // closing refuses new sessions from now on.

@@ -1,10 +1,14 @@
 package node
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"testing"
 	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
 )
 
 // proxy passes TCP connections on to a node until it is told to hold them.
@@ -16,6 +20,7 @@ type proxy struct {
 	mu    sync.Mutex // guards below
 	cond  *sync.Cond
 	held  bool
+	dead  int // connections before this one are held for good
 	conns []net.Conn
 }
 
@@ -32,6 +37,8 @@ func newProxy(t *testing.T, to string) *proxy {
 		l.Close()
 		p.hold(false)
 		p.mu.Lock()
+		p.dead = 0
+		p.cond.Broadcast()
 		for _, c := range p.conns {
 			c.Close()
 		}
@@ -53,20 +60,21 @@ func (p *proxy) serve() {
 			continue
 		}
 		p.mu.Lock()
+		nr := len(p.conns)
 		p.conns = append(p.conns, in, out)
 		p.mu.Unlock()
-		p.wg.Go(func() { p.pass(in, out) })
-		p.wg.Go(func() { p.pass(out, in) })
+		p.wg.Go(func() { p.pass(nr, in, out) })
+		p.wg.Go(func() { p.pass(nr, out, in) })
 	}
 }
 
-func (p *proxy) pass(from, to net.Conn) {
+func (p *proxy) pass(nr int, from, to net.Conn) {
 	defer to.Close()
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buf)
 		p.mu.Lock()
-		for p.held {
+		for p.held || nr < p.dead {
 			p.cond.Wait()
 		}
 		p.mu.Unlock()
@@ -82,6 +90,36 @@ func (p *proxy) hold(on bool) {
 	defer p.mu.Unlock()
 	p.held = on
 	p.cond.Broadcast()
+}
+
+// kill makes the connections that there are swallow everything for good; new ones
+// work.
+func (p *proxy) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = len(p.conns)
+}
+
+// TestStaleSessionIsReplaced: a peer that answers new connections while nothing
+// comes on the old one is connected again before the old session times out.
+func TestStaleSessionIsReplaced(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Label: "A", NoQUIC: true, PingEvery: 100 * time.Millisecond, StaleAfter: 3 * time.Second, HelloTimeout: time.Second}
+	a := open(t, cfg)
+	p := newProxy(t, hostPort(t, a))
+	cfg.Label, cfg.Connect = "B", []string{p.listener.Addr().String()}
+	b := open(t, cfg)
+	put(t, a, "k", "1")
+	converge(t, 1, a, b)
+	old := b.mesh.book.live(a.id)
+	p.kill()
+	put(t, a, "k2", "2")
+	until(t, "another session", func() bool { s := b.mesh.book.live(a.id); return s != nil && s != old })
+	var end *replicator.EndError
+	if !errors.As(old.driver.Err(), &end) || end.Code == replication.CodeStale {
+		t.Errorf("the old session ended by its time limit: %v", old.driver.Err())
+	}
+	converge(t, 2, a, b)
 }
 
 // TestStale: a path that swallows everything shows as Stale on both sides, does

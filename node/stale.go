@@ -1,0 +1,74 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+)
+
+// dropStale ends the session with the peer that is expected at a target if that
+// session is stale and the peer answers a connection of its own: then it has
+// restarted, or the path has changed, and the session would hear of that only
+// when it times out. An error tells that nobody answers: the session stays.
+func (m *mesh) dropStale(ctx context.Context, t target, expected peer.ID, patience time.Duration) error {
+	s := m.book.staleSession(expected)
+	if s == nil {
+		return nil
+	}
+	id, err := m.connector.answers(ctx, t, patience)
+	switch {
+	case err != nil:
+		return err
+	case id != expected:
+		return wrapDial(t.Key, sec.ErrPeerIDMismatch{Expected: expected, Actual: id})
+	case m.book.staleSession(expected) != s:
+		return errLostRace // it has spoken after all, or has ended
+	}
+	m.log.Info("a stale session is replaced: its peer answers a new connection", "peer", id.String(), "endpoint", t.Key)
+	_ = m.host.Network().ClosePeer(id) // they are given up
+	select {
+	case <-s.closed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// staleSession returns the session with a peer if nothing was heard on it for
+// long, else nil.
+func (b *peerBook) staleSession(id peer.ID) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.records[id]; r != nil && r.stale && r.session.alive() {
+		return r.session
+	}
+	return nil
+}
+
+// reached implements link: where connected peers listen, as they told.
+func (m *mesh) reached() map[string]bool {
+	keys := map[string]bool{}
+	for _, id := range m.book.connected() {
+		for _, a := range m.host.Peerstore().Addrs(id) {
+			if key, ok := multiaddrKey(a); ok {
+				keys[key] = true
+			}
+		}
+	}
+	return keys
+}
+
+// connected are the peers with a session that is not stale.
+func (b *peerBook) connected() []peer.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []peer.ID
+	for id, r := range b.records {
+		if r.state() == Connected {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
