@@ -161,7 +161,7 @@ func TestPermissionProblem(t *testing.T) {
 		want  []string
 	}{
 		{&fs.PathError{Op: "remove", Path: "/d/log/db/DISCARD", Err: syscall.EACCES}, []string{"may not read and write /d/log/db/DISCARD", "data directory /d,"}},
-		{syscall.EPERM, []string{"may not read and write /d:"}},
+		{syscall.EPERM, []string{"may not read and write /d (permission denied)"}},
 		{&fs.PathError{Op: "open", Path: "/d/log/lock", Err: syscall.EROFS}, []string{"cannot write /d/log/lock", "read-only"}},
 	} {
 		err := permissionProblem("/d", fmt.Errorf("cannot: %w", c.cause))

@@ -305,7 +305,8 @@ func TestStatusForPeople(t *testing.T) {
 				Paused: []localapi.Paused{{Space: "default", Log: "0123456789abcdef", Why: "forked"}}},
 			{PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC", State: "Disconnected", LastError: "nothing listens at tcp://127.0.0.1:9003"},
 		},
-		Endpoints: []localapi.Endpoint{{Endpoint: "tcp://127.0.0.1:9003", Failures: 3, LastError: "connection refused"}, {Endpoint: "tcp://127.0.0.1:9002"}},
+		Endpoints: []localapi.Endpoint{{Endpoint: "tcp://127.0.0.1:9003", Failures: 3, LastError: "connection refused"}, {Endpoint: "tcp://127.0.0.1:9002"},
+			{Endpoint: "tcp://127.0.0.1:9004", Failures: 1, LastError: "no route"}},
 	}
 	var out bytes.Buffer
 	if err := printStatus(&out, &st, now); err != nil {
@@ -330,6 +331,7 @@ PEER       LABEL  STATE            ADDRESS               RTT     PENDING        
 B (…BBBBBBBB): log 01234567 of space default is paused: forked
 …CCCCCCCC: nothing listens at tcp://127.0.0.1:9003
 tcp://127.0.0.1:9003: 3 failed attempts: connection refused
+tcp://127.0.0.1:9004: 1 failed attempt: no route
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
