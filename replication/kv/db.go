@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
 
 	"vixp2p/replication"
 )
@@ -51,12 +54,17 @@ type database struct {
 	db         *badger.DB
 	dir        string
 	generation uint64
-	files      map[string]fileSum // as they were when it was opened; nil if not known
 	// maxBytes and maxEntries bound a transaction.
 	maxBytes, maxEntries int64
 
 	// mu guards what follows. It is held for moments only.
 	mu sync.Mutex
+	// files are those that were there when it was opened, as they were then; nil
+	// if that is not known.
+	files map[string]fileSum
+	// unproven are the tables that were not compared before it was opened, and
+	// neither since.
+	unproven map[string]bool
 	// marks are the timestamps that readers and pins use, oldest first; the last
 	// is what new ones get. invariant: never empty; all but the last are in use.
 	marks []*mark
@@ -230,6 +238,65 @@ func (d *database) retire() {
 	if d.readers == 0 {
 		close(d.done)
 	}
+}
+
+// opened notes what is known of the files.
+func (d *database) opened(p plan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files, d.unproven = p.files, map[string]bool{}
+	for _, s := range p.unchecked {
+		d.unproven[s.Name] = true
+	}
+}
+
+// known is the files that were there when the database was opened.
+func (d *database) known() map[string]fileSum {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.files)
+}
+
+// compared notes that a file was found as it was.
+func (d *database) compared(s fileSum) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files[s.Name] = s
+	delete(d.unproven, s.Name)
+}
+
+// provenAll notes that the records of all tables were found to add up.
+func (d *database) provenAll() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.unproven)
+}
+
+// proven tells whether nothing that these files hold can come from a table that
+// was never compared.
+func (d *database) proven(files []fileSum) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	there := 0
+	for _, s := range files {
+		if d.unproven[s.Name] {
+			there++
+		}
+	}
+	return there == len(d.unproven)
+}
+
+// uses tells whether a table is part of the database: Badger empties one that it
+// has merged into others before it removes it.
+func (d *database) uses(name string) bool {
+	snap, ok := d.snapshot()
+	if !ok {
+		return false
+	}
+	defer snap.close()
+	return slices.ContainsFunc(d.db.Tables(), func(t badger.TableInfo) bool {
+		return filepath.Base(table.NewFilename(t.ID, d.dir)) == name
+	})
 }
 
 // close closes Badger after the last reader has left.

@@ -38,8 +38,10 @@
 //
 // Nothing that was damaged is served (G9). Four checks see to it:
 //
-//   - Closed cleanly, the view records size and CRC-32C of each of its files; at
-//     Open they must be the same.
+//   - Closed cleanly, the view records size, time stamps, inode and CRC-32C of
+//     each of its files; at Open they must be the same. Of a view beyond 64 MiB
+//     the content of tables that seem unchanged is compared while it is open
+//     already (files.go).
 //   - After a process was killed, Open verifies Badger's manifest and all block
 //     checksums of its tables, and then every record, before any read is
 //     answered: the checksums, that a read finds what a scan meets, and that the
@@ -54,9 +56,12 @@
 // and reads wait for it; after the first, with a pause that grows while damage
 // keeps coming, and reads fail until then. A space that fails at the same place
 // in a view that was built anew is not rebuilt again: the store of the logs is at
-// fault, and reads of that space say so (StuckError). What remains is damage that happens to the files while
-// they are open, in places where Badger keeps keys or indexes: until Verify or
-// the next unclean start, such a key can look absent. A damaged table can also
-// make Badger panic in its compaction, in a goroutine of its own: that ends the
-// process, and the next Open finds the damage.
+// fault, and reads of that space say so (StuckError).
+//
+// What remains is damage in places where Badger keeps keys, that happens to the
+// files while they are open, or that a disk does on its own to a table of a large
+// view while it is closed: until Verify, the next unclean start or, of the second
+// kind, the comparison at the start, such a key can look absent. A damaged table
+// can also make Badger panic in its compaction, in a goroutine of its own: that
+// ends the process, and the next Open finds the damage.
 package kv

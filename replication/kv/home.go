@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -55,13 +54,6 @@ type homeState struct {
 	Phase      phase  `json:"phase"`
 	// Files is every file of the generation as it was closed.
 	Files []fileSum `json:"files,omitempty"`
-}
-
-// fileSum identifies the content of one file.
-type fileSum struct {
-	Name string `json:"name"`
-	Size int64  `json:"size"`
-	CRC  uint32 `json:"crc32c"`
 }
 
 // home is the view's directory.
@@ -143,74 +135,6 @@ func writeSynced(path string, data []byte) error {
 
 func hexSum(b []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli)) }
 
-// sumFiles reads a closed generation's directory. known gives sums that need no
-// second reading: tables never change under one name.
-func sumFiles(dir string, known map[string]fileSum) ([]fileSum, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var out []fileSum
-	for _, e := range entries {
-		if isLock(e.Name()) {
-			continue
-		}
-		s, ok := known[e.Name()]
-		if !ok || !isTable(e.Name()) {
-			if s, err = sumFile(dir, e.Name()); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
-func sumFile(dir, name string) (fileSum, error) {
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return fileSum{}, err
-	}
-	defer f.Close()
-	h := crc32.New(castagnoli)
-	size, err := io.CopyBuffer(h, f, make([]byte, 256<<10))
-	return fileSum{Name: name, Size: size, CRC: h.Sum32()}, err
-}
-
-// isLock names the file that Badger makes and removes with its lock.
-func isLock(name string) bool { return name == "LOCK" }
-
-// isTable names a file that Badger writes once.
-func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
-
-// compareFiles says where a directory differs from what was closed.
-func compareFiles(dir string, want []fileSum) error {
-	now, err := sumFiles(dir, nil)
-	if err != nil {
-		return &replication.DamageError{File: dir, Problem: "the view's files cannot be read: " + err.Error()}
-	}
-	have := make(map[string]fileSum, len(now))
-	for _, s := range now {
-		have[s.Name] = s
-	}
-	for _, w := range want {
-		path := filepath.Join(dir, w.Name)
-		switch s, ok := have[w.Name]; {
-		case !ok:
-			return &replication.DamageError{File: path, Problem: "the file is missing"}
-		case s.Size != w.Size:
-			return &replication.DamageError{File: path, Problem: fmt.Sprintf("the file has %d bytes, not the %d that it was closed with", s.Size, w.Size)}
-		case s != w:
-			return &replication.DamageError{File: path, Problem: "the file's content is not what it was closed with"}
-		}
-		delete(have, w.Name)
-	}
-	for name := range have {
-		return &replication.DamageError{File: filepath.Join(dir, name), Problem: "the file was not there when the view was closed"}
-	}
-	return nil
-}
-
 // plan is what Open decided about the directory.
 type plan struct {
 	generation uint64
@@ -222,11 +146,15 @@ type plan struct {
 	// is damage, which Verify reports.
 	rebuild string
 	damage  error
-	files   map[string]fileSum // of a kept generation that was closed
+	// files are those of a kept generation that was closed; unchecked are the
+	// tables among them whose content is compared while the view is open.
+	files     map[string]fileSum
+	unchecked []fileSum
 }
 
-// decide reads the directory and plans what to open.
-func (h home) decide(instance replication.Instance, boot string) plan {
+// decide reads the directory and plans what to open. checkFirst is the bytes of
+// unchanged tables that it reads.
+func (h home) decide(instance replication.Instance, boot string, checkFirst int64) plan {
 	st, err := h.load()
 	next := st.Generation
 	for _, g := range h.generations() {
@@ -251,14 +179,11 @@ func (h home) decide(instance replication.Instance, boot string) plan {
 	dir := h.generationDir(st.Generation)
 	switch st.Phase {
 	case phaseClosed:
-		if err := compareFiles(dir, st.Files); err != nil {
+		files, unchecked, err := compareFiles(dir, st.Files, checkFirst)
+		if err != nil {
 			return again("its files changed while it was closed", err)
 		}
-		p := plan{generation: st.Generation, files: map[string]fileSum{}}
-		for _, s := range st.Files {
-			p.files[s.Name] = s
-		}
-		return p
+		return plan{generation: st.Generation, files: files, unchecked: unchecked}
 	case phaseRunning:
 		if boot == "" || st.Boot != boot {
 			return again("the machine stopped while it was in use", nil)

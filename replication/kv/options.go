@@ -41,6 +41,9 @@ type Options struct {
 	maxBatch int64
 	// retryMin is the first pause after a failed step, doubling (500 ms).
 	retryMin time.Duration
+	// checkFirst is how many bytes of tables that seem unchanged are compared with
+	// what was closed before anything is read (64 MiB; negative: none).
+	checkFirst int64
 	// stuckPause is the pause before a space that is stuck is tried again (1 min).
 	stuckPause time.Duration
 }
@@ -51,6 +54,7 @@ const (
 	defaultRetryMin = 500 * time.Millisecond
 	retryMax        = 30 * time.Second
 	defaultStuck    = time.Minute
+	defaultFirst    = 64 << 20
 )
 
 // withDefaults returns a copy with every default filled in.
@@ -78,6 +82,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.retryMin == 0 {
 		o.retryMin = defaultRetryMin
+	}
+	if o.checkFirst == 0 {
+		o.checkFirst = defaultFirst
 	}
 	if o.stuckPause == 0 {
 		o.stuckPause = defaultStuck

@@ -26,7 +26,7 @@ func (b *backoff) failed(first time.Duration) {
 // run is the apply goroutine: it alone writes to the database.
 func (v *View) run(ctx context.Context, p plan) {
 	if p.check {
-		v.checkOpened(ctx, p)
+		v.checkOpened(ctx)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -235,13 +235,17 @@ func (v *View) aheadOfStore(d *database) (err error) {
 }
 
 // checkOpened checks every record of a database that a killed process left.
-func (v *View) checkOpened(ctx context.Context, p plan) {
-	err := v.checkAll(ctx)
+func (v *View) checkOpened(ctx context.Context) {
+	snap, ok := v.d.snapshot()
+	if !ok {
+		return // it is being closed
+	}
+	err := v.checkRecords(ctx, snap)
 	if ctx.Err() != nil {
 		return
 	}
 	if err == nil {
-		err = v.save(p.generation, phaseRunning, nil)
+		err = v.save(v.d.generation, phaseRunning, nil)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -251,14 +255,6 @@ func (v *View) checkOpened(ctx context.Context, p plan) {
 	}
 	v.checked = true
 	v.tellLocked()
-}
-
-func (v *View) checkAll(ctx context.Context) (err error) {
-	defer faultsPanic()()
-	defer guard(&err, v.d.dir)
-	txn := v.d.latest()
-	defer txn.Discard()
-	return scanAll(ctx, txn, v.rank)
 }
 
 // touched is the logs that what is staged advances, with their applied seq.

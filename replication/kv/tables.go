@@ -29,14 +29,17 @@ func checkTables(dir string) error {
 		return &replication.DamageError{File: path, Problem: err.Error()}
 	}
 	for id := range manifest.Tables {
-		if err := checkTable(table.NewFilename(id, dir)); err != nil {
+		if err := checkTable(table.NewFilename(id, dir), options.OnTableAndBlockRead); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkTable(path string) (err error) {
+// checkIndex verifies a table's footer and the index of its blocks.
+func checkIndex(path string) error { return checkTable(path, options.NoVerification) }
+
+func checkTable(path string, mode options.ChecksumVerificationMode) (err error) {
 	defer faultsPanic()()
 	defer func() {
 		if r := recover(); r != nil {
@@ -53,7 +56,7 @@ func checkTable(path string) (err error) {
 	t, err := table.OpenTable(f, table.Options{
 		ReadOnly:  true,
 		BlockSize: badger.DefaultOptions("").BlockSize,
-		ChkMode:   options.OnTableAndBlockRead,
+		ChkMode:   mode,
 	})
 	if err != nil {
 		return err

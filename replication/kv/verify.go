@@ -112,18 +112,17 @@ func (v *View) verify(ctx context.Context, snap snapshot, o VerifyOptions) (err 
 // verifyFiles compares the tables that are still there with what they were when
 // the view was opened.
 func (v *View) verifyFiles(ctx context.Context, d *database) error {
-	for name, want := range d.files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	for name, want := range d.known() {
 		if !isTable(name) {
 			continue
 		}
-		now, err := sumFile(d.dir, name)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // merged into others
-		}
-		if err != nil || now != want {
+		now, err := compareFile(ctx, d.dir, want)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			d.compared(now)
+		case d.uses(name): // not merged into others
 			return &replication.DamageError{File: filepath.Join(d.dir, name), Problem: "the table is not what it was when the view was opened"}
 		}
 	}

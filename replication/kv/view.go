@@ -108,7 +108,7 @@ func Open(o Options) (*View, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the directory of the key-value view: %w", err)
 	}
-	p := v.home.decide(o.Store.Info().Instance, o.BootID)
+	p := v.home.decide(o.Store.Info().Instance, o.BootID, o.checkFirst)
 	if v.d, err = v.openPlan(p); err != nil {
 		return nil, err
 	}
@@ -122,6 +122,9 @@ func Open(o Options) (*View, error) {
 	v.mu.Unlock()
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop = stop
+	if opened := v.d; opened.generation == p.generation {
+		v.background.Go(func() { v.compareOpen(ctx, opened, p.unchecked) })
+	}
 	v.background.Go(func() { v.run(ctx, p) })
 	return v, nil
 }
@@ -139,7 +142,7 @@ func (v *View) openPlan(p plan) (*database, error) {
 		}
 		d, err := openDatabase(v.home.generationDir(p.generation), p.generation, v.opt)
 		if err == nil {
-			d.files = p.files
+			d.opened(p)
 			err = v.aheadOfStore(d)
 			if err == nil && !p.check {
 				err = v.save(p.generation, phaseRunning, nil)
@@ -383,9 +386,12 @@ func (v *View) Close() error {
 	if err := v.d.close(); err != nil {
 		return fmt.Errorf("close the key-value view: %w", err)
 	}
-	files, err := sumFiles(v.d.dir, v.d.files)
+	files, err := sumFiles(v.d.dir, v.d.known())
 	if err != nil {
 		return fmt.Errorf("close the key-value view: %w", err)
+	}
+	if !v.d.proven(files) {
+		return nil // the next Open checks every record
 	}
 	return v.save(v.generation, phaseClosed, files)
 }
