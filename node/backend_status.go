@@ -64,7 +64,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 		PeerID: p.PeerID, Label: p.Label, State: string(p.State), Direction: p.Direction, Addr: p.Addr,
 		RTTMillis:  float64(p.RTT.Microseconds()) / 1000,
 		PendingOps: p.PendingOps, PendingBytes: p.PendingBytes, MissingOps: p.MissingOps,
-		LastAck: apiTime(p.LastAck), LastError: p.LastError,
+		LastAck: apiTime(p.LastAck), Settled: p.Settled, Durability: p.Durability, LastError: p.LastError,
 		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(),
 	}
 	for _, l := range p.Paused {
@@ -76,7 +76,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 	}
 	for name, s := range p.Spaces {
 		out.Spaces = append(out.Spaces, localapi.Flow{
-			Space: name, PendingOps: s.PendingOps, PendingBytes: s.PendingBytes, MissingOps: s.MissingOps,
+			Space: name, PendingOps: s.PendingOps, PendingBytes: s.PendingBytes, MissingOps: s.MissingOps, Settled: s.Settled,
 		})
 	}
 	slices.SortFunc(out.Spaces, func(a, b localapi.Flow) int { return strings.Compare(a.Space, b.Space) })

@@ -47,9 +47,9 @@ func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err 
 type WaitOptions struct {
 	// Peers is how many peers must be Connected. Default 0.
 	Peers int
-	// Synced: at least one peer is connected, nothing is pending or missing with
-	// any that is, and the key-value view has caught up. Logs that are forked or
-	// cut count as synced.
+	// Synced: at least one peer is connected, and Peers, nothing is pending or
+	// missing with any that is, and the key-value view has caught up. Logs that are
+	// forked or cut count as synced; what is refused for another reason does not.
 	Synced bool
 }
 
@@ -59,25 +59,17 @@ func (n *Node) Wait(ctx context.Context, w WaitOptions) error {
 	if n.mesh == nil && (w.Peers > 0 || w.Synced) {
 		return ErrOffline
 	}
+	if w.Synced {
+		return n.do(ctx, func(e *engine) error {
+			return e.replicator.WaitSynced(ctx, w.Peers, e.allCaughtUp)
+		})
+	}
 	if w.Peers > 0 {
 		if err := n.mesh.book.waitConnected(ctx, n.ctx.Done(), w.Peers); err != nil {
 			return err
 		}
 	}
-	if !w.Synced {
-		return n.do(ctx, func(*engine) error { return nil })
-	}
-	return n.do(ctx, func(e *engine) error {
-		if err := e.replicator.WaitSynced(ctx); err != nil {
-			return err
-		}
-		for _, id := range e.store.Spaces() {
-			if err := e.caughtUp(ctx, id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return n.do(ctx, func(*engine) error { return nil })
 }
 
 // waitConnected waits for n peers in the state Connected.

@@ -110,6 +110,16 @@ func (e *engine) caughtUp(ctx context.Context, space replication.SpaceID) error 
 	}
 }
 
+// allCaughtUp is caughtUp for every space.
+func (e *engine) allCaughtUp(ctx context.Context) error {
+	for _, id := range e.store.Spaces() {
+		if err := e.caughtUp(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (e *engine) isRetired() bool {
 	select {
 	case <-e.retired:

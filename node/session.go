@@ -249,6 +249,9 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
 		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
 	}
+	if m.engine().store.Info().Relaxed {
+		cfg.Features = append(cfg.Features, protocols.FeatureRelaxed)
+	}
 	if budget != nil {
 		cfg.Budget = budget
 	}
@@ -308,7 +311,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
-			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly),
+			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 		}, conn)
 	}
 	copies := false

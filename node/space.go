@@ -86,11 +86,18 @@ type Write struct {
 type ReplicaError struct {
 	Want  int
 	Acked []string // peer IDs of the members that stated it
-	Cause error    // the context's
+	// Relaxed is how many connected members do not fsync, so that they count for
+	// none.
+	Relaxed int
+	Cause   error // the context's
 }
 
 func (e *ReplicaError) Error() string {
-	return fmt.Sprintf("the write is durable here, but %d of the %d other members asked for have stated that they hold it durably: it goes on to the others when they can be reached", len(e.Acked), e.Want)
+	relaxed := ""
+	if e.Relaxed > 0 {
+		relaxed = fmt.Sprintf(" (%d connected with relaxed durability, which does not count)", e.Relaxed)
+	}
+	return fmt.Sprintf("the write is durable here, but %d of the %d other members asked for have stated that they hold it durably%s: it goes on to the others when they can be reached", len(e.Acked), e.Want, relaxed)
 }
 
 // Is matches ErrReplicas.
@@ -115,7 +122,7 @@ func (w *Write) WaitReplicated(ctx context.Context, k int) error {
 	case err == nil:
 		w.replicas.Store(max(w.replicas.Load(), int64(k)))
 	case errors.As(err, &short):
-		e := &ReplicaError{Want: k, Cause: short.Cause}
+		e := &ReplicaError{Want: k, Relaxed: short.Relaxed, Cause: short.Cause}
 		for _, key := range short.Acked {
 			e.Acked = append(e.Acked, originName(key))
 		}

@@ -56,6 +56,13 @@ type PeerStatus struct {
 	// from its last statement, and Missing is not known.
 	PendingOps, PendingBytes, MissingOps uint64
 	LastAck                              time.Time // its last statement; zero: none
+	// Settled: there is a session, and the frontiers of all shared spaces were
+	// compared, so that the numbers are exact. Else Pending follows from its last
+	// statement.
+	Settled bool
+	// Durability of its newest session: "strict", "relaxed", whose acks are no
+	// receipts, or empty where that is not known.
+	Durability string
 	// LastError is why there is no session; empty with one.
 	LastError string
 	// Copies tells that this identity is used by turns from several copies of one
@@ -212,6 +219,7 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 			all[id] = st
 		}
 		st.RTT, st.LastAck = p.RTT, p.LastAck
+		st.Settled, st.Durability = p.Settled(), p.Durability.String()
 		st.PendingOps, st.PendingBytes, st.MissingOps = p.PendingOps, p.PendingBytes, p.MissingOps
 		st.Paused, st.Spaces = nil, map[string]PeerSpaceStatus{}
 		for _, l := range p.Paused {

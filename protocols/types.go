@@ -31,6 +31,10 @@ const (
 // only in answer to OutboxPull.
 const FeaturePullOnly = "pull-only"
 
+// FeatureRelaxed, among the features of a Hello, says that the sender does not fsync
+// what it commits, so that its acks are no receipts (G2).
+const FeatureRelaxed = "relaxed"
+
 // MessageType is the number of a message on the wire; append-only.
 type MessageType uint32
 

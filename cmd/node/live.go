@@ -78,8 +78,12 @@ func (p *program) width(w io.Writer) int {
 func renderLive(st *localapi.Status, width int) string {
 	ops, pending := totals(st)
 	var bytes uint64
+	settled := true
 	for _, p := range st.Peers {
 		bytes += p.PendingBytes
+		if p.State == localapi.StateConnected {
+			settled = settled && p.Settled
+		}
 	}
 	parts := []string{
 		fmt.Sprintf("[vix p2p] %s", shown(st.Label, 20)),
@@ -92,6 +96,8 @@ func renderLive(st *localapi.Status, width int) string {
 	switch {
 	case st.Sync != nil:
 		parts = append(parts, "catching up "+syncText(st.Sync))
+	case st.Counters.PeersConnected > 0 && !settled:
+		parts = append(parts, "comparing")
 	case st.Counters.PeersConnected > 0 && pending == 0:
 		parts = append(parts, "in step")
 	}

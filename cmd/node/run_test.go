@@ -267,6 +267,8 @@ func TestLiveLine(t *testing.T) {
 		{func() { st.Sync.RemainingS = -1 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 (3.5 kB) | catching up 43 %, 430 of 1,000 operations"},
 		{func() {}, 40, "[vix p2p] A | peers 2/3 | ops 63,667 |…"},
 		{func() { st.Sync, st.Peers = nil, nil }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
+		{func() { st.Peers = []localapi.Peer{{State: "Connected", Settled: true}, {State: "Connected"}} }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | comparing"},
+		{func() { st.Peers[1].Settled = true }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
 		{func() { st.Counters = localapi.Counters{}; st.Durability = "relaxed" }, 200, "[vix p2p] A | peers 0/0 | ops 63,667 | RELAXED"},
 		{func() { st.Label = "\x1b[31mred" }, 200, `[vix p2p] \x1b[31mred | peers 0/0 | ops 63,667 | RELAXED`},
 	} {
@@ -301,9 +303,9 @@ func TestStatusForPeople(t *testing.T) {
 		Spaces: map[string]localapi.Space{"default": {Ops: 63666, Bytes: 12_900_000, Keys: 63666, Logs: 2, ForkedLogs: 1, ViewDigest: "1bb80db4ff", FrontierDigest: "87449895ff"}},
 		Peers: []localapi.Peer{
 			{PeerID: "12D3KooWBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB", Label: "B", State: "Connected", Direction: "out", Addr: "tcp://127.0.0.1:9002", RTTMillis: 0.42,
-				PendingOps: 1200, PendingBytes: 34_000, MissingOps: 7, LastAck: &acked,
+				PendingOps: 1200, PendingBytes: 34_000, MissingOps: 7, LastAck: &acked, Settled: true, Durability: "strict",
 				Paused: []localapi.Paused{{Space: "default", Log: "0123456789abcdef", Why: "forked"}}},
-			{PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC", State: "Disconnected", LastError: "nothing listens at tcp://127.0.0.1:9003"},
+			{PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC", State: "Disconnected", Durability: "relaxed", LastError: "nothing listens at tcp://127.0.0.1:9003"},
 		},
 		Endpoints: []localapi.Endpoint{{Endpoint: "tcp://127.0.0.1:9003", Failures: 3, LastError: "connection refused"}, {Endpoint: "tcp://127.0.0.1:9002"},
 			{Endpoint: "tcp://127.0.0.1:9004", Failures: 1, LastError: "no route"}},
@@ -324,12 +326,13 @@ RECOVERED   the witness is ahead
 SPACE    OPS     BYTES    KEYS    CONFLICTS  LOGS          VIEW      FRONTIER
 default  63,666  12.9 MB  63,666  0          2 (1 FORKED)  1bb80db4  87449895
 
-PEER       LABEL  STATE            ADDRESS               RTT     PENDING          MISSING  LAST ACK
-…BBBBBBBB  B      Connected (out)  tcp://127.0.0.1:9002  0.4 ms  1,200 (34.0 kB)  7        1.5 s ago
-…CCCCCCCC         Disconnected                           -       0                0        never
+PEER       LABEL  STATE                 ADDRESS               RTT     PENDING          MISSING  LAST ACK
+…BBBBBBBB  B      Connected (out)       tcp://127.0.0.1:9002  0.4 ms  1,200 (34.0 kB)  7        1.5 s ago
+…CCCCCCCC         Disconnected RELAXED                        -       0                ?        never
 
 B (…BBBBBBBB): log 01234567 of space default is paused: forked
 …CCCCCCCC: nothing listens at tcp://127.0.0.1:9003
+…CCCCCCCC: it runs with relaxed durability: what it holds counts for no --replicas
 tcp://127.0.0.1:9003: 3 failed attempts: connection refused
 tcp://127.0.0.1:9004: 1 failed attempt: no route
 `

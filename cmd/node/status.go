@@ -150,12 +150,19 @@ func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 		if p.Direction != "" {
 			state += " (" + p.Direction + ")"
 		}
+		if p.Durability == "relaxed" {
+			state += " RELAXED"
+		}
 		pending := fmt.Sprintf("%s (%s)", grouped(p.PendingOps), size(p.PendingBytes))
 		if p.PendingOps == 0 {
 			pending = "0"
 		}
+		missing := grouped(p.MissingOps)
+		if !p.Settled {
+			missing = "?" // nothing was compared
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", short(p.PeerID), shown(p.Label, 20), state, p.Addr, rtt,
-			pending, grouped(p.MissingOps), ago(p.LastAck, now))
+			pending, missing, ago(p.LastAck, now))
 		notes = append(notes, peerNotes(&p)...)
 	}
 	if err := t.Flush(); err != nil {
@@ -185,6 +192,9 @@ func peerNotes(p *localapi.Peer) (notes []string) {
 	}
 	if p.LastError != "" {
 		notes = append(notes, fmt.Sprintf("%s: %s", name, p.LastError))
+	}
+	if p.Durability == "relaxed" {
+		notes = append(notes, name+": it runs with relaxed durability: what it holds counts for no --replicas")
 	}
 	for _, l := range p.Paused {
 		notes = append(notes, fmt.Sprintf("%s: log %s of space %s is paused: %s", name, short(l.Log), shown(l.Space, 40), l.Why))

@@ -241,9 +241,16 @@ type Peer struct {
 	LastAck      *Time   `json:"last_ack"` // null: never
 
 	// Beyond the contract.
-	LastError string   `json:"last_error,omitempty"` // why not connected, or why refused
-	Paused    []Paused `json:"paused,omitempty"`     // logs that do not flow, and why
-	Spaces    []Flow   `json:"spaces,omitempty"`
+	//
+	// Settled: there is a session, and frontiers were compared: the numbers are
+	// exact. Else pending follows from what the peer stated last.
+	Settled bool `json:"settled"`
+	// Durability is "strict", or "relaxed": it does not fsync, so that it counts for
+	// no --replicas; empty where that is not known.
+	Durability string   `json:"durability,omitempty"`
+	LastError  string   `json:"last_error,omitempty"` // why not connected, or why refused
+	Paused     []Paused `json:"paused,omitempty"`     // logs that do not flow, and why
+	Spaces     []Flow   `json:"spaces,omitempty"`
 	// Copies tells that several copies of one data directory use this identity.
 	Copies     bool  `json:"copies,omitempty"`
 	SkewMillis int64 `json:"skew_ms,omitempty"` // by how much its clock is ahead
@@ -255,6 +262,7 @@ type Flow struct {
 	PendingOps   uint64 `json:"pending_ops"`
 	PendingBytes uint64 `json:"pending_bytes"`
 	MissingOps   uint64 `json:"missing_ops"`
+	Settled      bool   `json:"settled"` // frontiers were compared: the numbers are exact
 }
 
 // Paused is a log that is not exchanged with a peer.

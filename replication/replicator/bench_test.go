@@ -112,7 +112,7 @@ func BenchmarkCatchUp(b *testing.B) {
 		start := time.Now()
 		attach(b, ra, target, ca)
 		attach(b, rb, source, cb)
-		if err := rb.WaitSynced(context.Background()); err != nil {
+		if err := rb.WaitSynced(context.Background(), 1, nil); err != nil {
 			b.Fatal(err)
 		}
 		whole += time.Since(start)

@@ -32,6 +32,9 @@ type PeerInfo struct {
 	Label    string
 	// Spaces the peer named in Hello.
 	Spaces []replication.SpaceInfo
+	// Relaxed: the peer does not fsync what it commits, so that its acks are no
+	// receipts.
+	Relaxed bool
 	// PullOnly: the peer asked for pushes only in answer to OutboxPull.
 	PullOnly bool
 	// PieceBytes overrides Options.PieceBytes, for a path that is cut often (a

@@ -35,5 +35,6 @@
 //	peer_report.go  what a session answers to those who wait
 //	synced.go       WaitSynced
 //	status.go       where replication stands; counters.go what it did
+//	warnings.go     warnings that peers cause, not too many
 //	codes.go        errors -> refusal codes
 package replicator

@@ -32,12 +32,17 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 			p.post(item{event: replication.SpaceRefused{Space: e.Space.ID}})
 		}
 	case replication.ForkSeen:
-		p.commits.do(func() { p.forkSeen(e) })
+		release := p.held.handOver()
+		p.commits.do(func() {
+			defer release()
+			p.forkSeen(e)
+		})
 	case replication.SendForkProof:
 		p.reads.do(func() { p.sendForkProof(e) })
 	case replication.StateChanged:
 		p.publish(func(n *published) { n.stale = e.Stale })
 		p.log.Info("peer state", "stale", e.Stale)
+		p.r.generation.Add(1)
 		p.r.changes.ring()
 		p.observe(e)
 	case replication.RTT:
@@ -48,11 +53,11 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.observe(e)
 	case replication.DataLoss:
 		p.count.losses.Add(1)
-		p.log.Warn("the peer has lost data that it once held; it is sent again, and receipts for it no longer count",
+		p.warn("the peer has lost data that it once held; it is sent again, and receipts for it no longer count",
 			"space", e.Space, "log", e.Log, "was", e.Was.Seq, "now", e.Now.Seq)
 		p.observe(e)
 	case replication.LogPaused:
-		p.log.Warn("a log is paused", "space", e.Space, "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)
+		p.warn("a log is paused", "space", e.Space, "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)
 		p.observe(e)
 	case replication.Pulled:
 		if len(p.pulls) > 0 {
@@ -94,7 +99,9 @@ func (p *Peer) loadFrontier(e replication.LoadFrontier) {
 		p.log.Warn("what the peer stated earlier cannot be read", "error", err)
 	}
 	for _, s := range stored {
-		if _, ok := held[s.Log]; ok {
+		_, ok := held[s.Log]
+		// What a member stated before it fsynced is stated, and kept, anew.
+		if ok && (p.info.Relaxed || Durability(s.Base) == Strict) {
 			ev.Stored = append(ev.Stored, s)
 		}
 	}
@@ -122,7 +129,7 @@ func (p *Peer) forkSeen(e replication.ForkSeen) {
 		return // of a log that is not here, or not its origin's
 	}
 	if err := e.Proof.Verify(); err != nil {
-		p.log.Warn("the peer sent a proof of a fork that does not hold", "log", e.Proof.Log, "error", err)
+		p.warn("the peer sent a proof of a fork that does not hold", "log", e.Proof.Log, "error", err)
 		return
 	}
 	first, err := p.r.store.RecordFork(e.Proof)

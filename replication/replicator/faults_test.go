@@ -50,7 +50,7 @@ func TestCutsAndRestarts(t *testing.T) {
 			}
 		}
 		connect(a, b)
-		if err := a.r.WaitSynced(t.Context()); err != nil {
+		if err := a.r.WaitSynced(t.Context(), 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		arrives(t, a, b)
@@ -91,7 +91,7 @@ func TestPartialRunSurvivesTheSession(t *testing.T) {
 			t.Errorf("a run of 1.25 MiB came in %d sessions of 128 KiB", sessions)
 		}
 		connect(a, b)
-		if err := b.r.WaitSynced(t.Context()); err != nil {
+		if err := b.r.WaitSynced(t.Context(), 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		arrives(t, a, b)
@@ -108,7 +108,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	_, pb, _ := connect(a, b)
 	_, _, stalled := connect(a, c)
 	stalled.stall(true)
-	go func() { _ = a.r.WaitSynced(context.Background()) }() // the close ends it
+	go func() { _ = a.r.WaitSynced(context.Background(), 1, nil) }() // the close ends it
 	eventually(t, "bytes at B", func() bool { return b.store.Head() > 0 })
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
@@ -219,7 +219,7 @@ func TestForkProofIsPassedOn(t *testing.T) {
 	})
 	// A forked log does not keep the two from being in step.
 	for _, n := range []*node{a, b} {
-		if err := n.r.WaitSynced(within(t)); err != nil {
+		if err := n.r.WaitSynced(within(t), 1, nil); err != nil {
 			t.Errorf("%s: %v", n.name, err)
 		}
 	}

@@ -4,7 +4,8 @@ import "vixp2p/replication"
 
 // holding keeps what gives back the memory of received data for as long as the
 // session or the store needs the data: that of a whole run until its commit is
-// answered, that of pieces until their run is whole or given up.
+// answered, that of pieces until their run is whole or given up, that of a proof of
+// a fork until it was looked at.
 type holding struct {
 	current *heldData  // of the message that the session is being given
 	pieces  []heldData // of the session's partial run
@@ -12,8 +13,8 @@ type holding struct {
 }
 
 type heldData struct {
-	log     replication.LogID
-	first   bool // the data is the start of its run
+	log     replication.LogID // zero: of no run
+	first   bool              // the data is the start of its run
 	bytes   int
 	release func()
 }
@@ -23,12 +24,24 @@ func (h *holding) arrived(msg replication.Message, release func()) {
 	if release == nil {
 		return
 	}
-	push, ok := msg.(*replication.WalPush)
-	if !ok {
+	switch m := msg.(type) {
+	case *replication.WalPush:
+		h.current = &heldData{log: m.Log, first: m.Offset == 0, bytes: len(m.Data), release: release}
+	case *replication.ForkProofMsg:
+		h.current = &heldData{release: release}
+	default:
 		release()
-		return
 	}
-	h.current = &heldData{log: push.Log, first: push.Offset == 0, bytes: len(push.Data), release: release}
+}
+
+// handOver hands over what the current message holds.
+func (h *holding) handOver() (release func()) {
+	if h.current == nil {
+		return func() {}
+	}
+	release = h.current.release
+	h.current = nil
+	return release
 }
 
 // committing hands over all that a run of the log holds, when it is committed.

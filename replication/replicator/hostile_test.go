@@ -3,6 +3,9 @@ package replicator_test
 import (
 	"crypto/sha256"
 	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -321,7 +324,7 @@ func TestSlowReaderIsClosed(t *testing.T) {
 		a, b, slow := newNode(t, "A"), newNode(t, "B"), newNode(t, "S")
 		connect(a, b)
 		p, _, ca := connect(a, slow)
-		if err := a.r.WaitSynced(t.Context()); err != nil {
+		if err := a.r.WaitSynced(t.Context(), 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		ca.stall(true)
@@ -391,6 +394,102 @@ func TestIdleSessionsStayConnected(t *testing.T) {
 		}
 		if time.Since(st.Heard) > 5*time.Second {
 			t.Errorf("last heard %s ago", time.Since(st.Heard))
+		}
+	})
+}
+
+// slowLooks is a store that answers about one log only when it may.
+type slowLooks struct {
+	*memlog.Store
+	log  replication.LogID
+	gate chan struct{} // closed: it may
+}
+
+func (s *slowLooks) Log(id replication.LogID) (replication.LogInfo, bool) {
+	if id == s.log {
+		<-s.gate
+	}
+	return s.Store.Log(id)
+}
+
+// Proofs of forks hold their part of the budget until they were looked at, so that
+// a flood of them waits in the transport and not in memory.
+func TestForkProofsHoldTheirBudget(t *testing.T) {
+	a := newNode(t, "A")
+	o := newOrigin(9)
+	store := &slowLooks{Store: a.store.(*memlog.Store), log: o.log, gate: make(chan struct{})}
+	if err := a.r.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	a.start(store)
+	look := sync.OnceFunc(func() { close(store.gate) })
+	t.Cleanup(look)
+	s := play(a, "S")
+	proof := &replication.ForkProofMsg{Space: space, Proof: replication.ForkProof{
+		Log: o.log, Origin: o.gen.Origin, A: make([]byte, 600<<10), B: make([]byte, 600<<10),
+	}}
+	const held, flood = 1200 << 10, 60
+	go func() {
+		for range flood {
+			if s.c.Write(proof) != nil {
+				return
+			}
+		}
+	}()
+	eventually(t, "a full account", func() bool { return s.account.InUse() > replicator.DefaultBudget/2-2*held })
+	if n := s.account.InUse(); n%held != 0 || n > replicator.DefaultBudget/2+replication.MaxRunBytes {
+		t.Errorf("%d proofs hold %d bytes", n/held, n)
+	}
+	look()
+	// The last one is looked at before what follows it.
+	push := o.push("x")
+	s.say(push)
+	if e := s.ackFor(o.log); e.Pos != push.End {
+		t.Errorf("the push was answered with %+v", e)
+	}
+	eventually(t, "an empty account", func() bool { return s.account.InUse() == 0 })
+}
+
+// What a peer can cause with every message does not fill the log.
+func TestWarningsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines strings.Builder
+		a := newNode(t, "A")
+		if err := a.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := replicator.New(replicator.Options{Store: a.store, Spaces: known, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.r = r
+		s := play(a, "S")
+		warnings := func() int { return strings.Count(lines.String(), "level=WARN") }
+		i := 0
+		bad := func(n int) {
+			for range n {
+				i++
+				s.say(&replication.WalPush{
+					Space: space, Log: replication.LogID{byte(i), byte(i >> 8), 1}, End: replication.Position{Seq: 1, Hash: replication.Hash{1}},
+					Total: 1, Data: []byte{1},
+				})
+			}
+			synctest.Wait()
+		}
+		bad(500)
+		if n := warnings(); n != 10 {
+			t.Errorf("%d lines for 500 bad runs", n)
+		}
+		time.Sleep(10 * time.Second)
+		bad(1)
+		if n := warnings(); n != 11 || !strings.Contains(lines.String(), "left_out_before=490") {
+			t.Errorf("%d lines later: %s", n, lines.String()[max(0, lines.Len()-300):])
+		}
+		bad(7)
+		s.c.cut()
+		<-s.peer.Done()
+		if !strings.Contains(lines.String(), "count=7") {
+			t.Errorf("at the end: %s", lines.String()[max(0, lines.Len()-300):])
 		}
 	})
 }

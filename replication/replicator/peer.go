@@ -30,6 +30,7 @@ type Peer struct {
 	cancel   context.CancelFunc
 	done     chan struct{} // closed when nothing of the session runs any more
 	count    counters
+	warnings warnings
 	pushed   map[replication.LogID]uint64 // the highest seq pushed of each log; the writer's
 
 	mu  sync.Mutex // guards below
@@ -333,5 +334,6 @@ func (p *Peer) finish() {
 	p.err = p.end
 	p.mu.Unlock()
 	p.r.detach(p)
+	p.warnings.end(p.log)
 	p.log.Debug("session ended", "reason", p.end.Error())
 }

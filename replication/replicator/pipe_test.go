@@ -49,11 +49,17 @@ func (p *pipe) await(try func() bool) {
 	}
 }
 
-func size(m replication.Message) int {
-	if push, ok := m.(*replication.WalPush); ok {
-		return 100 + len(push.Data)
+func size(m replication.Message) int { return 100 + attached(m) }
+
+// attached is how many bytes of a message the reader reserves.
+func attached(m replication.Message) int {
+	switch m := m.(type) {
+	case *replication.WalPush:
+		return len(m.Data)
+	case *replication.ForkProofMsg:
+		return len(m.Proof.A) + len(m.Proof.B)
 	}
-	return 100
+	return 0
 }
 
 func (p *pipe) write(m replication.Message) (err error) {
@@ -128,11 +134,11 @@ func (c *conn) Read() (replication.Message, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	push, ok := m.(*replication.WalPush)
-	if !ok || c.account == nil {
+	n := attached(m)
+	if n == 0 || c.account == nil {
 		return m, nil, nil
 	}
-	release, err := c.account.Reserve(c.ctx, len(push.Data))
+	release, err := c.account.Reserve(c.ctx, n)
 	return m, release, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vixp2p/replication"
 )
@@ -18,8 +19,13 @@ import (
 // frontiers of the space have been compared; before that, and for a member that
 // is not connected, what its current instance last stated counts, because
 // nothing has contradicted it since. A loss that a member admits shows in what
-// its session answers, and in the cursor that follows it. A new instance voids all that an older one
-// stated.
+// its session answers, and in the cursor that follows it. A new instance voids all
+// that an older one stated.
+//
+// A member that does not fsync gives no receipts, whatever it or its instance stated
+// before: a statement is kept with the durability of who made it, in Base of the
+// cursor's entry, and one of unknown durability counts for nothing. The entry of no
+// log has the durability of the instance's newest session.
 type receipts struct {
 	store   replication.Store
 	waiting atomic.Int64 // WaitReplicated calls under way
@@ -29,10 +35,32 @@ type receipts struct {
 	waits   map[replication.LogID]map[*wait]struct{}
 }
 
-// member is another node that has stated something.
+// Durability is what a member's statements are worth (G2). Its numbers are stored.
+type Durability uint64
+
+const (
+	UnknownDurability Durability = iota
+	Strict                       // it fsyncs before it states
+	Relaxed                      // it does not
+)
+
+func (d Durability) String() string {
+	return [...]string{"", "strict", "relaxed"}[min(d, 2)]
+}
+
+func (p *PeerInfo) durability() Durability {
+	if p.Relaxed {
+		return Relaxed
+	}
+	return Strict
+}
+
+// member is another node that was met.
 type member struct {
-	instance replication.Instance // the current one
-	live     []*liveSession       // of that instance, oldest first
+	instance   replication.Instance // the current one
+	durability Durability           // of its newest session; unknown: none since the start of this node
+	lastAck    time.Time            // of sessions that ended
+	live       []*liveSession       // of the current instance, oldest first
 	// cursor mirrors what the store has of the current instance; nil: not
 	// loaded. Invariant: if loaded, it has every statement.
 	cursor  map[replication.LogID]replication.FrontierEntry
@@ -64,7 +92,9 @@ type NotReplicatedError struct {
 	Dot   replication.Dot
 	Want  int
 	Acked []replication.OriginKey // those who stated that they hold it durably
-	Cause error                   // the context's, or ErrClosed
+	// Relaxed is how many members have a session and do not fsync.
+	Relaxed int
+	Cause   error // the context's, or ErrClosed
 }
 
 func (e *NotReplicatedError) Error() string {
@@ -76,6 +106,9 @@ func (e *NotReplicatedError) Error() string {
 			keys[i] = k.String()[:8]
 		}
 		msg += " (" + strings.Join(keys, ", ") + ")"
+	}
+	if e.Relaxed > 0 {
+		msg += fmt.Sprintf("; %d connected members run with relaxed durability, which does not count", e.Relaxed)
 	}
 	return msg + "; it goes on to the others as soon as they can be reached: " + e.Cause.Error()
 }
@@ -100,32 +133,44 @@ func newReceipts(store replication.Store) (*receipts, error) {
 	return rc, nil
 }
 
-// meet makes an instance the member's current one. If it is another one than so
-// far, what the member stated before counts no more.
-func (rc *receipts) meet(key replication.OriginKey, instance replication.Instance) {
-	if rc.become(key, instance) {
-		// So that a restart of this node knows it too, even if the new instance
-		// never states a thing: an entry of no log.
-		rc.store.SaveCursor(key, instance, []replication.FrontierEntry{{}})
+// meet makes an instance the member's current one, with the durability that its
+// newest session named. If it is another one than so far, what the member stated
+// before counts no more.
+func (rc *receipts) meet(info *PeerInfo) {
+	if rc.become(info) {
+		// So that a restart of this node knows it too, even if the instance never
+		// states a thing: the entry of no log.
+		marker := replication.FrontierEntry{Base: uint64(info.durability())}
+		rc.store.SaveCursor(info.Key, info.Instance, []replication.FrontierEntry{marker})
 	}
 }
 
-// become tells whether the member had another instance.
-func (rc *receipts) become(key replication.OriginKey, instance replication.Instance) bool {
+// become tells whether the store may not know the member like that.
+func (rc *receipts) become(info *PeerInfo) bool {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	m := rc.members[key]
+	m := rc.members[info.Key]
 	if m == nil {
-		rc.members[key] = &member{instance: instance}
+		m = &member{instance: info.Instance}
+		rc.members[info.Key] = m
+	}
+	same := m.instance == info.Instance
+	if same && m.durability == info.durability() {
 		return false
 	}
-	if m.instance == instance {
-		return false
+	if !same {
+		*m = member{instance: info.Instance, version: m.version}
 	}
-	*m = member{instance: instance, version: m.version + 1}
-	for _, ws := range rc.waits {
-		for w := range ws {
-			delete(w.acked, key)
+	m.durability = info.durability()
+	m.version++
+	if m.cursor != nil {
+		m.cursor[replication.LogID{}] = replication.FrontierEntry{Base: uint64(m.durability)}
+	}
+	if !same || info.Relaxed {
+		for _, ws := range rc.waits {
+			for w := range ws {
+				delete(w.acked, info.Key)
+			}
 		}
 	}
 	return true
@@ -147,6 +192,9 @@ func (rc *receipts) detach(p *Peer) {
 	rc.mu.Lock()
 	m := rc.members[p.info.Key]
 	m.live = slices.DeleteFunc(m.live, func(l *liveSession) bool { return l.p == p })
+	if at := p.lastAck(); m.instance == p.info.Instance && at.After(m.lastAck) {
+		m.lastAck = at
+	}
 	next := m.newestLocked()
 	rc.mu.Unlock()
 	if next != nil {
@@ -172,8 +220,12 @@ func (rc *receipts) settled(p *Peer, space replication.SpaceID) {
 	}
 }
 
-// stated records what a peer said that it holds.
+// stated records what a peer said that it holds. The entries are its own from now
+// on.
 func (rc *receipts) stated(p *Peer, entries []replication.FrontierEntry) {
+	for i := range entries {
+		entries[i].Base = uint64(p.info.durability())
+	}
 	rc.store.SaveCursor(p.info.Key, p.info.Instance, entries)
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -216,8 +268,10 @@ func (rc *receipts) report(p *Peer, w *wait, acked bool) {
 		return // another session of the member answers
 	}
 	switch {
-	case acked:
+	case acked && m.durability == Strict && !p.info.Relaxed:
 		rc.countLocked(w, p.info.Key)
+	case acked:
+		// It holds the write, and may lose it.
 	case newest.settled[w.space]:
 		delete(w.acked, p.info.Key)
 	}
@@ -301,8 +355,14 @@ func (rc *receipts) unreached(w *wait, cause error) error {
 	if w.done {
 		return nil
 	}
+	relaxed := 0
+	for _, m := range rc.members {
+		if len(m.live) > 0 && m.durability == Relaxed {
+			relaxed++
+		}
+	}
 	acked := slices.SortedFunc(maps.Keys(w.acked), func(a, b replication.OriginKey) int { return strings.Compare(string(a[:]), string(b[:])) })
-	return &NotReplicatedError{Dot: w.dot, Want: w.k, Acked: acked, Cause: cause}
+	return &NotReplicatedError{Dot: w.dot, Want: w.k, Acked: acked, Relaxed: relaxed, Cause: cause}
 }
 
 // countCursors counts the members whose last statement covers the write and of
@@ -311,7 +371,7 @@ func (rc *receipts) countCursors(w *wait, self replication.OriginKey) error {
 	rc.mu.Lock()
 	var keys []replication.OriginKey
 	for key, m := range rc.members {
-		if l := m.newestLocked(); key != self && (l == nil || !l.settled[w.space]) {
+		if l := m.newestLocked(); key != self && m.durability != Relaxed && (l == nil || !l.settled[w.space]) {
 			keys = append(keys, key)
 		}
 	}
@@ -330,7 +390,7 @@ func (rc *receipts) countCursor(w *wait, key replication.OriginKey) error {
 		if err != nil {
 			return err
 		}
-		if entry.Pos.Seq < w.dot.Seq || !rc.onBranch(entry) {
+		if entry.Pos.Seq < w.dot.Seq || Durability(entry.Base) != Strict || !rc.onBranch(entry) {
 			return nil
 		}
 		rc.mu.Lock()
@@ -361,15 +421,15 @@ func (rc *receipts) onBranch(e replication.FrontierEntry) bool {
 	return err == nil
 }
 
-// cursorEntry is what a member's current instance stated of a log, with the
-// version of that.
+// cursorEntry is what a member's current instance stated of a log, nothing if it
+// does not fsync, with the version of that.
 func (rc *receipts) cursorEntry(key replication.OriginKey, log replication.LogID) (replication.FrontierEntry, uint64, error) {
 	for {
 		rc.mu.Lock()
 		m := rc.members[key]
 		instance, version := m.instance, m.version
 		if m.cursor != nil {
-			e := m.cursor[log]
+			e := countable(m.cursor, log)
 			rc.mu.Unlock()
 			return e, version, nil
 		}
@@ -385,12 +445,30 @@ func (rc *receipts) cursorEntry(key replication.OriginKey, log replication.LogID
 		rc.mu.Lock()
 		if m.version == version {
 			rc.keepCursorLocked(m, cursor)
-			e := cursor[log]
+			e := countable(cursor, log)
 			rc.mu.Unlock()
 			return e, version, nil
 		}
 		rc.mu.Unlock()
 	}
+}
+
+func countable(cursor map[replication.LogID]replication.FrontierEntry, log replication.LogID) replication.FrontierEntry {
+	if Durability(cursor[replication.LogID{}].Base) == Relaxed {
+		return replication.FrontierEntry{}
+	}
+	return cursor[log]
+}
+
+// lastAck is when the member's current instance last acked in a session that has
+// ended; zero: not since the start of this node.
+func (rc *receipts) lastAck(key replication.OriginKey, instance replication.Instance) time.Time {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if m := rc.members[key]; m != nil && m.instance == instance {
+		return m.lastAck
+	}
+	return time.Time{}
 }
 
 // keepCursorLocked keeps a loaded cursor, in place of others where it gets too

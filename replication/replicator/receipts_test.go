@@ -346,7 +346,7 @@ func TestNoReceiptFromOldStatements(t *testing.T) {
 func TestReceiptsAreTrueUnderLoad(t *testing.T) {
 	a, b := newNode(t, "A"), newNode(t, "B")
 	connect(a, b)
-	if err := a.r.WaitSynced(within(t)); err == nil {
+	if err := a.r.WaitSynced(within(t), 1, nil); err == nil {
 		t.Log("in step before the load")
 	}
 	errs := make(chan error, 8)

@@ -108,7 +108,9 @@ type Replicator struct {
 	waiting  atomic.Int64  // WaitSynced calls under way
 	quit     chan struct{} // closed when no session will live any more
 	total    counters      // of sessions that ended
-	// generation counts the sessions that came and went.
+	warnings warnings
+	// generation counts the sessions that came and went, became stale, or fell out
+	// of step while somebody waits.
 	generation atomic.Uint64
 
 	sessions sync.WaitGroup // actors; each waits for its own goroutines
@@ -159,7 +161,7 @@ func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 	for _, s := range info.Spaces {
 		r.meet(s)
 	}
-	r.receipts.meet(info.Key, info.Instance)
+	r.receipts.meet(&info)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -207,7 +209,7 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 	switch {
 	case ok && (have.Name != "" || s.Name == ""):
 	case !ok && full:
-		r.o.Logger.Warn("a peer names one more space than this node takes", "space", s.ID, "limit", r.o.MaxSpaces)
+		r.warnings.warn(r.o.Logger, "a peer names one more space than this node takes", "space", s.ID, "limit", r.o.MaxSpaces)
 	case s.Name != "" && replication.SpaceOf(r.self.Network, s.Name) != s.ID: // the name of another space
 	case r.o.OnSpace == nil || r.o.OnSpace(s):
 		r.AddSpace(s)
@@ -231,9 +233,9 @@ func (r *Replicator) advanced(a replication.Advance) {
 	}
 }
 
-// forwardFork sends a proof to every session but one.
+// forwardFork sends a proof to every session but the one that it came from.
 func (r *Replicator) forwardFork(space replication.SpaceID, proof replication.ForkProof, except *Peer) {
-	r.o.Logger.Warn("a log has two branches: its origin wrote twice (a copied machine?)",
+	except.warn("a log has two branches: its origin wrote twice (a copied machine?)",
 		"log", proof.Log, "origin", proof.Origin)
 	for _, p := range r.Peers() {
 		if p != except {

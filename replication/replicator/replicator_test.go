@@ -17,7 +17,7 @@ func TestChainForwards(t *testing.T) {
 		t.Fatalf("C holds %d ops of A's log, not 4", got)
 	}
 	for _, n := range []*node{a, b, c} {
-		if err := n.r.WaitSynced(within(t)); err != nil {
+		if err := n.r.WaitSynced(within(t), 1, nil); err != nil {
 			t.Errorf("%s: %v", n.name, err)
 		}
 	}
@@ -29,7 +29,7 @@ func TestBulkCatchUp(t *testing.T) {
 		a.append(1000, 100)
 	}
 	connect(a, b)
-	if err := b.r.WaitSynced(within(t)); err != nil {
+	if err := b.r.WaitSynced(within(t), 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	arrives(t, a, b)

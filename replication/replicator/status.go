@@ -20,10 +20,13 @@ type PeerStatus struct {
 	Since     time.Time
 	RTT       time.Duration // 0: not measured yet
 	Heard     time.Time     // last message
-	LastAck   time.Time     // last statement; zero: none in this session
+	LastAck   time.Time     // of its instance; zero: none, or none that this node remembers
+	// Durability is that of the newest session.
+	Durability Durability
 	// Pending is what is here and not stated by the peer; Missing is what the
-	// peer states and is not here. Of a peer without a session Pending follows
-	// from what it stated last, and Missing is not known.
+	// peer states and is not here. Of a peer without a session, and of a space that
+	// is not settled, Pending follows from what the peer stated last, and Missing
+	// is not known.
 	PendingOps, PendingBytes, MissingOps uint64
 	QueuedBytes                          int // sent and not yet taken by the transport
 	Paused                               []replication.LogPaused
@@ -39,9 +42,15 @@ type SpaceStatus struct {
 	PendingOps, PendingBytes, MissingOps uint64
 }
 
+// Settled tells that there is a session and the frontiers of all shared spaces were
+// compared: the numbers are exact.
+func (s *PeerStatus) Settled() bool {
+	return (s.Connected || s.Stale) && !slices.ContainsFunc(s.Spaces, func(s SpaceStatus) bool { return !s.Settled })
+}
+
 // InStep tells that nothing is pending or missing.
 func (s *PeerStatus) InStep() bool {
-	return s.PendingOps == 0 && s.MissingOps == 0 && !slices.ContainsFunc(s.Spaces, func(s SpaceStatus) bool { return !s.Settled })
+	return s.PendingOps == 0 && s.MissingOps == 0 && s.Settled()
 }
 
 func (s *PeerStatus) add(sp SpaceStatus) {
@@ -65,6 +74,13 @@ func (p *Peer) ask(ctx context.Context, fn func()) bool {
 	}
 }
 
+// lastAck is when the peer last acked in this session; zero: not yet.
+func (p *Peer) lastAck() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now.lastAck
+}
+
 // Status tells where the session stands; false if it has ended, or ctx did.
 func (p *Peer) Status(ctx context.Context) (PeerStatus, bool) {
 	var progress []replication.Progress
@@ -75,13 +91,23 @@ func (p *Peer) Status(ctx context.Context) (PeerStatus, bool) {
 	st := PeerStatus{
 		Key: p.info.Key, Instance: p.info.Instance, ID: p.info.ID, Label: p.info.Label,
 		Connected: !p.now.stale, Stale: p.now.stale, Since: p.since,
-		RTT: p.now.rtt, Heard: p.now.heard, LastAck: p.now.lastAck,
+		RTT: p.now.rtt, Heard: p.now.heard, LastAck: p.now.lastAck, Durability: p.info.durability(),
 	}
 	p.mu.Unlock()
+	if st.LastAck.IsZero() {
+		st.LastAck = p.r.receipts.lastAck(p.info.Key, p.info.Instance)
+	}
 	st.QueuedBytes, _ = p.out.backlog()
 	st.Counters = p.count.snapshot()
+	var stored map[replication.LogID]replication.FrontierEntry // loaded for the first space that needs it
 	for _, pr := range progress {
-		sp := SpaceStatus{Space: pr.Space, Settled: pr.Settled, PendingLogs: len(pr.PendingLogs), MissingOps: pr.MissingOps}
+		sp := SpaceStatus{Space: pr.Space, Settled: pr.Settled, MissingOps: pr.MissingOps}
+		if !pr.Settled {
+			if stored == nil {
+				stored = p.r.storedCursor(p.info.Key, p.info.Instance)
+			}
+			sp.beyond(p.r.store, stored, p.r.store.Logs(pr.Space))
+		}
 		for _, l := range pr.PendingLogs {
 			sp.pending(p.r.store, l.Log, l.Acked.Seq, l.Tip.Seq)
 		}
@@ -91,11 +117,35 @@ func (p *Peer) Status(ctx context.Context) (PeerStatus, bool) {
 	return st, true
 }
 
+// storedCursor is what a peer instance stated last, by log. One that cannot be read
+// says nothing, as after a loss: it is a hint.
+func (r *Replicator) storedCursor(key replication.OriginKey, instance replication.Instance) map[replication.LogID]replication.FrontierEntry {
+	entries, err := r.store.LoadCursor(key, instance)
+	if err != nil {
+		r.o.Logger.Warn("what the peer stated earlier cannot be read", "error", err)
+	}
+	stated := make(map[replication.LogID]replication.FrontierEntry, len(entries))
+	for _, e := range entries {
+		stated[e.Log] = e
+	}
+	return stated
+}
+
+// beyond adds what of the logs lies beyond what was stated last.
+func (s *SpaceStatus) beyond(store replication.Store, stated map[replication.LogID]replication.FrontierEntry, logs []replication.LogInfo) {
+	for _, l := range logs {
+		if !l.Forked {
+			s.pending(store, l.Log, stated[l.Log].Pos.Seq, l.Tip.Seq)
+		}
+	}
+}
+
 // pending adds what lies beyond acked of a log.
 func (s *SpaceStatus) pending(store replication.Store, log replication.LogID, acked, tip uint64) {
 	if tip <= acked {
 		return
 	}
+	s.PendingLogs++
 	s.PendingOps += tip - acked
 	// A log whose size cannot be told is damaged, which Verify and the session
 	// report; the operations still count.
@@ -139,11 +189,7 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 				}
 			}
 		}
-		st, err := r.awayStatus(c, logs)
-		if err != nil {
-			return nil, err
-		}
-		away = append(away, st)
+		away = append(away, r.awayStatus(c, logs))
 	}
 	slices.SortFunc(away, func(a, b PeerStatus) int { return strings.Compare(string(a.Key[:]), string(b.Key[:])) })
 	return append(all, away...), nil
@@ -151,25 +197,19 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 
 // awayStatus is what of the logs is pending towards a member that is not
 // connected.
-func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.LogInfo) (PeerStatus, error) {
-	st := PeerStatus{Key: c.Peer, Instance: c.Instance, LastAck: c.Updated}
-	entries, err := r.store.LoadCursor(c.Peer, c.Instance)
-	if err != nil {
-		return st, fmt.Errorf("what members stated earlier cannot be read: %w", err)
+func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.LogInfo) PeerStatus {
+	stated := r.storedCursor(c.Peer, c.Instance)
+	st := PeerStatus{
+		Key: c.Peer, Instance: c.Instance, LastAck: r.receipts.lastAck(c.Peer, c.Instance),
+		Durability: Durability(stated[replication.LogID{}].Base),
 	}
-	stated := make(map[replication.LogID]uint64, len(entries))
-	for _, e := range entries {
-		stated[e.Log] = e.Pos.Seq
+	if delete(stated, replication.LogID{}); st.LastAck.IsZero() && len(stated) > 0 {
+		st.LastAck = c.Updated
 	}
 	for _, of := range logs {
 		sp := SpaceStatus{Space: of[0].Space}
-		for _, l := range of {
-			if at := stated[l.Log]; at < l.Tip.Seq && !l.Forked {
-				sp.PendingLogs++
-				sp.pending(r.store, l.Log, at, l.Tip.Seq)
-			}
-		}
+		sp.beyond(r.store, stated, of)
 		st.add(sp)
 	}
-	return st, nil
+	return st
 }

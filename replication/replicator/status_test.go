@@ -96,7 +96,7 @@ func TestStatusWhileBehind(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var behind *replicator.NotSyncedError
-		if err := a.r.WaitSynced(ctx); !errors.As(err, &behind) || behind.Connected != 1 || len(behind.Behind) != 1 || behind.Behind[0] != "S" {
+		if err := a.r.WaitSynced(ctx, 1, nil); !errors.As(err, &behind) || behind.Connected != 1 || len(behind.Behind) != 1 || behind.Behind[0] != "S" {
 			t.Errorf("the wait to be in step: %v", err)
 		}
 		s.say(first)
@@ -114,11 +114,11 @@ func TestWaitSynced(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var alone *replicator.NotSyncedError
-		if err := a.r.WaitSynced(ctx); !errors.As(err, &alone) || alone.Connected != 0 {
+		if err := a.r.WaitSynced(ctx, 1, nil); !errors.As(err, &alone) || alone.Connected != 0 {
 			t.Errorf("alone: %v", err)
 		}
 		got := make(chan error, 1)
-		go func() { got <- a.r.WaitSynced(t.Context()) }()
+		go func() { got <- a.r.WaitSynced(t.Context(), 1, nil) }()
 		still(t, got)
 		a.append(3, 10)
 		connect(a, b)
@@ -133,7 +133,7 @@ func TestWaitSynced(t *testing.T) {
 		synctest.Wait()
 		path.stall(true)
 		a.append(1, 10)
-		go func() { got <- a.r.WaitSynced(t.Context()) }()
+		go func() { got <- a.r.WaitSynced(t.Context(), 1, nil) }()
 		still(t, got)
 		(&conn{out: path.in}).stall(true) // now nothing comes from C either
 		start := time.Now()
@@ -142,6 +142,138 @@ func TestWaitSynced(t *testing.T) {
 		}
 		if st, ok := pc.Status(t.Context()); !ok || !st.Stale || time.Since(start) > 15*time.Second {
 			t.Errorf("in step after %s with C's session %v: %+v", time.Since(start), ok, st)
+		}
+	})
+}
+
+// A wait for two peers in step is for both at one moment: one that was connected
+// and behind, and went, does not count.
+func TestWaitSyncedCountsPeersAtOneMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := newNode(t, "A"), newNode(t, "B"), newNode(t, "C")
+		connect(a, b)
+		pc, _, path := connect(a, c)
+		if err := a.r.WaitSynced(t.Context(), 2, nil); err != nil {
+			t.Fatal(err)
+		}
+		path.stall(true)
+		a.append(1, 10)
+		got := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go func() { got <- a.r.WaitSynced(ctx, 2, nil) }()
+		still(t, got)
+		path.cut()
+		<-pc.Done()
+		var short *replicator.NotSyncedError
+		if err := <-got; !errors.As(err, &short) || short.Connected != 1 || short.Want != 2 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with one of two peers: %v", err)
+		}
+		// Two sessions with one member are one peer.
+		connect(a, b)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := a.r.WaitSynced(ctx, 2, nil); !errors.As(err, &short) || short.Connected != 1 {
+			t.Errorf("with two sessions of one peer: %v", err)
+		}
+	})
+}
+
+// What else must hold, holds for what is in step: if something is written or a
+// peer goes while it is waited for, everything is looked at again.
+func TestWaitSyncedWithAnotherCondition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		_, _, path := connect(a, b)
+		asked := 0
+		err := a.r.WaitSynced(t.Context(), 1, func(context.Context) error {
+			switch asked++; asked {
+			case 1:
+				a.append(1, 10)
+			case 2: // the first byte of something new comes from B
+				cut := false
+				path.in.set(func() {
+					path.in.tamper = func(m replication.Message) []replication.Message {
+						if push, ok := m.(*replication.WalPush); ok && !cut {
+							cut = true
+							half := *push
+							half.Data = half.Data[:1]
+							m = &half
+						}
+						return []replication.Message{m}
+					}
+				})
+				b.append(1, 10)
+				synctest.Wait()
+			}
+			return nil
+		})
+		if err != nil || asked != 3 || a.digest() != b.digest() {
+			t.Errorf("in step after %d looks: %v", asked, err)
+		}
+		bad := errors.New("unreadable")
+		if err := a.r.WaitSynced(t.Context(), 1, func(context.Context) error { return bad }); !errors.Is(err, bad) {
+			t.Errorf("the other condition failed, and the wait gave %v", err)
+		}
+	})
+}
+
+// An instance that was met is known from then on, whatever it stated: its outbox
+// shows, also after a restart.
+func TestStatusOfAMemberThatStatedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, pb, c := connect(a, b)
+		if err := a.r.WaitSynced(t.Context(), 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		c.cut()
+		<-pa.Done()
+		<-pb.Done()
+		a.append(3, 100)
+		for range 2 {
+			if st := a.statusOf(b); st.PendingOps != 3 || st.PendingBytes == 0 || st.InStep() || !st.LastAck.IsZero() || st.Durability != replicator.Strict {
+				t.Errorf("away: %+v", st)
+			}
+			a.restart()
+		}
+		// It is back, and nothing was compared yet: what it stated last shows.
+		back := play(a, "B", func(info *replicator.PeerInfo) { info.Key, info.Instance = b.key(), b.store.Info().Instance })
+		synctest.Wait()
+		if st := a.statusOf(b); !st.Connected || st.Settled() || st.PendingOps != 3 || st.PendingBytes == 0 {
+			t.Errorf("before frontiers were compared: %+v", st)
+		}
+		back.settle()
+		synctest.Wait()
+		if st := a.statusOf(b); !st.Settled() || st.PendingOps != 3 {
+			t.Errorf("afterwards: %+v", st)
+		}
+	})
+}
+
+// The last ack of a member is not forgotten when its session ends, nor when the
+// next one begins.
+func TestLastAckOutlivesTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, pb, c := connect(a, b)
+		a.append(1, 10)
+		synctest.Wait()
+		at := a.statusOf(b).LastAck
+		if at.IsZero() {
+			t.Fatal("no ack")
+		}
+		time.Sleep(time.Minute)
+		c.cut()
+		<-pa.Done()
+		<-pb.Done()
+		if st := a.statusOf(b); !st.LastAck.Equal(at) {
+			t.Errorf("away: %s, not %s", st.LastAck, at)
+		}
+		connect(a, b)
+		synctest.Wait()
+		if st := a.statusOf(b); !st.LastAck.Equal(at) || !st.Connected {
+			t.Errorf("back: %s, not %s", st.LastAck, at)
 		}
 	})
 }
@@ -163,7 +295,7 @@ func TestWaitSyncedLooksAgainWhenSomethingMoved(t *testing.T) {
 		}
 		a.start(store)
 		connect(a, b)
-		if err := a.r.WaitSynced(t.Context()); err != nil {
+		if err := a.r.WaitSynced(t.Context(), 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		if n := store.looks.Load(); n < 8 {
@@ -200,7 +332,7 @@ func TestSpacesOfPeers(t *testing.T) {
 		}
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := a.r.WaitSynced(soon); err != nil {
+		if err := a.r.WaitSynced(soon, 1, nil); err != nil {
 			t.Error(err)
 		}
 		if st := a.statusOf(b); !st.InStep() || len(st.Spaces) != 2 {
@@ -231,7 +363,7 @@ func TestReconnectIsNoLoss(t *testing.T) {
 		}
 		for range 3 {
 			pa, pb, c := connect(a, b)
-			if err := a.r.WaitSynced(t.Context()); err != nil {
+			if err := a.r.WaitSynced(t.Context(), 1, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)

@@ -11,14 +11,22 @@ import (
 // NotSyncedError tells why a WaitSynced ended without success. It is
 // errors.Is(err, Cause).
 type NotSyncedError struct {
-	Connected int      // peers
-	Behind    []string // ids of those with something pending or missing
-	Cause     error    // the context's, or ErrClosed
+	Want, Connected int      // peers
+	Behind          []string // ids of those with something pending or missing
+	Cause           error    // the context's, or ErrClosed
 }
 
 func (e *NotSyncedError) Error() string {
-	if e.Connected == 0 {
+	switch {
+	case e.Connected == 0 && e.Want <= 1:
 		return "no peer is connected, so nothing can be in step: " + e.Cause.Error()
+	case e.Connected < e.Want && len(e.Behind) == 0:
+		return fmt.Sprintf("%d of %d peers are connected: %v", e.Connected, e.Want, e.Cause)
+	case e.Connected < e.Want:
+		return fmt.Sprintf("%d of %d peers are connected, and %d of these are not in step (%s): %v",
+			e.Connected, e.Want, len(e.Behind), strings.Join(e.Behind, ", "), e.Cause)
+	case len(e.Behind) == 0:
+		return "all peers were in step, but not at one moment with what else must be: " + e.Cause.Error()
 	}
 	return fmt.Sprintf("not in step with %d of %d connected peers (%s): %v",
 		len(e.Behind), e.Connected, strings.Join(e.Behind, ", "), e.Cause)
@@ -26,18 +34,23 @@ func (e *NotSyncedError) Error() string {
 
 func (e *NotSyncedError) Unwrap() error { return e.Cause }
 
-// WaitSynced returns when, at one moment, at least one peer is connected, the
-// frontiers of all spaces were compared with each, and nothing is pending or
-// missing with any of them. Forked and cut logs count as in step; stale peers do
-// not count as connected. A *NotSyncedError if ctx ends first.
-func (r *Replicator) WaitSynced(ctx context.Context) error {
+// WaitSynced returns when, at one moment, at least peers other members (and at
+// least one) are connected, the frontiers of all shared spaces were compared with
+// each that is, nothing is pending or missing with any of them, and also, which
+// may be nil, has returned nil for what the store held then; it may wait until it
+// can, and an error of it ends the wait. Forked and cut logs count as in step;
+// stale peers do not count as connected. A *NotSyncedError if ctx ends first.
+func (r *Replicator) WaitSynced(ctx context.Context, peers int, also func(context.Context) error) error {
 	r.waiting.Add(1)
 	defer r.waiting.Add(-1)
 	for {
 		change := r.changes.next()
-		ok, state := r.inStep(ctx)
+		ok, state, err := r.inStep(ctx, max(1, peers), also)
 		if ok {
 			return nil
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
 		}
 		select {
 		case <-change:
@@ -51,32 +64,40 @@ func (r *Replicator) WaitSynced(ctx context.Context) error {
 	}
 }
 
-// inStep asks all sessions. Their answers belong to one moment if no log grew
-// and no session came or went meanwhile.
-func (r *Replicator) inStep(ctx context.Context) (bool, *NotSyncedError) {
-	state := &NotSyncedError{}
-	head := r.store.Head()
-	generation := r.generation.Load()
+// inStep asks all sessions. Their answers belong to one moment if meanwhile no log
+// grew, no session came or went, and none fell out of step or became stale.
+func (r *Replicator) inStep(ctx context.Context, peers int, also func(context.Context) error) (bool, *NotSyncedError, error) {
+	state := &NotSyncedError{Want: peers}
+	head, generation := r.store.Head(), r.generation.Load()
+	members := map[replication.OriginKey]bool{}
 	for _, p := range r.Peers() {
 		var connected, inStep bool
 		look := func() {
 			connected, inStep = p.connected(), p.session.InStep()
-			p.inStep = inStep // so that coming in step after this look rings
+			p.inStep = inStep // so that a change after this look is told
 		}
 		if !p.ask(ctx, look) || !connected {
 			continue
 		}
-		state.Connected++
+		members[p.info.Key] = true
 		if !inStep {
 			state.Behind = append(state.Behind, p.info.ID)
 		}
 	}
-	settled := state.Connected > 0 && len(state.Behind) == 0
-	if settled && (r.store.Head() != head || r.generation.Load() != generation) {
-		r.changes.ring() // it moved while we looked: look again
-		return false, state
+	state.Connected = len(members)
+	if state.Connected < peers || len(state.Behind) > 0 {
+		return false, state, nil
 	}
-	return settled, state
+	if also != nil {
+		if err := also(ctx); err != nil {
+			return false, state, err
+		}
+	}
+	if r.store.Head() != head || r.generation.Load() != generation {
+		r.changes.ring() // it moved while we looked: look again
+		return false, state, nil
+	}
+	return true, state, nil
 }
 
 func (p *Peer) connected() bool {
@@ -85,15 +106,20 @@ func (p *Peer) connected() bool {
 	return !p.now.stale
 }
 
-// ringIfInStep tells those who wait for it that the session has come in step. The
-// actor calls it after whatever it did.
+// ringIfInStep tells those who wait for it that the session has come in step, and
+// those who look at this moment that it has fallen out of it. The actor calls it
+// after whatever it did.
 func (p *Peer) ringIfInStep() {
 	if p.r.waiting.Load() == 0 {
 		p.inStep = false
 		return
 	}
 	was := p.inStep
-	if p.inStep = p.session.InStep(); p.inStep && !was {
+	p.inStep = p.session.InStep()
+	switch {
+	case p.inStep && !was:
 		p.r.changes.ring()
+	case was && !p.inStep:
+		p.r.generation.Add(1)
 	}
 }
