@@ -166,7 +166,11 @@ func (v *View) openPlan(p plan) (*database, error) {
 		p.rebuild = err.Error()
 		p.generation++
 	}
-	v.log.Warn("the key-value view is rebuilt from the logs", "reason", p.rebuild, "damage", p.damage, "generation", p.generation)
+	about := []any{"reason", p.rebuild, "generation", p.generation}
+	if p.damage != nil {
+		about = append(about, "damage", p.damage)
+	}
+	v.log.Warn("the key-value view is rebuilt from the logs", about...)
 	d, err := v.create(p.generation)
 	if err == nil {
 		v.sweep(p.generation)
