@@ -365,6 +365,35 @@ func TestKilledNode(t *testing.T) {
 	}
 }
 
+// A copy of a running node's directory is a directory of its own: commands on it
+// neither write to the original nor read from it.
+func TestCopyOfARunningDirectory(t *testing.T) {
+	n := runNode(t, "")
+	n.vix("put", "k", "original").ok(t)
+	empty := t.TempDir()
+	for _, name := range []string{localapi.AddrFile, localapi.TokenFile} {
+		b, err := os.ReadFile(filepath.Join(n.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(empty, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := func(args ...string) result { return vix(t, append(args, "--data-dir", empty)...) }
+	on("verify").fails(t, 1, "no node data in "+empty)
+	on("status").fails(t, 1, "no node is running on "+empty)
+	if r := on("put", "k", "copy"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := on("get", "k").ok(t); r.out != "copy" {
+		t.Errorf("the copy has %q", r.out)
+	}
+	if r := n.vix("get", "k").ok(t); r.out != "original" {
+		t.Errorf("the original has %q", r.out)
+	}
+}
+
 // A node that is there and cannot answer is not told to be started.
 func TestNodeThatCannotAnswer(t *testing.T) {
 	n := runNode(t, "")

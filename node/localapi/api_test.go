@@ -186,7 +186,7 @@ func TestFilesOfARunningNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := writeEndpoint(dir, endpoint{other.Addr(), stale.token}); err != nil {
+	if err := writeEndpoint(dir, endpoint{addr: other.Addr(), token: stale.token}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNotRunning) {
@@ -205,7 +205,7 @@ func TestOnlyLoopback(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if err := writeEndpoint(dir, endpoint{"192.0.2.1:80", "t"}); err != nil {
+	if err := writeEndpoint(dir, endpoint{addr: "192.0.2.1:80", token: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Dial(t.Context(), dir); err == nil {
@@ -250,7 +250,7 @@ func TestByHand(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"GET", "/v1/prove?nonce=" + strings.Repeat("n", 32), "", 200, `{"proof":"` + proofOf(e.token, strings.Repeat("n", 32)) + `"}`},
+		{"GET", "/v1/prove?nonce=" + strings.Repeat("n", 32), "", 200, `{"proof":"` + proofOf(e.token, strings.Repeat("n", 32)) + `","dir":"` + proofOfDir(e, strings.Repeat("n", 32)) + `"}`},
 		{"GET", "/v1/ping", "", 200, `{"ok":true,"pong":true,"peer_id":"12D3KooWFake","version":"test"}`},
 		{"PUT", "/v1/kv?key=k%2F1", "raw <bytes>", 200, `{"log":"ab","seq":1,"replicas":0}`},
 		{"GET", "/v1/kv?key=k%2F1", "", 200, `{"key":"k/1","value":"raw <bytes>","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z","conflicts":0,"siblings":[{"value":"raw <bytes>","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z"}]}`},
@@ -381,8 +381,11 @@ func TestCutStreamIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	dir, e := t.TempDir(), endpoint{ln.Addr().String(), "t"}
+	dir, e := t.TempDir(), endpoint{addr: ln.Addr().String(), token: "t"}
 	if err := writeEndpoint(dir, e); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = readEndpoint(dir); err != nil { // with the directory's id
 		t.Fatal(err)
 	}
 	go func() {
@@ -393,7 +396,7 @@ func TestCutStreamIsAnError(t *testing.T) {
 		defer conn.Close()
 		in := bufio.NewReader(conn)
 		for _, answer := range []func(r *http.Request) string{
-			func(r *http.Request) string { return proofAnswer(proofOf(e.token, r.URL.Query().Get("nonce"))) },
+			func(r *http.Request) string { return proofAnswerOf(e, r.URL.Query().Get("nonce")) },
 			func(*http.Request) string {
 				return "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"pong\":true}"
 			},

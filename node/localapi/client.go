@@ -16,7 +16,8 @@ import (
 )
 
 // ErrNotRunning: no node answers for the data directory. Its files may be left
-// from one that was killed, and another program may have its port since.
+// from one that was killed, and another program may have its port since; or they
+// came with a copy of another directory, and are of the node of that one.
 var ErrNotRunning = errors.New("no node is running")
 
 // SilentError: where the node of a data directory should answer somebody accepts

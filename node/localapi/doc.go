@@ -24,13 +24,18 @@
 // anything else before the other side of the connection has proven that it knows
 // the token:
 //
-//	GET /v1/prove?nonce=NONCE       {"proof"}, the one route without a token
+//	GET /v1/prove?nonce=NONCE       {"proof","dir"}, the one route without a token
 //
 // NONCE is 32 to 128 characters that nobody can guess, new each time. The proof is
 // HMAC-SHA-256 in hex of "vix/api/1 " and the nonce, with the text of api.token
-// (without the line's end) as its key. It tells nothing about the token. Whoever
-// uses curl after a crash, on a machine with users that are not trusted, checks it
-// first, or runs `vix-node status`, which does.
+// (without the line's end) as its key. It tells nothing about the token. "dir" is
+// the same of "vix/api/1/directory ", the nonce, a space and an id of the data
+// directory ("inode DEVICE NUMBER", or "path PATH" where there are none): a copy
+// of a running node's directory has both files, and a Client of the copy does not
+// take the original's node for its own.
+//
+// Whoever uses curl after a crash, on a machine with users that are not trusted,
+// checks the proof first, or runs `vix-node status`, which does.
 //
 // # Routes
 //

@@ -26,8 +26,10 @@ const (
 // tokenBytes is the entropy of a token; the file holds it in hex.
 const tokenBytes = 32
 
-// endpoint is where a node answers and what it wants to hear.
-type endpoint struct{ addr, token string }
+// endpoint is where a node answers and what it wants to hear. dir is the
+// directoryID of its data directory, which no file holds: a copy of the directory
+// has the files too, and is no directory of that node.
+type endpoint struct{ addr, token, dir string }
 
 func newToken() string {
 	b := make([]byte, tokenBytes)
@@ -89,11 +91,24 @@ func readEndpoint(dir string) (endpoint, error) {
 	if err != nil {
 		return e, err
 	}
+	if e.dir, err = directoryID(dir); err != nil {
+		return e, err
+	}
 	e.addr, e.token = strings.TrimSpace(string(addr)), strings.TrimSpace(string(token))
 	if err := checkLoopback(e.addr); err != nil {
 		return e, fmt.Errorf("%s: %w", filepath.Join(dir, AddrFile), err)
 	}
 	return e, nil
+}
+
+// directoryPath is the absolute path of a directory without symbolic links.
+func directoryPath(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	return "path " + real, err
 }
 
 // checkLoopback refuses an address that another machine could reach.

@@ -174,7 +174,7 @@ func FuzzAPIBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, route uint8, body []byte) {
 		backend := newFake()
-		s := newServer(Config{Backend: backend}, endpoint{"127.0.0.1:1", "t"})
+		s := newServer(Config{Backend: backend}, endpoint{addr: "127.0.0.1:1", token: "t"})
 		path := routes[int(route)%len(routes)]
 		rec := newRecorder(t, s, http.MethodPost, path, body)
 		dec := json.NewDecoder(rec.Body)

@@ -22,12 +22,15 @@ import (
 // before it gets the token or anything else: the client sends a random nonce, the
 // server answers with an HMAC of it, which tells nothing about the token. The
 // client asks on every connection that it makes, and uses that connection only.
+// A second HMAC, of the directory's id too, proves that the node runs on the very
+// directory that the client was asked for: `cp -a` copies the files of a running node.
 
 // provePath is the one route that needs no token.
 const provePath = "/v1/prove"
 
 const (
 	proofDomain        = "vix/api/1 "
+	dirDomain          = "vix/api/1/directory "
 	minNonce, maxNonce = 32, 128 // characters
 	maxProofAnswer     = 4 << 10 // bytes that a client reads before it trusts
 	nonceEntropy       = 256 / 8 // bytes
@@ -36,12 +39,18 @@ const (
 // proof is the answer of provePath.
 type proof struct {
 	Proof string `json:"proof"`
+	Dir   string `json:"dir"` // of the data directory
 }
 
 // proofOf is HMAC-SHA-256 in hex, the key being the token as its file has it.
-func proofOf(token, nonce string) string {
+func proofOf(token, nonce string) string { return mac(token, proofDomain+nonce) }
+
+// proofOfDir proves the token and the directory.
+func proofOfDir(e endpoint, nonce string) string { return mac(e.token, dirDomain+nonce+" "+e.dir) }
+
+func mac(token, text string) string {
 	m := hmac.New(sha256.New, []byte(token))
-	_, _ = io.WriteString(m, proofDomain+nonce) // never fails
+	_, _ = io.WriteString(m, text) // never fails
 	return hex.EncodeToString(m.Sum(nil))
 }
 
@@ -53,11 +62,16 @@ func (s *Server) prove(w http.ResponseWriter, _ *http.Request, q *query) error {
 	if len(nonce) < minNonce || len(nonce) > maxNonce {
 		return Errorf(CodeUsage, "the parameter \"nonce\" is %d to %d characters", minNonce, maxNonce)
 	}
-	return writeObject(w, proof{proofOf(s.endpoint.token, nonce)})
+	return writeObject(w, proof{proofOf(s.endpoint.token, nonce), proofOfDir(s.endpoint, nonce)})
 }
 
-// errStranger: who answers is not the node whose token the directory has.
-var errStranger = errors.New("another program answers there")
+var (
+	// errStranger: who answers is not the node whose token the directory has.
+	errStranger = errors.New("another program answers there")
+	// errElsewhere: it is that node, and its directory is another one: this one is
+	// a copy.
+	errElsewhere = errors.New("the node of another directory answers there")
+)
 
 // dialer returns the client's way to make connections: each has proven itself.
 func (e endpoint) dialer(timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -109,6 +123,9 @@ func (e endpoint) askProof(conn net.Conn) error {
 	if err != nil || json.Unmarshal(body, &got) != nil || in.Buffered() > 0 ||
 		!hmac.Equal([]byte(got.Proof), []byte(proofOf(e.token, nonce))) {
 		return errStranger
+	}
+	if !hmac.Equal([]byte(got.Dir), []byte(proofOfDir(e, nonce))) {
+		return errElsewhere
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,12 @@ import (
 
 func proofAnswer(proof string) string {
 	body := fmt.Sprintf("{\"proof\":%q}\n", proof)
+	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+// proofAnswerOf is the answer of the node itself.
+func proofAnswerOf(e endpoint, nonce string) string {
+	body := fmt.Sprintf("{\"proof\":%q,\"dir\":%q}\n", proofOf(e.token, nonce), proofOfDir(e, nonce))
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
@@ -92,7 +100,7 @@ func TestStrangerLearnsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStranger(t, "127.0.0.1:0", func(string) string { return answer })
 			dir := t.TempDir()
-			if err := writeEndpoint(dir, endpoint{s.ln.Addr().String(), token}); err != nil {
+			if err := writeEndpoint(dir, endpoint{addr: s.ln.Addr().String(), token: token}); err != nil {
 				t.Fatal(err)
 			}
 			var silent *SilentError
@@ -135,7 +143,7 @@ func TestStrangerLaterOn(t *testing.T) {
 func TestSilent(t *testing.T) {
 	s := newStranger(t, "127.0.0.1:0", func(string) string { return "" })
 	dir := t.TempDir()
-	if err := writeEndpoint(dir, endpoint{s.ln.Addr().String(), newToken()}); err != nil {
+	if err := writeEndpoint(dir, endpoint{addr: s.ln.Addr().String(), token: newToken()}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := dial(t.Context(), dir, 20*time.Millisecond)
@@ -167,5 +175,30 @@ func TestProveNeedsNoToken(t *testing.T) {
 		if res.StatusCode != want {
 			t.Errorf("host %q: status %d, want %d", host, res.StatusCode, want)
 		}
+	}
+}
+
+// A copy of a running node's directory has its files too, and is not its
+// directory: a command on the copy must not reach the original.
+func TestCopyOfADirectory(t *testing.T) {
+	_, _, dir := start(t)
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	var silent *SilentError
+	if _, err := Dial(t.Context(), copied); !errors.Is(err, ErrNotRunning) || errors.As(err, &silent) {
+		t.Errorf("Dial of the copy = %v", err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, same := range []string{dir, dir + "/.", link} {
+		c, err := Dial(t.Context(), same)
+		if err != nil {
+			t.Fatalf("Dial(%s) = %v", same, err)
+		}
+		c.Close()
 	}
 }

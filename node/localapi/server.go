@@ -70,11 +70,15 @@ func Start(cfg Config) (*Server, error) {
 	if err := checkLoopback(cfg.Addr); err != nil {
 		return nil, err
 	}
+	id, err := directoryID(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("the local API has no directory for its files: %w", err)
+	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("the local API cannot listen on %s: %w: give another address or 127.0.0.1:0", cfg.Addr, err)
 	}
-	s := newServer(cfg, endpoint{addr: ln.Addr().String(), token: newToken()})
+	s := newServer(cfg, endpoint{addr: ln.Addr().String(), token: newToken(), dir: id})
 	go func() {
 		defer close(s.served)
 		_ = s.http.Serve(ln) // always http.ErrServerClosed: Close is the only way out
