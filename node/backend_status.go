@@ -40,13 +40,29 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError,
 		}
 	}
-	if st.Sync.Total > 0 {
-		out.Sync = &localapi.Sync{Done: st.Sync.Done, Total: st.Sync.Total, Percent: st.Sync.Percent(), RemainingS: -1}
-		if st.Sync.Remaining >= 0 {
-			out.Sync.RemainingS = st.Sync.Remaining.Seconds()
-		}
-	}
+	out.Sync = apiSync(st.Sync)
 	return out, nil
+}
+
+// APITotals are a node's totals in the form of the local API.
+func APITotals(ctx context.Context, n *Node) (localapi.Totals, error) {
+	t, err := n.Totals(ctx)
+	return localapi.Totals{
+		Counters: apiCounters(&t.Counters), Ops: t.Ops, Pending: t.PendingOps,
+		Label: n.cfg.Label, Durability: n.cfg.Durability.String(), Settled: t.Settled, Damaged: t.Damaged, Sync: apiSync(t.Sync),
+	}, apiError(err)
+}
+
+// apiSync is nil where nothing is missing.
+func apiSync(s SyncProgress) *localapi.Sync {
+	if s.Total == 0 {
+		return nil
+	}
+	out := &localapi.Sync{Done: s.Done, Total: s.Total, Percent: s.Percent(), RemainingS: -1}
+	if s.Remaining >= 0 {
+		out.RemainingS = s.Remaining.Seconds()
+	}
+	return out
 }
 
 func apiCounters(c *Counters) localapi.Counters {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vixp2p/replication"
@@ -23,6 +24,8 @@ type engine struct {
 	view       *kv.View
 	replicator *replicator.Replicator
 	budget     *replicator.Budget
+	ops        atomic.Uint64 // held durably, over all spaces
+	uncount    func()        // ends the counting of ops
 	retired    chan struct{} // closed before the engine is closed
 }
 
@@ -57,6 +60,7 @@ func (e *engine) openRest(n *Node) (err error) {
 	if err != nil {
 		return err
 	}
+	e.countOps()
 	if n.cfg.Offline {
 		return nil
 	}
@@ -67,9 +71,20 @@ func (e *engine) openRest(n *Node) (err error) {
 		CloseAfter: closeAfter * n.cfg.StaleAfter, Rand: randInt64,
 	})
 	if err != nil {
+		e.uncount()
 		return errors.Join(err, e.view.Close())
 	}
 	return nil
+}
+
+// countOps keeps ops from now on; nothing writes yet.
+func (e *engine) countOps() {
+	for _, id := range e.store.Spaces() {
+		for _, l := range e.store.Logs(id) {
+			e.ops.Add(heldOps(l))
+		}
+	}
+	e.uncount = e.store.Subscribe(func(a replication.Advance) { e.ops.Add(a.Tip.Seq - a.Prev.Seq) })
 }
 
 // closeAfter is after how many times StaleAfter of silence a session ends.
@@ -84,6 +99,7 @@ func (e *engine) close() error {
 		errs = append(errs, e.replicator.Close(ctx))
 		cancel()
 	}
+	e.uncount()
 	return errors.Join(append(errs, e.view.Close(), e.store.Close())...)
 }
 

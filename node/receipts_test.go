@@ -87,3 +87,46 @@ func TestWaitForSyncedPeersAtOneMoment(t *testing.T) {
 		t.Errorf("the view is behind: %v", err)
 	}
 }
+
+// Totals are what Status shows, without the work.
+func TestTotals(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := open(t, Config{Label: "A", DataDir: dir})
+	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
+	put(t, a, "k", "v")
+	put(t, b, "m", "v")
+	converge(t, 2, a, b)
+	check := func(n *Node, ops, pending uint64) {
+		t.Helper()
+		until(t, "totals", func() bool {
+			got, err := n.Totals(deadline(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := n.Status(deadline(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			full := uint64(0)
+			for _, p := range st.Peers {
+				full += p.PendingOps
+			}
+			return got.Ops == ops && opsOf(st.Spaces) == ops && got.PendingOps == pending && full == pending && got.Settled
+		})
+	}
+	check(a, 2, 0)
+	check(b, 2, 0)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, a, "k", "w")
+	put(t, a, "l", "w")
+	check(a, 4, 2)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = open(t, Config{Label: "A", DataDir: dir})
+	put(t, a, "k", "x")
+	check(a, 5, 3)
+}

@@ -284,6 +284,23 @@ func (s *Session) InStep() bool {
 	return true
 }
 
+// EachSpace tells the sums of Progress, space by space: settled as there, the
+// operations that are pending and those that are missing.
+func (s *Session) EachSpace(tell func(space SpaceID, settled bool, pending, missing uint64)) {
+	for _, sp := range s.order {
+		if sp.declined {
+			continue
+		}
+		pending := uint64(0)
+		for _, l := range sp.logs {
+			if at := higher(l.acked, l.base); l.pending() && at.Seq < l.tip.Seq {
+				pending += l.tip.Seq - at.Seq
+			}
+		}
+		tell(sp.info.ID, sp.settled, pending, sp.missingOps+sp.missingMore)
+	}
+}
+
 // Partial is what to pass to the next session of the same peer instance, or nil.
 func (s *Session) Partial() *Partial {
 	if s.partial == nil || len(s.partial.Data) == 0 {

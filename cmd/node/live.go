@@ -75,36 +75,27 @@ func (p *program) width(w io.Writer) int {
 
 // renderLive is the live line: who, with whom, how much, and how far behind.
 // It is at most width-1 columns, so that the terminal does not break it.
-func renderLive(st *localapi.Status, width int) string {
-	ops, pending := totals(st)
-	var bytes uint64
-	settled := true
-	for _, p := range st.Peers {
-		bytes += p.PendingBytes
-		if p.State == localapi.StateConnected {
-			settled = settled && p.Settled
-		}
-	}
+func renderLive(t *localapi.Totals, width int) string {
 	parts := []string{
-		fmt.Sprintf("[vix p2p] %s", shown(st.Label, 20)),
-		fmt.Sprintf("peers %d/%d", st.Counters.PeersConnected, st.Counters.PeersTotal),
-		fmt.Sprintf("ops %s", grouped(ops)),
+		fmt.Sprintf("[vix p2p] %s", shown(t.Label, 20)),
+		fmt.Sprintf("peers %d/%d", t.PeersConnected, t.PeersTotal),
+		fmt.Sprintf("ops %s", grouped(t.Ops)),
 	}
-	if pending > 0 {
-		parts = append(parts, fmt.Sprintf("pending %s (%s)", grouped(pending), size(bytes)))
+	if t.Pending > 0 {
+		parts = append(parts, "pending "+grouped(t.Pending))
 	}
 	switch {
-	case st.Sync != nil:
-		parts = append(parts, "catching up "+syncText(st.Sync))
-	case st.Counters.PeersConnected > 0 && !settled:
+	case t.Sync != nil:
+		parts = append(parts, "catching up "+syncText(t.Sync))
+	case t.PeersConnected > 0 && !t.Settled:
 		parts = append(parts, "comparing")
-	case st.Counters.PeersConnected > 0 && pending == 0:
+	case t.PeersConnected > 0 && t.Pending == 0:
 		parts = append(parts, "in step")
 	}
-	if st.Durability == "relaxed" {
+	if t.Durability == "relaxed" {
 		parts = append(parts, "RELAXED")
 	}
-	if len(st.Damage) > 0 {
+	if t.Damaged {
 		parts = append(parts, "DAMAGED, see status")
 	}
 	return shown(strings.Join(parts, " | "), max(width-1, 20))

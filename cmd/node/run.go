@@ -169,7 +169,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(slices.Sorted(slices.Values(n.Addrs())), ","))
-	return p.serve(cmd.Context(), node.Backend(n), f, live)
+	return p.serve(cmd.Context(), n, f, live)
 }
 
 // config is what the flags say. Log lines go around the live line where both are
@@ -230,7 +230,7 @@ func (p *program) openNode(ctx context.Context, cfg node.Config) (*node.Node, er
 }
 
 // serve shows counters until a signal, or the end of --run.
-func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, live *liveLine) error {
+func (p *program) serve(ctx context.Context, n *node.Node, f *runFlags, live *liveLine) error {
 	if f.run.value > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.run.value)
@@ -247,9 +247,9 @@ func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, li
 		select {
 		case <-tick:
 		case <-ctx.Done():
-			return p.lastStats(context.WithoutCancel(ctx), b, live, out)
+			return p.lastStats(context.WithoutCancel(ctx), n, live, out)
 		}
-		st, err := b.Status(ctx)
+		st, err := node.APITotals(ctx, n)
 		switch {
 		case err != nil: // a repair is under way, or the end: the next one tells
 		case bool(f.tui) && !p.flags.json:
@@ -261,10 +261,10 @@ func (p *program) serve(ctx context.Context, b localapi.Backend, f *runFlags, li
 }
 
 // lastStats prints the counters as they are at the end.
-func (p *program) lastStats(ctx context.Context, b localapi.Backend, live *liveLine, out *shower) error {
+func (p *program) lastStats(ctx context.Context, n *node.Node, live *liveLine, out *shower) error {
 	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
-	st, err := b.Status(ctx)
+	st, err := node.APITotals(ctx, n)
 	out.last(ctx, func() {
 		live.clear()
 		if err == nil {
@@ -279,17 +279,12 @@ const endPatience = 2 * time.Second
 
 // printStats prints counters. That nobody reads them any more is no reason to
 // stop a node.
-func (p *program) printStats(st *localapi.Status) {
-	ops, pending := totals(st)
+func (p *program) printStats(t *localapi.Totals) {
 	if p.flags.json {
-		_ = p.print(struct {
-			localapi.Counters
-			Ops     uint64 `json:"ops"`
-			Pending uint64 `json:"pending"`
-		}{st.Counters, ops, pending})
+		_ = p.print(t)
 		return
 	}
-	fmt.Fprintln(p.stdout, statsLine(st))
+	fmt.Fprintln(p.stdout, statsLine(t))
 }
 
 // shower writes what run shows in a goroutine of its own, so that a reader that
@@ -332,24 +327,10 @@ func (s *shower) last(ctx context.Context, fn func()) {
 	}
 }
 
-// totals are the operations held, and those that connected or known peers have
-// not stated yet.
-func totals(st *localapi.Status) (ops, pending uint64) {
-	for _, s := range st.Spaces {
-		ops += s.Ops
-	}
-	for _, p := range st.Peers {
-		pending += p.PendingOps
-	}
-	return ops, pending
-}
-
 // statsLine is the original's line, and two fields more.
-func statsLine(st *localapi.Status) string {
-	c := &st.Counters
-	ops, pending := totals(st)
+func statsLine(t *localapi.Totals) string {
 	return fmt.Sprintf("[vix p2p] peers_total=%d peers_connected=%d handshakes_started=%d handshakes_completed=%d"+
 		" connect_attempts=%d connect_deduped=%d connect_failures=%d backoff_skips=%d tracked_endpoints=%d ops=%d pending=%d",
-		c.PeersTotal, c.PeersConnected, c.HandshakesStarted, c.HandshakesCompleted,
-		c.ConnectAttempts, c.ConnectDeduped, c.ConnectFailures, c.BackoffSkips, c.TrackedEndpoints, ops, pending)
+		t.PeersTotal, t.PeersConnected, t.HandshakesStarted, t.HandshakesCompleted,
+		t.ConnectAttempts, t.ConnectDeduped, t.ConnectFailures, t.BackoffSkips, t.TrackedEndpoints, t.Ops, t.Pending)
 }

@@ -252,24 +252,23 @@ func TestDiscoveryNote(t *testing.T) {
 }
 
 func TestLiveLine(t *testing.T) {
-	st := localapi.Status{
+	st := localapi.Totals{
 		Label: "A", Durability: "strict", Counters: localapi.Counters{PeersTotal: 3, PeersConnected: 2},
-		Spaces: map[string]localapi.Space{"default": {Ops: 63666}, "x": {Ops: 1}},
-		Peers:  []localapi.Peer{{PendingOps: 12, PendingBytes: 3456}, {PendingOps: 1}},
-		Sync:   &localapi.Sync{Done: 430, Total: 1000, Percent: 43, RemainingS: 12},
+		Ops: 63667, Pending: 13, Settled: true,
+		Sync: &localapi.Sync{Done: 430, Total: 1000, Percent: 43, RemainingS: 12},
 	}
 	for _, c := range []struct {
 		change func()
 		width  int
 		want   string
 	}{
-		{func() {}, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 (3.5 kB) | catching up 43 %, 430 of 1,000 operations, 12 s left"},
-		{func() { st.Sync.RemainingS = -1 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 (3.5 kB) | catching up 43 %, 430 of 1,000 operations"},
+		{func() {}, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 | catching up 43 %, 430 of 1,000 operations, 12 s left"},
+		{func() { st.Sync.RemainingS = -1 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 | catching up 43 %, 430 of 1,000 operations"},
 		{func() {}, 40, "[vix p2p] A | peers 2/3 | ops 63,667 |…"},
-		{func() { st.Sync, st.Peers = nil, nil }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
-		{func() { st.Peers = []localapi.Peer{{State: "Connected", Settled: true}, {State: "Connected"}} }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | comparing"},
-		{func() { st.Peers[1].Settled = true }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
-		{func() { st.Counters = localapi.Counters{}; st.Durability = "relaxed" }, 200, "[vix p2p] A | peers 0/0 | ops 63,667 | RELAXED"},
+		{func() { st.Sync, st.Pending = nil, 0 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
+		{func() { st.Settled = false }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | comparing"},
+		{func() { st.Settled, st.Damaged = true, true }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step | DAMAGED, see status"},
+		{func() { st.Counters, st.Durability, st.Damaged = localapi.Counters{}, "relaxed", false }, 200, "[vix p2p] A | peers 0/0 | ops 63,667 | RELAXED"},
 		{func() { st.Label = "\x1b[31mred" }, 200, `[vix p2p] \x1b[31mred | peers 0/0 | ops 63,667 | RELAXED`},
 	} {
 		c.change()

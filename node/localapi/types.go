@@ -285,6 +285,20 @@ type Counters struct {
 	TrackedEndpoints    uint64 `json:"tracked_endpoints"`
 }
 
+// Totals are what a running node's own line of statistics shows; its JSON is that
+// of the line.
+type Totals struct {
+	Counters
+	Ops     uint64 `json:"ops"`     // held durably, over all spaces
+	Pending uint64 `json:"pending"` // operations, summed over all peers
+
+	Label      string `json:"-"`
+	Durability string `json:"-"`
+	Settled    bool   `json:"-"` // frontiers were compared with every connected peer
+	Damaged    bool   `json:"-"`
+	Sync       *Sync  `json:"-"` // nil: nothing is missing
+}
+
 // Space is one space's totals. Equal FrontierDigests: the same writes are held.
 // Equal ViewDigests: the key-value views show the same.
 type Space struct {

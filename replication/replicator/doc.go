@@ -34,6 +34,7 @@
 //	receipts.go     WaitReplicated: who stated what (design 6.8)
 //	peer_report.go  what a session answers to those who wait
 //	synced.go       WaitSynced
+//	totals.go       the sums of status, every second
 //	status.go       where replication stands; counters.go what it did
 //	warnings.go     warnings that peers cause, not too many
 //	codes.go        errors -> refusal codes

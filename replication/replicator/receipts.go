@@ -65,6 +65,7 @@ type member struct {
 	// loaded. Invariant: if loaded, it has every statement.
 	cursor  map[replication.LogID]replication.FrontierEntry
 	version uint64 // counts what changes the cursor, loaded or not
+	away    awayPending
 }
 
 type liveSession struct {

@@ -109,6 +109,7 @@ type Replicator struct {
 	quit     chan struct{} // closed when no session will live any more
 	total    counters      // of sessions that ended
 	warnings warnings
+	grown    atomic.Uint64 // operations that became durable since New
 	// generation counts the sessions that came and went, became stale, or fell out
 	// of step while somebody waits.
 	generation atomic.Uint64
@@ -220,6 +221,7 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 
 // advanced is called by the store's committer whenever a log grew durably.
 func (r *Replicator) advanced(a replication.Advance) {
+	r.grown.Add(a.Tip.Seq - a.Prev.Seq)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.spaces[a.Space]; !ok {

@@ -1,0 +1,112 @@
+package replicator
+
+import (
+	"context"
+
+	"vixp2p/replication"
+)
+
+// Totals are the sums of Status, cheap enough to be asked every second: what a
+// session does not know of itself is remembered until the member states something.
+type Totals struct {
+	PendingOps uint64
+	// MissingOps of each space: what the peer states that has the most.
+	MissingOps map[replication.SpaceID]uint64
+	// Settled: the frontiers of all spaces were compared with every peer that has a
+	// session.
+	Settled bool
+}
+
+// awayPending is what is pending towards a member by its cursor.
+type awayPending struct {
+	known   bool
+	version uint64 // of the member, that it follows from
+	ops     uint64
+	grown   uint64 // Replicator.grown at that time
+}
+
+// memberNow is a member and its newest session.
+type memberNow struct {
+	key     replication.OriginKey
+	session *Peer // nil: none
+	// What follows is by its cursor.
+	instance replication.Instance
+	version  uint64
+	away     awayPending
+}
+
+// Totals sums up where replication stands.
+func (r *Replicator) Totals(ctx context.Context) (Totals, error) {
+	t := Totals{MissingOps: map[replication.SpaceID]uint64{}, Settled: true}
+	for _, m := range r.receipts.now(r.self.Self) {
+		if m.session != nil {
+			settled, pending := true, uint64(0)
+			there := m.session.ask(ctx, func() {
+				m.session.session.EachSpace(func(space replication.SpaceID, ok bool, p, missing uint64) {
+					settled = settled && ok
+					pending += p
+					t.MissingOps[space] = max(t.MissingOps[space], missing)
+				})
+			})
+			switch {
+			case ctx.Err() != nil:
+				return t, ctx.Err()
+			case there && settled:
+				t.PendingOps += pending
+				continue
+			case there:
+				t.Settled = false
+			}
+		}
+		t.PendingOps += r.pendingAway(m)
+	}
+	return t, nil
+}
+
+// pendingAway is what is pending towards a member of whom only the cursor tells:
+// what it was when it was looked up, and whatever became durable since.
+func (r *Replicator) pendingAway(m memberNow) uint64 {
+	grown := r.grown.Load()
+	if a := m.away; a.known && a.version == m.version {
+		return a.ops + grown - a.grown
+	}
+	stated := r.storedCursor(m.key, m.instance)
+	ops := uint64(0)
+	for _, space := range r.store.Spaces() {
+		for _, l := range r.store.Logs(space) {
+			if at := stated[l.Log].Pos.Seq; at < l.Tip.Seq && !l.Forked {
+				ops += l.Tip.Seq - at
+			}
+		}
+	}
+	if r.grown.Load() == grown { // else some of it may be counted already
+		r.receipts.setAway(m.key, awayPending{known: true, version: m.version, ops: ops, grown: grown})
+	}
+	return ops
+}
+
+// now is every member but this one.
+func (rc *receipts) now(self replication.OriginKey) []memberNow {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	all := make([]memberNow, 0, len(rc.members))
+	for key, m := range rc.members {
+		if key == self {
+			continue
+		}
+		one := memberNow{key: key, instance: m.instance, version: m.version, away: m.away}
+		if l := m.newestLocked(); l != nil {
+			one.session = l.p
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func (rc *receipts) setAway(key replication.OriginKey, a awayPending) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if m := rc.members[key]; m != nil && m.version == a.version {
+		m.away = a
+	}
+}
