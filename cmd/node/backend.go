@@ -26,7 +26,10 @@ const (
 	// lockPatience is how long a command waits for another one that has the
 	// directory open, or for a node that is just starting on it.
 	lockPatience = 5 * time.Second
-	pollEvery    = 50 * time.Millisecond
+	// filesPatience is how long the files of a node may be incomplete, because it
+	// is just starting or ending.
+	filesPatience = time.Second
+	pollEvery     = 50 * time.Millisecond
 )
 
 // backend finds the running node of the data directory, or opens the directory
@@ -44,28 +47,46 @@ func (p *program) backend(ctx context.Context, n need) (b localapi.Backend, clos
 		if !errors.Is(err, localapi.ErrNotRunning) {
 			return nil, nil, err
 		}
-		var silent *localapi.SilentError
+		silent, isSilent := errors.AsType[*localapi.SilentError](err)
 		if n == needNode {
-			if errors.As(err, &silent) {
+			switch {
+			case isSilent:
 				return nil, nil, silent
+			case !node.DataDirInUse(dir):
+				return nil, nil, localapi.Errorf(localapi.CodeNoNode, "no node is running on %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 			}
-			return nil, nil, localapi.Errorf(localapi.CodeNoNode, "no node is running on %s: start it with `vix-node run %s`", dir, p.nodeFlag())
+		} else {
+			opened, openErr := p.openDir(ctx, dir, n)
+			switch {
+			case openErr == nil:
+				return node.Backend(opened), opened.Close, nil
+			case !errors.Is(openErr, node.ErrLocked):
+				return nil, nil, openErr
+			case isSilent:
+				return nil, nil, silent // somebody has the directory: it is the node
+			}
 		}
-		opened, openErr := p.openDir(ctx, dir, n)
-		switch {
-		case openErr == nil:
-			return node.Backend(opened), opened.Close, nil
-		case !errors.Is(openErr, node.ErrLocked):
-			return nil, nil, openErr
-		case errors.As(err, &silent):
-			return nil, nil, silent // somebody has the directory: it is the node
-		case time.Since(start) > lockPatience:
-			return nil, nil, openErr
+		if waited := time.Since(start); waited > lockPatience || waited > filesPatience && isFilesError(err) {
+			return nil, nil, unreachable(dir, err)
 		}
 		if err := sleep(ctx, pollEvery); err != nil {
 			return nil, nil, err
 		}
 	}
+}
+
+func isFilesError(err error) bool {
+	_, ok := errors.AsType[*localapi.FilesError](err)
+	return ok
+}
+
+// unreachable says why nobody answers for a directory that is in use. err is why
+// Dial found no node.
+func unreachable(dir string, err error) error {
+	if isFilesError(err) {
+		return err
+	}
+	return localapi.Errorf(localapi.CodeLocked, "a process has %s open, and there is no %s to reach it by: wait if it is a node that starts or a command at work, else end it and start it again, without --api off", dir, localapi.AddrFile)
 }
 
 // nodeFlag is how the command line named the node.

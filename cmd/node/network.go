@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vixp2p/node"
 	"vixp2p/node/localapi"
 )
 
@@ -111,11 +112,14 @@ func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
 		if !errors.Is(err, localapi.ErrNotRunning) && localapi.CodeOf(err) != localapi.CodeClosed {
 			return err
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
-			if errors.Is(err, localapi.ErrTimeUp) {
+		if ended := sleep(ctx, pollEvery); ended != nil {
+			if errors.Is(ended, localapi.ErrTimeUp) {
+				if isFilesError(err) && node.DataDirInUse(dir) {
+					return err
+				}
 				return localapi.Errorf(localapi.CodeTimeout, "the time is up and no node answers for %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 			}
-			return err
+			return ended
 		}
 	}
 }

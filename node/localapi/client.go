@@ -48,7 +48,8 @@ type Client struct {
 var _ Backend = (*Client)(nil)
 
 // Dial finds the running node of a data directory and makes sure that it is that
-// node: ErrNotRunning if there is none, *SilentError if that cannot be told. The
+// node: ErrNotRunning if there is none, *SilentError if that cannot be told,
+// *FilesError if what the directory says about it cannot be right. The
 // client needs no closing; Close frees its idle connections.
 func Dial(ctx context.Context, dir string) (*Client, error) { return dial(ctx, dir, dialTimeout) }
 
@@ -84,6 +85,8 @@ func dial(ctx context.Context, dir string, timeout time.Duration) (*Client, erro
 		return nil, ctx.Err()
 	case isTimeout(err):
 		return nil, &SilentError{Dir: dir, Addr: e.addr}
+	case errors.Is(err, errStranger):
+		return nil, &FilesError{dir}
 	case errors.As(err, &broken) && broken.Code != CodeClosed:
 		return nil, err // the node says why not
 	}

@@ -83,11 +83,12 @@ func removeEndpoint(dir string, e endpoint) error {
 
 func readEndpoint(dir string) (endpoint, error) {
 	var e endpoint
-	addr, err := os.ReadFile(filepath.Join(dir, AddrFile))
-	if err != nil {
-		return e, err
+	addr, addrErr := os.ReadFile(filepath.Join(dir, AddrFile))
+	token, tokenErr := os.ReadFile(filepath.Join(dir, TokenFile))
+	if (addrErr == nil) != (tokenErr == nil) && noFiles(errors.Join(addrErr, tokenErr)) {
+		return e, &FilesError{dir} // one without the other
 	}
-	token, err := os.ReadFile(filepath.Join(dir, TokenFile))
+	err := errors.Join(addrErr, tokenErr)
 	if err != nil {
 		return e, err
 	}
@@ -95,11 +96,24 @@ func readEndpoint(dir string) (endpoint, error) {
 		return e, err
 	}
 	e.addr, e.token = strings.TrimSpace(string(addr)), strings.TrimSpace(string(token))
-	if err := checkLoopback(e.addr); err != nil {
-		return e, fmt.Errorf("%s: %w", filepath.Join(dir, AddrFile), err)
+	if checkLoopback(e.addr) != nil {
+		return e, &FilesError{dir}
 	}
 	return e, nil
 }
+
+// FilesError: the files of the local API in a data directory are not what a node
+// wrote there: one is missing, holds something else, or whoever answers at the
+// address does not know the token. If the directory is in use a node runs that
+// commands cannot reach; else the files are left over. It matches ErrNotRunning.
+type FilesError struct{ Dir string }
+
+func (e *FilesError) Error() string {
+	return fmt.Sprintf("a node runs on %s, but its files %s and %s there are missing or damaged, so that no command can reach it: end its process and start it again", e.Dir, AddrFile, TokenFile)
+}
+
+// Is matches ErrNotRunning.
+func (e *FilesError) Is(t error) bool { return t == ErrNotRunning }
 
 // directoryPath is the absolute path of a directory without symbolic links.
 func directoryPath(dir string) (string, error) {
