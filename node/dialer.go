@@ -67,8 +67,9 @@ type link interface {
 	// answer has the time of a handshake.
 	establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error)
 	// busy tells that a peer has a session that is not stale, or must not be
-	// dialled because its user or ours asked for a disconnect.
-	busy(id peer.ID) (connected, held bool)
+	// dialled because its user or ours asked for a disconnect; until is when that
+	// ends by itself, zero: with unhold only.
+	busy(id peer.ID) (connected, held bool, until time.Time)
 	// reached are the endpoints of peers that have a session, as far as they are
 	// known.
 	reached() map[string]bool
@@ -203,9 +204,12 @@ func (d *dialer) startDue() (next time.Time) {
 			continue
 		}
 		if id := t.expected(); id != "" {
-			connected, held := d.link.busy(id)
+			connected, held, until := d.link.busy(id)
 			if connected {
 				d.guard.forgive(key)
+			}
+			if held && !until.IsZero() && (next.IsZero() || until.Before(next)) {
+				next = until
 			}
 			if connected || held {
 				continue
@@ -355,7 +359,7 @@ func (d *dialer) beginConnect(t target, patience time.Duration) (id peer.ID, a *
 		id, hint = have.expected(), have.seen
 	}
 	if id != "" {
-		if connected, _ := d.link.busy(id); connected {
+		if connected, _, _ := d.link.busy(id); connected {
 			d.guard.dedupe()
 			return id, nil, deduped, time.Time{}
 		}

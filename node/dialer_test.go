@@ -26,13 +26,14 @@ type fakeLink struct {
 	patience  []time.Duration
 	connected map[peer.ID]bool
 	held      map[peer.ID]bool
-	addrs     map[string]bool // of connected peers
+	until     map[peer.ID]time.Time // held as long
+	addrs     map[string]bool       // of connected peers
 }
 
 func newFakeLink() *fakeLink {
 	return &fakeLink{
 		answers: map[string]func() (peer.ID, error){}, dials: map[string][]time.Time{},
-		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{}, addrs: map[string]bool{},
+		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{}, until: map[peer.ID]time.Time{}, addrs: map[string]bool{},
 	}
 }
 
@@ -62,10 +63,11 @@ func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, patience 
 	return id, err
 }
 
-func (f *fakeLink) busy(id peer.ID) (bool, bool) {
+func (f *fakeLink) busy(id peer.ID) (connected, held bool, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.connected[id], f.held[id]
+	until = f.until[id]
+	return f.connected[id], f.held[id] || time.Now().Before(until), until
 }
 
 func (f *fakeLink) reached() map[string]bool {
@@ -314,6 +316,32 @@ func TestHeldPeerIsLeftAlone(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := f.count(tgt.Key); n != 3 {
 			t.Errorf("%d dials, want the user's and then an automatic one", n)
+		}
+		d.close()
+	})
+}
+
+// TestPartedPeerIsTriedLater: a hold that ends by itself is kept to the moment.
+func TestPartedPeerIsTriedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeLink()
+		d := testDialer(f)
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		d.start(staticSource{targets: []target{tgt}})
+		time.Sleep(time.Second)
+		f.mu.Lock()
+		f.until["B"] = time.Now().Add(time.Hour)
+		delete(f.connected, "B")
+		f.mu.Unlock()
+		d.sessionEnded(tgt.Key, nil)
+		time.Sleep(time.Hour - time.Second)
+		if n := f.count(tgt.Key); n != 1 {
+			t.Errorf("%d dials, want 1", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := f.count(tgt.Key); n != 2 {
+			t.Errorf("%d dials after the hold, want 2", n)
 		}
 		d.close()
 	})

@@ -291,6 +291,39 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
+// TestDisconnectEndsWithARestart: only B knows the other's address. What A's user
+// asked for stands while A runs, B asks now and then, and they meet again when A
+// starts anew.
+func TestDisconnectEndsWithARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := open(t, Config{Label: "A", DataDir: dir})
+	address := hostPort(t, a)
+	b := open(t, Config{Label: "B"})
+	b.mesh.pause = 100 * time.Millisecond
+	if _, _, err := b.Connect(deadline(t), address); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Disconnect(deadline(t), b.ID()); err != nil {
+		t.Fatal(err)
+	}
+	before := b.Counters().HandshakesStarted
+	until(t, "B has asked twice", func() bool { return b.Counters().HandshakesStarted >= before+2 })
+	if p := peerState(t, b, a.ID()); p.State == Connected || !strings.Contains(p.LastError, "disconnected by its user") {
+		t.Errorf("B sees A as %+v", p)
+	}
+	if p := peerState(t, a, b.ID()); p.State != Closed {
+		t.Errorf("A sees B as %+v", p)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = open(t, Config{Label: "A", DataDir: dir, Listen: []string{address}})
+	if err := a.Wait(deadline(t), WaitOptions{Peers: 1, Synced: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // logBuffer is a log that a test reads.
 type logBuffer struct {
 	mu sync.Mutex // guards below

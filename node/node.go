@@ -263,7 +263,9 @@ func (n *Node) Addrs() []string {
 // is taken, as long as there are not too many.
 func (n *Node) takeSpace(s replication.SpaceInfo) bool {
 	if !n.names.learn(s) {
-		n.log.Warn("a space that a peer named is not taken: it is one too many, or its name is not fit to be shown", "space", s.ID.String())
+		if n.mesh.refusals.fresh("space", n.cfg.Now()) { // a peer may name thousands
+			n.log.Warn("a space that a peer named is not taken: it is one too many, or its name is not fit to be shown", "space", s.ID.String())
+		}
 		return false
 	}
 	n.names.signal()

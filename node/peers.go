@@ -27,8 +27,9 @@ const (
 	Connected State = "Connected"
 	// Stale: there is a session, and nothing was heard for Config.StaleAfter.
 	Stale State = "Stale"
-	// Closed: one side's user ended the session; nothing dials until a user
-	// asks for it or a node starts again.
+	// Closed: one side's user ended the session. That side does not dial until its
+	// user asks for it or it starts again; the other one asks now and then whether
+	// that has happened.
 	Closed State = "Closed"
 )
 
@@ -53,12 +54,15 @@ type peerRecord struct {
 	connecting int  // dials to its known endpoints under way
 	handshakes int  // under way
 	stale      bool // of the live session
-	held       bool // a user ended the session: no automatic dial
-	session    *session
-	addr       string // of the newest session
-	outbound   bool
-	seen       time.Time
-	lastErr    string // why the last session or attempt ended, until the next session
+	held       bool // this node's user ended the session: no automatic dial
+	// parted: the peer's user ended the last session, so that there is no automatic
+	// dial before this; zero: that is not so.
+	parted   time.Time
+	session  *session
+	addr     string // of the newest session
+	outbound bool
+	seen     time.Time
+	lastErr  string // why the last session or attempt ended, until the next session
 	// instances that this identity had, the newest last, each once.
 	instances []replication.Instance
 	copies    bool // an older instance came back: copies of one directory run
@@ -146,7 +150,7 @@ func (r *peerRecord) state() State {
 		return Handshaking
 	case r.connecting > 0:
 		return Connecting
-	case r.held:
+	case r.held, !r.parted.IsZero():
 		return Closed
 	}
 	return Disconnected
@@ -187,12 +191,27 @@ func (b *peerBook) waitLive(ctx context.Context, id peer.ID) bool {
 }
 
 // busy tells whether a peer has a session that is not stale, or must be left
-// alone.
-func (b *peerBook) busy(id peer.ID) (connected, held bool) {
+// alone, and until when.
+func (b *peerBook) busy(id peer.ID, now time.Time) (connected, held bool, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := b.records[id]
-	return r != nil && !r.stale && r.session.alive(), r != nil && r.held
+	if r == nil {
+		return false, false, time.Time{}
+	}
+	connected = !r.stale && r.session.alive()
+	if r.held || !now.Before(r.parted) {
+		return connected, r.held, time.Time{}
+	}
+	return connected, true, r.parted
+}
+
+// parted tells whether the peer's user ended the session last.
+func (b *peerBook) parted(id peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[id]
+	return r != nil && !r.parted.IsZero()
 }
 
 // counts are the peers that are known and those with a session.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type mesh struct {
 	boot      protocols.BootNonce
 	maxPeers  int
 	timeout   time.Duration // of a handshake
+	pause     time.Duration // in place of partedPause, in tests
 	now       func() time.Time
 	log       *slog.Logger
 	dialer    *dialer // set before the first session
@@ -133,7 +135,12 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, patience t
 // note keeps why there is no session with a peer, for status.
 func (m *mesh) note(id peer.ID, err error) {
 	if id != "" {
-		m.book.change(id, func(r *peerRecord) { r.lastErr = err.Error() })
+		m.book.change(id, func(r *peerRecord) {
+			r.lastErr = err.Error()
+			if errors.Is(err, protocols.ErrDisconnect) {
+				m.part(r)
+			}
+		})
 	}
 }
 
@@ -249,6 +256,9 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
 		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
 	}
+	if m.book.parted(id) {
+		cfg.Features = append(cfg.Features, protocols.FeatureAgain)
+	}
 	if m.engine().store.Info().Relaxed {
 		cfg.Features = append(cfg.Features, protocols.FeatureRelaxed)
 	}
@@ -263,6 +273,9 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 func (m *mesh) verdict(p protocols.PeerHello) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, held, until := m.busy(p.ID); held && until.IsZero() && p.Has(protocols.FeatureAgain) {
+		return protocols.Refuse(replication.CodeDisconnect, "")
+	}
 	meta := p.Meta
 	meta.Order = m.order + 1
 	return m.admitLocked(p.ID, meta)
@@ -318,7 +331,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string
 	if err == nil {
 		m.handshakesDone.Add(1)
 		m.book.update(s.id, func(r *peerRecord) {
-			r.session, r.stale, r.held, r.lastErr = s, false, false, ""
+			r.session, r.stale, r.held, r.parted, r.lastErr = s, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
 			copies = r.meet(s.info.Instance)
 		})
@@ -376,7 +389,9 @@ func (m *mesh) watch(s *session) {
 		}
 		r.session, r.stale, r.seen = nil, false, m.now()
 		r.lastErr = end.Error()
-		r.held = r.held || end.Code == replication.CodeDisconnect
+		if end.Code == replication.CodeDisconnect && end.FromPeer {
+			m.part(r)
+		}
 	})
 	switch {
 	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
@@ -416,13 +431,22 @@ func (m *mesh) displaced(s *session) bool {
 }
 
 // busy implements link.
-func (m *mesh) busy(id peer.ID) (connected, held bool) {
-	return m.book.busy(id)
+func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
+	return m.book.busy(id, m.now())
 }
 
 // unhold implements link.
 func (m *mesh) unhold(id peer.ID) {
-	m.book.change(id, func(r *peerRecord) { r.held = false })
+	m.book.change(id, func(r *peerRecord) { r.held, r.parted = false, time.Time{} })
+}
+
+// partedPause is after how long a peer is asked whether its user still wants no
+// session.
+const partedPause = time.Minute
+
+// part leaves a peer alone for a while whose user wants no session.
+func (m *mesh) part(r *peerRecord) {
+	r.parted = m.now().Add(cmp.Or(m.pause, partedPause))
 }
 
 // disconnect ends the session with a peer and leaves it alone until a user asks
@@ -478,8 +502,8 @@ func (m *mesh) wait() { m.wg.Wait() }
 // refused logs a refusal of an inbound handshake: one line, and the same one at
 // most once a minute.
 func (m *mesh) refused(st network.Stream, err error) {
-	if errors.Is(err, protocols.ErrDuplicate) {
-		return // crossed dials: nothing is wrong
+	if errors.Is(err, protocols.ErrDuplicate) || errors.Is(err, protocols.ErrDisconnect) {
+		return // crossed dials, or what our user asked for: nothing is wrong
 	}
 	id := st.Conn().RemotePeer().String()
 	if m.refusals.fresh(id+err.Error(), m.now()) {

@@ -35,6 +35,11 @@ const FeaturePullOnly = "pull-only"
 // what it commits, so that its acks are no receipts (G2).
 const FeatureRelaxed = "relaxed"
 
+// FeatureAgain, among the features of a Hello, says that the receiver's user ended
+// the last session and no user of the sender asked for this one: it is refused with
+// DISCONNECT if that still stands.
+const FeatureAgain = "again"
+
 // MessageType is the number of a message on the wire; append-only.
 type MessageType uint32
 
