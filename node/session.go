@@ -350,7 +350,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string
 	}
 	log.Info("connected", "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
 	if copies {
-		log.Warn("this peer runs twice: two copies of one data directory use its identity by turns; stop one of them, or delete its identity file so that it gets its own", "label", s.info.Label)
+		log.Warn("this peer runs twice: two copies of one data directory use its identity by turns; stop one of them, or give one a new data directory, where it gets an identity of its own", "label", s.info.Label)
 	}
 	if skew := s.info.Skew; skew.Abs() > skewWarning {
 		log.Warn("this peer's clock differs from this machine's: correct the one that is wrong", "ahead", skew)
@@ -425,7 +425,7 @@ func (m *mesh) displaced(s *session) bool {
 	times := 0
 	m.book.change(s.id, func(r *peerRecord) { r.displaced++; times = r.displaced })
 	if times == displacedWarning {
-		m.log.Warn("another node takes over this node's sessions: it runs from a copy of this data directory; stop one of them, or delete its identity file so that it gets its own", "peer", s.id.String())
+		m.log.Warn("another node takes over this node's sessions: it runs from a copy of this data directory; stop one of them, or give one a new data directory, where it gets an identity of its own", "peer", s.id.String())
 	}
 	return true
 }

@@ -181,6 +181,16 @@ var codeText = map[Code]string{
 	CodeBadRun: "bad run", CodeNoSpace: "disk full", CodeUnknownLog: "unknown log", CodeDamaged: "damaged",
 }
 
+// concernsRun tells a refusal that is about what the peer sent. Its text may go
+// to the peer; that of a fault on this side names local files and may not.
+func (c Code) concernsRun() bool {
+	switch c {
+	case CodeGap, CodeForked, CodeRevoked, CodeNotAllowed, CodeTooNew, CodeBadRun, CodeUnknownLog:
+		return true
+	}
+	return false
+}
+
 func (c Code) String() string {
 	if s, ok := codeText[c]; ok {
 		return s

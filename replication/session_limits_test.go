@@ -413,3 +413,29 @@ func BenchmarkSessionSettle(b *testing.B) {
 		}
 	})
 }
+
+// TestSessionKeepsLocalFaultsToItself: what is wrong at this side is told here in
+// full and to the peer by its code alone: the text names local files.
+func TestSessionKeepsLocalFaultsToItself(t *testing.T) {
+	for code, told := range map[Code]bool{CodeBadRun: true, CodeNotAllowed: true, CodeNoSpace: false, CodeInternal: false, CodeDamaged: false} {
+		h := newHarness(t, SessionConfig{})
+		h.settle(nil, nil)
+		h.s.Step(h.now, Received{Msg: &WalPush{Space: SpaceID{1}, Log: LogID{1}, End: position(1), Total: 1, Data: []byte{1}}})
+		out := h.s.Step(h.now, CommitDone{
+			Space: SpaceID{1}, Log: LogID{1}, Code: code,
+			Result: IngestResult{Code: Refused, Err: fmt.Errorf("the text")},
+		})
+		if e := sent[*WalAck](out)[0].Entries[0]; e.Code != code || (e.Detail != "") != told {
+			t.Errorf("%v: the peer is told %q", code, e.Detail)
+		}
+		var paused *LogPaused
+		for _, e := range out {
+			if p, ok := e.(LogPaused); ok {
+				paused = &p
+			}
+		}
+		if paused == nil || paused.Detail != "the text" {
+			t.Errorf("%v: this side is told %+v", code, paused)
+		}
+	}
+}

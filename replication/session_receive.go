@@ -220,8 +220,12 @@ func (s *Session) commitDone(ev CommitDone) {
 
 // refused keeps and reports that this side does not take a log further.
 func (s *Session) refused(sp *spaceState, a *AckEntry, ev CommitDone) {
+	why := ""
 	if ev.Result.Err != nil {
-		a.Detail = cutDetail(ev.Result.Err.Error())
+		why = cutDetail(ev.Result.Err.Error())
+	}
+	if a.Code.concernsRun() {
+		a.Detail = why
 	}
 	if countsAsSynced(a.Code) {
 		sp.giveUp(ev.Log)
@@ -230,7 +234,7 @@ func (s *Session) refused(sp *spaceState, a *AckEntry, ev CommitDone) {
 	if known && old.Code == a.Code {
 		return
 	}
-	p := LogPaused{Space: ev.Space, Log: ev.Log, Code: a.Code, Detail: a.Detail, Local: true}
+	p := LogPaused{Space: ev.Space, Log: ev.Log, Code: a.Code, Detail: why, Local: true}
 	if known || len(sp.refused) < maxRefused {
 		sp.refused[ev.Log] = p
 	}
