@@ -99,7 +99,11 @@ type DamageError struct {
 }
 
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("damaged data in %s, log %s at seq %d: %s; it is fetched again from peers that hold it", e.File, e.Log.Short(), e.Seq, e.Problem)
+	where := e.File
+	if e.Seq != 0 {
+		where += fmt.Sprintf(", log %s at seq %d", e.Log.Short(), e.Seq)
+	}
+	return fmt.Sprintf("damaged data in %s: %s; it is fetched again from peers that hold it", where, e.Problem)
 }
 func (e *DamageError) Is(t error) bool { return t == ErrDamaged }
 

@@ -49,6 +49,14 @@ type badgerLog struct {
 }
 
 func (b *badgerLog) Errorf(f string, a ...any) {
+	// A value that cannot be read is no failure of a write, and whoever reads it
+	// tells of it, with its log and seq instead of the raw key.
+	for _, start := range []string{"Unable to read: Key:", "Key: %v, Version", "Invalid read: vp:"} {
+		if strings.HasPrefix(f, start) {
+			b.l.Debug("badger: " + strings.TrimSpace(fmt.Sprintf(f, a...)))
+			return
+		}
+	}
 	b.errors.Add(1)
 	b.l.Error("badger: " + strings.TrimSpace(fmt.Sprintf(f, a...)))
 }

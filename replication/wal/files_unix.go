@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
@@ -17,6 +19,19 @@ func proofOf(fi fs.FileInfo) fileProof {
 		return fileProof{}
 	}
 	return fileProof{inode: uint64(st.Ino), ctime: ctimeOf(st)}
+}
+
+// ownerOf is the name of the user that a file belongs to, or its number.
+func ownerOf(fi fs.FileInfo) string {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	id := strconv.FormatUint(uint64(st.Uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "user " + id
 }
 
 // lockFile takes an exclusive lock that ends with the process.

@@ -52,6 +52,15 @@ func TestRealFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 	mustBeWhole(t, s)
+	// A nearly full disk is opened to be read.
+	if err := errors.Join(f.Truncate(fileSize(t, f)-minOpenBytes-(2<<20)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, filepath.Join(mnt, "s"), "a")
+	if _, err := s.Append(ctx, r.Batch{Space: testSpace, Ops: []r.Op{put("k", "small")}}); !errors.Is(err, r.ErrNoSpace) {
+		t.Error(err)
+	}
+	mustBeWhole(t, s)
 	if err := errors.Join(f.Close(), os.Remove(filler), syscall.Mount("", mnt, "", syscall.MS_REMOUNT, "size=400m")); err != nil {
 		t.Fatal(err)
 	}
@@ -63,4 +72,13 @@ func TestRealFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustBeWhole(t, openAt(t, filepath.Join(mnt, "s"), "a"))
+}
+
+func fileSize(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Size()
 }

@@ -15,14 +15,11 @@ import (
 
 var errHeld = errors.New("held by another process")
 
-// minOpenBytes must be free beyond which opening a store does not write blindly
-// into a full disk.
-const minOpenBytes = 8 << 20
-
 // Open opens the store in a directory, made if it is missing.
 //
 // ErrLocked: another process uses it. ErrTooNew: a later version wrote it.
-// ErrNoSpace: the disk is too full to open it. Nothing was touched then. What
+// ErrNoSpace: the disk is too full to open it. *AccessError: a permission is
+// missing. Nothing was touched then. What
 // was found wrong and repaired is in StoreInfo.Recovered.
 func Open(o Options) (*Store, error) {
 	o, err := o.withDefaults()
@@ -30,17 +27,21 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+		return nil, accessProblem(filepath.Dir(o.Dir), fmt.Errorf("cannot make the data directory: %w", err))
 	}
 	lock, err := lockFile(filepath.Join(o.Dir, "lock"))
 	if errors.Is(err, errHeld) {
 		return nil, fmt.Errorf("%w: another process has %s open: stop it, or use another --data-dir", r.ErrLocked, o.Dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the data directory: %w", err)
+		return nil, accessProblem(o.Dir, fmt.Errorf("cannot lock the data directory: %w", err))
+	}
+	if err := checkAccess(o.Dir); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	s, err := openLocked(o)
 	if err != nil {
+		err = accessProblem(o.Dir, err)
 		return nil, errors.Join(err, lock.Close())
 	}
 	s.lock = lock
@@ -54,12 +55,8 @@ func openLocked(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.ReserveBytes > 0 {
-		need := o
-		need.ReserveBytes = min(o.ReserveBytes, minOpenBytes)
-		if err := checkSpace(&need, 0); err != nil {
-			return nil, err
-		}
+	if err := roomToOpen(&o); err != nil {
+		return nil, err
 	}
 	s := &Store{
 		opt: o, self: o.self(), queue: newQueue(), dblog: &badgerLog{l: o.Logger},

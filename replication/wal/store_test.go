@@ -318,3 +318,32 @@ func TestCursorsReachTheDisk(t *testing.T) {
 		t.Errorf("%+v %v", got, err)
 	}
 }
+
+// TestOpenOnANearlyFullDisk: less than the reserve is free. What is there can be
+// read, and appends are refused until there is room.
+func TestOpenOnANearlyFullDisk(t *testing.T) {
+	var free atomic.Uint64
+	free.Store(1 << 40)
+	dir := fastDir(t)
+	full := func(o *Options) { o.FreeBytes = func(string) (uint64, error) { return free.Load(), nil } }
+	first := mustAppend(t, openAt(t, dir, "a", full), put("k", strings.Repeat("v", 60<<10)))
+	img := takeImage(t, dir) // as a kill leaves it: 60 KiB are in a memtable's log
+	dir = fastDir(t)
+	img.write(t, dir)
+	o := Options{Dir: dir, Network: testNetwork, Key: testKey("a")}
+	full(&o)
+	free.Store(minOpenBytes + 30<<10)
+	_, err := Open(o)
+	wantErr(t, err, r.ErrNoSpace, dir)
+	free.Store(minOpenBytes + 100<<10)
+	s := openAt(t, dir, "a", full)
+	if _, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "w")}}); !errors.Is(err, r.ErrNoSpace) {
+		t.Error(err)
+	}
+	if run, err := s.ReadRun(first.First.Log, r.Position{}, 0); err != nil || run.Ops != 1 {
+		t.Error(run.Ops, err)
+	}
+	free.Store(1 << 40)
+	mustAppend(t, s, put("k", "w"))
+	mustBeWhole(t, s)
+}

@@ -3,11 +3,14 @@ package wal
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	r "vixp2p/replication"
 )
 
 // TestTornCommit cuts the end off a memtable's log, as a crash of the machine in
@@ -121,5 +124,30 @@ func TestDamagedListOfTables(t *testing.T) {
 		if err := errors.Join(s.Close(), os.RemoveAll(d)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestErrorsNameNoKeys: a value that Badger cannot read is told by its reader,
+// with log and seq and not with the raw key, and does not count as a failure of
+// the commit beside it; other complaints do.
+func TestErrorsNameNoKeys(t *testing.T) {
+	var log bytes.Buffer
+	l := &badgerLog{l: slog.New(slog.NewTextHandler(&log, nil))}
+	l.Errorf("Unable to read: Key: %v, Version : %v, meta: %v, userMeta: %v Error: %v", []byte{98, 0}, 1, 2, 0, "EOF")
+	l.Errorf("Key: %v, Version : %v, meta: %v, userMeta: %v valuePointer: %+v", []byte{98, 0}, 1, 2, 0, 3)
+	if log.Len() > 0 || l.errors.Load() != 0 {
+		t.Error(log.String())
+	}
+	l.Errorf("writeRequests: %v", "sync failed")
+	if l.errors.Load() != 1 || !strings.Contains(log.String(), "sync failed") {
+		t.Error(log.String())
+	}
+	none := &r.DamageError{File: "db", Problem: "broken"}
+	if said := none.Error(); strings.Contains(said, "log 0") || strings.Contains(said, "seq") {
+		t.Error(said)
+	}
+	one := &r.DamageError{Log: r.LogID{0xab}, Seq: 7, File: "db", Problem: "broken"}
+	if said := one.Error(); !strings.Contains(said, "log ab000000 at seq 7") {
+		t.Error(said)
 	}
 }
