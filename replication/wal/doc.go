@@ -132,7 +132,8 @@
 // Badger writes through memory maps, where a full disk ends the process. Before
 // each commit the free space is compared with what the commit writes and a
 // reserve; a commit that would touch it is refused with ErrNoSpace, and so on
-// until there is room. A commit whose outcome is not known (an error of Badger or
+// until there is room. Only the small commit of an open may, so that a nearly full
+// disk can be read (room.go). A commit whose outcome is not known (an error of Badger or
 // of its log, which is the only place where it tells of a failed sync of its
 // value log) is never acknowledged and ends writing until the store is opened
 // again.
