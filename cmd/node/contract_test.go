@@ -314,14 +314,14 @@ func TestLoad(t *testing.T) {
 
 	bad := "{\"key\":\"good\",\"value\":1}\n\n{\"key\":\"bad\",\"value\":}\n{\"key\":\"late\",\"value\":1}\n"
 	r = vixIn(t, nil, bad, "load", "-", "--json", "--data-dir", n.dir)
-	r.fails(t, 1, "line 3", "JSON", "1 records before it")
+	r.fails(t, 1, "line 3", "JSON", "the record before it")
 	if strings.TrimSpace(r.out) != `{"acked":1}` {
 		t.Errorf("a bad line: %s", r.out)
 	}
 	n.vix("get", "good").ok(t)
 	for _, line := range []string{`{"key":"","value":1}`, `{"key":"` + strings.Repeat("k", 5000) + `","value":1}`} {
 		r = vixIn(t, nil, "{\"key\":\"good\",\"value\":1}\n"+line+"\n", "load", "-", "--json", "--data-dir", n.dir)
-		r.fails(t, 1, "line 2: the key is", "1 records before it")
+		r.fails(t, 1, "line 2: the key is", "the record before it")
 		if strings.TrimSpace(r.out) != `{"acked":1}` {
 			t.Errorf("a bad key: %s", r.out)
 		}

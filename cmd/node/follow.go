@@ -86,7 +86,7 @@ func printEvent(w io.Writer, ev localapi.Event) error {
 	if ev.Event != localapi.EventDelete {
 		value = "  " + shown(ev.Value.String(), 120)
 	}
-	_, err := fmt.Fprintf(w, "%-8s  %s%s\n", ev.Event, shown(ev.Key.String(), 0), value)
+	_, err := fmt.Fprintf(w, "%-8s  %s%s\n", ev.Event, keyText(ev.Key), value)
 	return err
 }
 
@@ -134,8 +134,8 @@ With --json each line has a cursor; --from goes on after it, without a gap.
 
 func printRecord(w io.Writer, r localapi.Record) error {
 	key := ""
-	if k := r.Key.String(); k != "" {
-		key = "  " + shown(k, 0)
+	if len(r.Key.Bytes()) > 0 {
+		key = "  " + keyText(r.Key)
 	}
 	_, err := fmt.Fprintf(w, "%s  %s  %s/%d  %s%s  %s\n", r.Time, short(r.Origin), short(r.Log), r.Seq, shown(r.Kind, 0), key, shown(r.Payload.String(), 120))
 	return err

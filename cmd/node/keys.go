@@ -91,7 +91,7 @@ func (p *program) content(arg string) ([]byte, error) {
 		return nil, fmt.Errorf("cannot read standard input: %w", err)
 	}
 	if len(b) > localapi.MaxValue {
-		return nil, localapi.Errorf(localapi.CodeTooLarge, "standard input has more than the limit of %d bytes for one value: split it, or store it elsewhere and write a reference", localapi.MaxValue)
+		return nil, localapi.Errorf(localapi.CodeTooLarge, "standard input has more than the limit of one value, %s", localapi.ValueLimit)
 	}
 	return b, nil
 }
@@ -119,9 +119,15 @@ func (p *program) write(cmd *cobra.Command, replicas int, op localapi.Op, plain 
 	return p.with(cmd, needStore, limit, func(ctx context.Context, b localapi.Backend) error {
 		written, err := b.Write(ctx, p.flags.space, w)
 		var failed *localapi.Error
-		if errors.As(err, &failed) && failed.Written != nil {
+		switch {
+		case err == nil:
+		case !errors.As(err, &failed):
+			return err
+		case failed.Written != nil:
 			written = *failed.Written
-		} else if err != nil {
+		case failed.Code == localapi.CodeTooLarge:
+			return op.TooLarge(failed)
+		default:
 			return err
 		}
 		if !p.flags.json {
@@ -146,6 +152,10 @@ the same everywhere, and --conflicts lists all. The next put resolves them.`,
   vix-node get --id A user/1 --conflicts`,
 		Args: exactly(1, "a key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			key := localapi.Op{Op: localapi.OpDelete, Key: []byte(args[0])}
+			if err := key.Check(); err != nil {
+				return err
+			}
 			return p.with(cmd, needData, p.timeLimit(0), func(ctx context.Context, b localapi.Backend) error {
 				e, err := b.Get(ctx, p.flags.space, []byte(args[0]))
 				if err != nil {
@@ -172,7 +182,8 @@ func (p *program) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List keys",
-		Long:  "List the keys, or those that begin with PREFIX, in order, one a line.",
+		Long: `List the keys, or those that begin with PREFIX, in order, one a line. A key that
+is not plain text, or begins with a quote, is in quotes with escapes.`,
 		Example: `  vix-node ls --id A user/
   vix-node ls --id A --conflicts --json
   vix-node ls --id A --json > backup.jsonl      # load can read it`,
@@ -188,7 +199,7 @@ func (p *program) lsCommand() *cobra.Command {
 						if p.flags.json {
 							return p.print(e)
 						}
-						_, err := fmt.Fprintf(p.stdout, "%s\n", e.Key.Bytes())
+						_, err := fmt.Fprintln(p.stdout, keyText(e.Key))
 						return err
 					})
 				})

@@ -28,6 +28,9 @@ quic://host:port or a multiaddr, and return when both have said hello (at most
 		Example: "  vix-node connect --id A 127.0.0.1:9002",
 		Args:    exactly(1, "an address such as 127.0.0.1:9001"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usagef("the address is empty: give one such as 127.0.0.1:9001")
+			}
 			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				c, err := b.Connect(ctx, args[0])
 				if err != nil {
@@ -52,6 +55,9 @@ has, and leave it alone until connect, or until the node starts again.`,
 		Example: "  vix-node disconnect --id A B",
 		Args:    exactly(1, "a peer ID or label"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usagef("the peer is empty: give its ID or label, as `peers` lists them")
+			}
 			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				d, err := b.Disconnect(ctx, args[0])
 				if err != nil {
@@ -103,23 +109,29 @@ It fails when the time is up: 60 s, or --timeout.`,
 
 // wait asks the node, and again if it is not there yet or goes away meanwhile.
 func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
+	var damaged *localapi.FilesError // what the last whole attempt found
 	for {
 		c, err := localapi.Dial(ctx, dir)
 		if err == nil {
 			err = c.Wait(ctx, w)
 			c.Close()
+		} else if ctx.Err() == nil {
+			damaged, _ = errors.AsType[*localapi.FilesError](err)
+		} else {
+			err = localapi.ErrNotRunning // the time was up while asking
 		}
 		if !errors.Is(err, localapi.ErrNotRunning) && localapi.CodeOf(err) != localapi.CodeClosed {
 			return err
 		}
-		if ended := sleep(ctx, pollEvery); ended != nil {
-			if errors.Is(ended, localapi.ErrTimeUp) {
-				if isFilesError(err) && node.DataDirInUse(dir) {
-					return err
-				}
-				return localapi.Errorf(localapi.CodeTimeout, "the time is up and no node answers for %s: start it with `vix-node run %s`", dir, p.nodeFlag())
-			}
+		ended := sleep(ctx, pollEvery)
+		switch {
+		case ended == nil:
+		case !errors.Is(ended, localapi.ErrTimeUp):
 			return ended
+		case damaged != nil && node.DataDirInUse(dir):
+			return damaged
+		default:
+			return localapi.Errorf(localapi.CodeTimeout, "the time is up and no node answers for %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -45,6 +46,16 @@ func shown(s string, most int) string {
 	}
 	if r := []rune(s); most > 0 && len(r) > most {
 		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// keyText is a key on a line of its own: quoted, with escapes, unless it is plain
+// text that cannot be mistaken for a quoted key.
+func keyText(k localapi.Key) string {
+	s := string(k.Bytes())
+	if strings.HasPrefix(s, `"`) || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
 	}
 	return s
 }

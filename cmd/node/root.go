@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -48,10 +49,7 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 			if len(args) == 0 {
 				return nil
 			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usagef("unknown command %q: did you mean %s?", args[0], strings.Join(near, " or "))
-			}
-			return usagef("unknown command %q", args[0])
+			return unknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -85,9 +83,39 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.waitCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
 	add("tools", p.verifyCommand(), p.demoCommand(), p.versionCommand())
+	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")
 	return root
+}
+
+// helpCommand is cobra's, but that it fails for a command that is not there.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		Long:  "Print what the program, or one of its commands, does and takes.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, rest, err := cmd.Root().Find(args)
+			if len(args) > 0 && (err != nil || len(rest) > 0 || target == cmd.Root()) {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			target.InitDefaultHelpFlag()
+			return target.Help()
+		},
+	}
+}
+
+// unknownCommand suggests what begins alike: a word that only has as many letters
+// in common is rarely what was meant.
+func unknownCommand(root *cobra.Command, name string) error {
+	near := slices.DeleteFunc(root.SuggestionsFor(name), func(s string) bool {
+		return name == "" || !strings.EqualFold(s[:1], name[:1])
+	})
+	if len(near) > 0 {
+		return usagef("unknown command %q: did you mean %s?", name, strings.Join(near, " or "))
+	}
+	return usagef("unknown command %q: `vix-node help` lists them", name)
 }
 
 // prepare runs before every command, when its flags are read.

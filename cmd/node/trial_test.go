@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"vixp2p/node/localapi"
@@ -33,7 +34,7 @@ func TestAPIFilesOfARunningNode(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for _, args := range [][]string{{"status"}, {"get", "k"}, {"put", "k", "v"}, {"wait", "--timeout", "100ms"}} {
+			for _, args := range [][]string{{"status"}, {"get", "k"}, {"put", "k", "v"}, {"wait", "--timeout", "1s"}} {
 				n.vix(args...).fails(t, 1, "a node runs on "+n.dir, "missing or damaged", "start it again")
 			}
 			n.stop()
@@ -45,4 +46,65 @@ func TestAPIFilesOfARunningNode(t *testing.T) {
 		n := runNode(t, "", "--api", "off")
 		n.vix("status").fails(t, 1, "a process has "+n.dir+" open", "--api off")
 	})
+}
+
+func TestEmptyArguments(t *testing.T) {
+	n := runNode(t, "")
+	for _, args := range [][]string{{"get", ""}, {"del", ""}, {"put", "", "v"}} {
+		n.vix(args...).fails(t, 2, "the key is empty")
+	}
+	n.vix("connect", "").fails(t, 2, "the address is empty", "127.0.0.1:9001")
+	n.vix("disconnect", "").fails(t, 2, "the peer is empty")
+}
+
+func TestUnknownCommands(t *testing.T) {
+	for _, name := range []string{"doctor", "nonsense", "init"} {
+		for _, args := range [][]string{{"help", name}, {name}} {
+			r := vix(t, args...)
+			r.fails(t, 2, `unknown command "`+name+`"`)
+			if r.out != "" || strings.Contains(r.err, "did you mean") {
+				t.Errorf("%v: %q, %q", args, r.out, r.err)
+			}
+		}
+	}
+	vix(t, "help", "stauts").fails(t, 2, "did you mean status?")
+	if got, want := vix(t, "help", "put").ok(t).out, vix(t, "put", "--help").ok(t).out; got != want {
+		t.Errorf("help put prints %q, put --help %q", got, want)
+	}
+	if got, want := vix(t, "help").ok(t).out, vix(t).ok(t).out; got != want {
+		t.Errorf("help prints %q, no command %q", got, want)
+	}
+}
+
+// One key is one line, whatever bytes it has.
+func TestKeysThatAreNoPlainText(t *testing.T) {
+	n := runNode(t, "")
+	lines := `{"key":"a\nb","value":"v"}
+{"key":"\"quoted\"","value":"v"}
+{"key_base64":"/wA=","value":"v"}
+{"key":"plain é","value":"v"}
+`
+	watch := background(t, nil, "watch", "--data-dir", n.dir, "--from", "start", "--count", "4")
+	vixIn(t, nil, lines, "load", "-", "--data-dir", n.dir).ok(t)
+	if r := n.vix("ls").ok(t); r.out != "\"\\\"quoted\\\"\"\n\"a\\nb\"\nplain é\n\"\\xff\\x00\"\n" {
+		t.Errorf("ls prints %s", r.out)
+	}
+	tail := n.vix("tail").ok(t).out
+	watched := ""
+	for range 4 {
+		watched += watch.line() + "\n"
+	}
+	for _, key := range []string{`  "a\nb"  `, `  "\"quoted\""  `, `  "\xff\x00"  `, "  plain é  "} {
+		if !strings.Contains(tail, key) || !strings.Contains(watched, key) {
+			t.Errorf("%s: tail prints %s, watch %s", key, tail, watched)
+		}
+	}
+}
+
+// However large values are refused, the limit that is told is the same.
+func TestLimitOfAValue(t *testing.T) {
+	n := runNode(t, "")
+	for _, size := range []int{1 << 20, 1<<20 + 1} {
+		vixIn(t, nil, strings.Repeat("x", size), "put", "k", "-", "--data-dir", n.dir).fails(t, 1, "limit of one value, about 1 MiB")
+	}
 }

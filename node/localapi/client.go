@@ -36,6 +36,9 @@ func (e *SilentError) Is(t error) bool { return t == ErrNotRunning }
 // answer takes less than a millisecond, but for a very busy machine.
 const dialTimeout = 5 * time.Second
 
+// writeRoute is the one by which a Client writes.
+const writeRoute = "batch"
+
 // Client is the running node of a data directory.
 type Client struct {
 	dir      string
@@ -160,7 +163,7 @@ func (c *Client) Write(ctx context.Context, space string, w Write) (out Written,
 	if err != nil {
 		return out, err
 	}
-	err = c.call(ctx, http.MethodPost, "batch", q, body, &out)
+	err = c.call(ctx, http.MethodPost, writeRoute, q, body, &out)
 	return out, err
 }
 
@@ -224,7 +227,7 @@ func (c *Client) send(ctx context.Context, method, route string, q url.Values, b
 	req.Header.Set("Authorization", "Bearer "+c.endpoint.token)
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.broken(ctx, err)
+		return nil, c.broken(ctx, route, err)
 	}
 	if res.StatusCode == http.StatusOK {
 		return res, nil
@@ -238,7 +241,7 @@ func (c *Client) send(ctx context.Context, method, route string, q url.Values, b
 }
 
 // broken explains a request without an answer.
-func (c *Client) broken(ctx context.Context, err error) error {
+func (c *Client) broken(ctx context.Context, route string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -246,8 +249,11 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	if errors.As(err, &ue) {
 		err = ue.Err // without the address, which tells a person nothing
 	}
-	return &Error{Code: CodeClosed, Cause: err,
-		Message: fmt.Sprintf("the node of %s stopped answering (%v): start it again and repeat the command; whether a write of this command happened is not known", c.dir, err)}
+	msg := fmt.Sprintf("the node of %s stopped answering (%v): start it again and repeat the command", c.dir, err)
+	if route == writeRoute {
+		msg += "; whether a write of this command happened is not known"
+	}
+	return &Error{Code: CodeClosed, Message: msg, Cause: err}
 }
 
 // call is a request with an answer of one object, or of none.
@@ -259,7 +265,7 @@ func (c *Client) call(ctx context.Context, method, route string, q url.Values, b
 	defer res.Body.Close()
 	if out != nil {
 		if err := json.NewDecoder(res.Body).Decode(out); err != nil {
-			return c.broken(ctx, err)
+			return c.broken(ctx, route, err)
 		}
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<10)) // to the end: the connection is used again
@@ -284,18 +290,18 @@ func receive[T any](ctx context.Context, c *Client, method, route string, q url.
 		} else if err != nil && paused >= c.stall/2 && ctx.Err() == nil { // the node's wait began earlier
 			return Errorf(CodeTimeout, "the node ended this answer, because nothing read on for %s: repeat the command, and read on sooner or write its output to a file", c.stall)
 		} else if err != nil {
-			return c.broken(ctx, err)
+			return c.broken(ctx, route, err)
 		}
 		if bytes.HasPrefix(line, []byte(`{"error":`)) {
 			var e Error
 			if err := json.Unmarshal(line, &e); err != nil {
-				return c.broken(ctx, err)
+				return c.broken(ctx, route, err)
 			}
 			return &e
 		}
 		var v T
 		if err := json.Unmarshal(line, &v); err != nil {
-			return c.broken(ctx, err)
+			return c.broken(ctx, route, err)
 		}
 		begun := time.Now()
 		if err := emit(v); err != nil {

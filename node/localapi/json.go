@@ -87,9 +87,27 @@ func (o *Op) Check() error {
 		}
 	}
 	if n := max(len(o.Value), len(o.Payload)); n > MaxValue {
-		return Errorf(CodeTooLarge, "the value is %d bytes, more than the limit of %d: split it, or store it elsewhere and write a reference", n, MaxValue)
+		return Errorf(CodeTooLarge, "the value is %d bytes, more than the limit of one value, %s", n, ValueLimit)
 	}
 	return nil
+}
+
+// ValueLimit ends a sentence about a value that is too large.
+const ValueLimit = "about 1 MiB (1048576 bytes with its key and what is kept beside it): split it, or store it elsewhere and write a reference"
+
+// maxBeside is more than what a block has beside one value: a key of
+// replication.MaxKey bytes and the versions that a put replaces.
+const maxBeside = 64 << 10
+
+// TooLarge says in terms of the value, which a person knows, why the store refused
+// a batch of this operation alone as too large; another refusal stays as it is.
+func (o *Op) TooLarge(refused *Error) *Error {
+	n := max(len(o.Value), len(o.Payload))
+	if n <= MaxValue-maxBeside {
+		return refused
+	}
+	return &Error{Code: CodeTooLarge, Cause: refused,
+		Message: fmt.Sprintf("the value is %d bytes, more than the limit of one value, %s", n, ValueLimit)}
 }
 
 // decodeOps reads the lines of a batch.

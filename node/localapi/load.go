@@ -42,6 +42,12 @@ type LineError struct {
 }
 
 func (e *LineError) Error() string {
+	switch e.Acked {
+	case 0:
+		return fmt.Sprintf("line %d: %v", e.Line, e.Cause)
+	case 1:
+		return fmt.Sprintf("line %d: %v (the record before it is stored)", e.Line, e.Cause)
+	}
 	return fmt.Sprintf("line %d: %v (the %d records before it are stored)", e.Line, e.Cause, e.Acked)
 }
 func (e *LineError) Unwrap() error { return e.Cause }

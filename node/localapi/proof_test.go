@@ -131,7 +131,7 @@ func TestStrangerLaterOn(t *testing.T) {
 	c.Close() // the connection that it had is gone
 	x := newStranger(t, e.addr, func(string) string { return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}" })
 	_, err = c.Write(t.Context(), "default", Write{Ops: []Op{{Op: OpPut, Key: []byte("k"), Value: []byte("secret value")}}})
-	if CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), "another program answers there") {
+	if CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), "another program answers there") || !strings.Contains(err.Error(), "whether a write") {
 		t.Errorf("Write = %v", err)
 	}
 	if h := x.heard(); !strings.Contains(h, "/v1/prove") || strings.Contains(h, e.token) || strings.Contains(h, "secret value") {
