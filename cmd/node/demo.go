@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,9 +38,38 @@ same keys edited at two places at once. It exits 0 only if all of it held.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := within(cmd.Context(), p.timeLimit(demoTimeout))
 			defer cancel()
-			return p.explain(ctx, p.demo(ctx))
+			ctx, unread := context.WithCancelCause(ctx)
+			defer unread(nil)
+			signal.Ignore(syscall.SIGPIPE) // an output that nobody reads ends it cleanly
+			p.tidies.Store(true)
+			return p.explain(ctx, p.demo(ctx, func() { unread(errUnread) }))
 		},
 	}
+}
+
+// errUnread is the cause of a context that ended with the reader of the output.
+var errUnread = errors.New("the demo was ended, because nobody reads its output any more")
+
+// watchedWriter calls unread when a write fails.
+type watchedWriter struct {
+	io.Writer
+	unread func()
+}
+
+func (w watchedWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		w.unread()
+	}
+	return n, err
+}
+
+// givenUp is why a person, and not a step, ended the demo; nil if none did.
+func givenUp(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errInterrupted) || errors.Is(cause, errUnread) {
+		return cause
+	}
+	return nil
 }
 
 // demo is one run of the show.
@@ -51,7 +82,7 @@ type demo struct {
 	caughtUp map[*child]time.Duration
 }
 
-func (p *program) demo(ctx context.Context) (err error) {
+func (p *program) demo(ctx context.Context, unread func()) (err error) {
 	base, err := os.MkdirTemp("", "vix-node-demo-")
 	if err != nil {
 		return fmt.Errorf("cannot make a temporary directory: %w", err)
@@ -60,6 +91,7 @@ func (p *program) demo(ctx context.Context) (err error) {
 	if p.flags.json {
 		d.out = p.stderr
 	}
+	d.out = watchedWriter{d.out, unread}
 	d.nodes = []*child{d.a, d.b, d.c}
 	defer func() {
 		for _, n := range d.nodes {
@@ -67,7 +99,7 @@ func (p *program) demo(ctx context.Context) (err error) {
 				_ = n.kill()
 			}
 		}
-		if err != nil && !errors.Is(context.Cause(ctx), errInterrupted) {
+		if err != nil && givenUp(ctx) == nil {
 			fmt.Fprintf(d.out, "\nThe nodes' data and logs are kept in %s\n", base)
 			return
 		}
@@ -88,8 +120,8 @@ func (p *program) demo(ctx context.Context) (err error) {
 		start := time.Now()
 		fmt.Fprintf(d.out, "%d. %s\n", i+1, s.what)
 		told, err := s.do(ctx)
-		if errors.Is(context.Cause(ctx), errInterrupted) {
-			return errInterrupted
+		if gone := givenUp(ctx); gone != nil {
+			return gone
 		}
 		if err != nil {
 			return fmt.Errorf("step %d of the demo did not hold: %w", i+1, err)

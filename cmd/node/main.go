@@ -17,7 +17,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
@@ -52,7 +54,14 @@ type program struct {
 	terminal func(io.Writer) bool
 
 	flags globalFlags
+
+	// tidies tells that the command takes away what it made before it ends, soon
+	// after the first interrupt.
+	tidies atomic.Bool
 }
+
+// tidyPatience is how long a second interrupt waits for that.
+const tidyPatience = 15 * time.Second
 
 // main runs one command line and returns its exit code. The first interrupt or
 // SIGTERM ends the command cleanly, the second at once.
@@ -73,6 +82,13 @@ func (p *program) main(args []string) int {
 		}
 		select {
 		case <-signals:
+			if p.tidies.Load() {
+				select {
+				case <-done:
+					return
+				case <-time.After(tidyPatience):
+				}
+			}
 			fmt.Fprintln(p.stderr, "vix-node: stopped at once; the next start checks what was under way")
 			os.Exit(exitFailed)
 		case <-done:

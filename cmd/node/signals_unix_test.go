@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,6 +25,48 @@ func TestStoppedProcess(t *testing.T) {
 	defer n.signal(syscall.SIGCONT)
 	for _, args := range [][]string{{"status"}, {"get", "k"}} {
 		n.vix(args...).fails(t, 1, "the node of "+n.dir+" does not answer", "stopped")
+	}
+}
+
+// A demo that is ended early, by its reader or by an impatient person, leaves
+// nothing behind.
+func TestDemoTidiesUp(t *testing.T) {
+	for name, end := range map[string]func(cmd *exec.Cmd, out io.Closer) error{
+		"nobody reads": func(_ *exec.Cmd, out io.Closer) error { return out.Close() },
+		"interrupted twice": func(cmd *exec.Cmd, _ io.Closer) error {
+			for range 2 {
+				if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					return err
+				}
+				time.Sleep(5 * time.Millisecond) // signals that arrive together count as one
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp := t.TempDir()
+			cmd := command(t, []string{"TMPDIR=" + tmp}, "demo")
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(cmd, out); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // its exit code tells
+			if code := cmd.ProcessState.ExitCode(); code != exitFailed {
+				t.Errorf("exit %d", code)
+			}
+			if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+				t.Errorf("it leaves %v, %v", left, err)
+			}
+		})
 	}
 }
 
