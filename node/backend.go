@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"vixp2p/node/localapi"
@@ -179,11 +180,18 @@ func (b backend) replicaMessage(want, have int, err error) string {
 	var short *ReplicaError
 	switch {
 	case errors.Is(err, ErrOffline):
-		return fmt.Sprintf("the write is durable here and nowhere else (asked for: %d other members), because no node is running: start it, and the write goes on to them", want)
+		return fmt.Sprintf("the write is durable here and nowhere else (asked for: %s), because no node is running: start it, and the write goes on to them", otherMembers(want))
 	case errors.As(err, &short):
-		return fmt.Sprintf("the write is durable here and at %d other members, where %d were asked for: it goes on to more when they can be reached (`status` shows why not yet)", have, want)
+		return fmt.Sprintf("the write is durable here and at %s, where %d were asked for: it goes on to more when they can be reached (`status` shows why not yet)", otherMembers(have), want)
 	}
 	return fmt.Sprintf("the write is durable here, but waiting for %d members failed: %v", want, err)
+}
+
+func otherMembers(n int) string {
+	if n == 1 {
+		return "1 other member"
+	}
+	return fmt.Sprintf("%d other members", n)
 }
 
 func (b backend) Watch(ctx context.Context, space string, q localapi.Watch, emit func(localapi.Event) error) error {
@@ -316,7 +324,9 @@ func apiError(err error) error {
 	if i < 0 {
 		return localapi.Errorf(localapi.CodeInternal, "%w", err)
 	}
-	return localapi.Errorf(apiCodes[i].code, "%w", err)
+	// The sentinel's own words at the end say again what the code and the sentence do.
+	msg := strings.TrimSuffix(err.Error(), ": "+apiCodes[i].is.Error())
+	return &localapi.Error{Code: apiCodes[i].code, Message: msg, Cause: err}
 }
 
 // apiTime is nil for the zero time.

@@ -194,7 +194,7 @@ func (c Config) withDefaults() (Config, error) {
 func (c *Config) check() error {
 	switch {
 	case c.MaxPeers < 1:
-		return fmt.Errorf("the maximum of %d peers leaves room for none: use 1 or more, or run offline", c.MaxPeers)
+		return fmt.Errorf("the maximum of %d peers leaves room for none: use 1 or more", c.MaxPeers)
 	case c.StaleAfter <= c.PingEvery:
 		return fmt.Errorf("peers would be stale after %s, before a ping every %s can be answered: make the first longer", c.StaleAfter, c.PingEvery)
 	case c.BudgetBytes < minBudgetBytes:
@@ -202,7 +202,7 @@ func (c *Config) check() error {
 	case c.Durability != Strict && c.Durability != Relaxed:
 		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
 	case c.NoTCP && c.NoQUIC && c.Host == nil && !c.Offline:
-		return fmt.Errorf("both transports are switched off: leave one on, or run offline")
+		return fmt.Errorf("both transports are switched off: leave one on")
 	}
 	if c.Host == nil && !c.Offline {
 		if _, err := c.listenSpecs(); err != nil {

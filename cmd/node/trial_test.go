@@ -108,3 +108,17 @@ func TestLimitOfAValue(t *testing.T) {
 		vixIn(t, nil, strings.Repeat("x", size), "put", "k", "-", "--data-dir", n.dir).fails(t, 1, "limit of one value, about 1 MiB")
 	}
 }
+
+// A sentence has no second end that says the same again.
+func TestSentencesEndOnce(t *testing.T) {
+	dir := t.TempDir()
+	if r := vix(t, "put", "k", "v", "--data-dir", dir); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	r := vix(t, "put", "k", "v", "--space", strings.Repeat("s", 200), "--data-dir", dir)
+	r.fails(t, 2, "space name")
+	if strings.Contains(r.err, ": invalid data") {
+		t.Errorf("%s", r.err)
+	}
+	vix(t, "put", "k", "v", "--replicas", "1", "--data-dir", dir).fails(t, 1, "asked for: 1 other member)")
+}
