@@ -57,7 +57,8 @@ func (p *program) runCommand() *cobra.Command {
 		Short:   "Run a node",
 		Long: `Run a node until Ctrl-C. It prints "ready peer_id=... listen=..." when it serves,
 then its counters every second (one updating line on a terminal), and its log on
-the standard error output.
+the standard error output. With --json the counters are JSON, and the ready line
+stays as it is.
 
 It needs a name, --id, or a directory, --data-dir. Without --listen it takes any
 free port. Without a network configuration it belongs to the open development
