@@ -243,3 +243,64 @@ func TestRepairsArePaced(t *testing.T) {
 	}
 	put(t, n, "k", "1")
 }
+
+// TestLossStaysTold: what a node without peers lost is told by status and verify
+// after every start, until its user dismisses it.
+func TestLossStaysTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx := deadline(t)
+	start := func() *Node {
+		n, err := Open(ctx, Config{DataDir: dir, Label: "A", Offline: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	told := func(n *Node) (lost string, findings int) {
+		st, err := n.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Verify(ctx, func(Finding) { findings++ }); err != nil {
+			t.Fatal(err)
+		}
+		return st.Lost, findings
+	}
+	value := make([]byte, 200<<10)
+	if _, err := rand.Read(value); err != nil {
+		t.Fatal(err)
+	}
+	n := start()
+	put(t, n, "large", string(value))
+	if lost, findings := told(n); lost != "" || findings != 0 {
+		t.Fatalf("nothing is lost, but: %q, %d findings", lost, findings)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if flip(t, filepath.Join(dir, logDir), value) == 0 {
+		t.Fatal("the value is in no file of the log")
+	}
+	for range 2 {
+		n = start()
+		if lost, findings := told(n); lost == "" || findings == 0 {
+			t.Errorf("after a loss: %q, %d findings", lost, findings)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, logDir, "db.damaged-*"))
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("set aside: %v, %v", aside, err)
+	}
+	if err := os.RemoveAll(aside[0]); err != nil {
+		t.Fatal(err)
+	}
+	n = start()
+	defer n.Close()
+	if lost, findings := told(n); lost != "" || findings != 0 {
+		t.Errorf("dismissed, but: %q, %d findings", lost, findings)
+	}
+}

@@ -160,6 +160,8 @@ func permissionProblem(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
 		return errorString{fmt.Sprintf("cannot write %s, which is on a file system mounted read-only: make it writable, or name another data directory", path), err}
+	case errors.As(err, new(*wal.AccessError)):
+		return err // says it already, with the owner
 	case errors.Is(err, fs.ErrPermission):
 		return errorString{fmt.Sprintf("this user may not read and write %s (permission denied): run as the user who owns the data directory %s, or give this one permission to read and write everything in it", path, dir), err}
 	}

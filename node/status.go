@@ -27,6 +27,10 @@ type Status struct {
 	// Recovered tells what opening the data directory found wrong with it; empty
 	// if nothing.
 	Recovered string
+	// Lost tells what repairs of the directory could not keep and no peer has sent
+	// since; it stays until that has changed or its user dismisses it. Empty if
+	// nothing is lost.
+	Lost string
 	// Damage is damaged data that was found while the node ran and is not
 	// repaired yet; Repairs counts repairs since the start.
 	Damage  []Damage
@@ -118,6 +122,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	err := n.do(ctx, func(e *engine) (err error) {
 		info := e.store.Info()
 		st.Instance, st.Recovered = info.Instance.String(), info.Recovered
+		if lost := e.store.Lost(); lost.Any() {
+			st.Lost = lost.String()
+		}
 		soon, cancel := context.WithTimeout(ctx, viewPatience)
 		defer cancel()
 		for _, s := range n.names.list() {

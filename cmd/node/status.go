@@ -89,6 +89,9 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	if st.Recovered != "" {
 		row("RECOVERED", "%s", st.Recovered)
 	}
+	if st.Lost != "" {
+		row("LOST", "%s", st.Lost)
+	}
 	for _, d := range st.Damage {
 		row("DAMAGED", "%s", d)
 	}

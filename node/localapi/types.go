@@ -206,9 +206,11 @@ type Status struct {
 	Version     string `json:"version,omitempty"`
 	Started     *Time  `json:"started,omitempty"`
 	Offline     bool   `json:"offline,omitempty"`
-	// Recovered tells what opening found wrong with the directory, Damage what
-	// was found since and is not repaired yet.
+	// Recovered tells what opening found wrong with the directory, Lost what
+	// repairs could not keep and no peer has sent since, Damage what was found
+	// since the start and is not repaired yet.
 	Recovered string     `json:"recovered,omitempty"`
+	Lost      string     `json:"lost,omitempty"`
 	Damage    []string   `json:"damage,omitempty"`
 	Repairs   int        `json:"repairs,omitempty"` // since the start
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
