@@ -10,12 +10,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	_ "vixp2p/node" // and all that examples import: go test keeps results by what a test imports and reads
 )
 
 const patience = 2 * time.Minute
 
 func buildAll(t *testing.T) string {
 	t.Helper()
+	sources, err := filepath.Glob("*/main.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, f := range sources {
+		if _, err := os.ReadFile(f); err != nil { // a change must run the test again
+			t.Fatal(err)
+		}
+	}
 	dir := t.TempDir()
 	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./...").CombinedOutput()
 	if err != nil {
