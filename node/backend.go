@@ -298,7 +298,8 @@ var apiCodes = []struct {
 	{ErrClosed, localapi.CodeClosed},
 }
 
-// apiError gives an error of the node the form of the local API; its text stays.
+// apiError gives an error of the node the form of the local API. Its text stays,
+// but for the words of a sentinel at its end that repeat it.
 func apiError(err error) error {
 	var (
 		already *localapi.Error
@@ -324,8 +325,12 @@ func apiError(err error) error {
 	if i < 0 {
 		return localapi.Errorf(localapi.CodeInternal, "%w", err)
 	}
-	// The sentinel's own words at the end say again what the code and the sentence do.
-	msg := strings.TrimSuffix(err.Error(), ": "+apiCodes[i].is.Error())
+	msg := err.Error()
+	for _, is := range []error{ErrInvalid, ErrConflict, ErrTooLarge} {
+		if errors.Is(err, is) { // its own words at the end say again what the sentence does
+			msg = strings.TrimSuffix(msg, ": "+is.Error())
+		}
+	}
 	return &localapi.Error{Code: apiCodes[i].code, Message: msg, Cause: err}
 }
 
