@@ -41,6 +41,7 @@ func badgerOptions(dir string, o Options) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithValueThreshold(min(1<<20, o.memTable/10)).
+		WithVerifyValueChecksum(true). // else a damaged length leaks a lock (see package wal)
 		WithValueLogFileSize(1 << 20).
 		WithChecksumVerificationMode(options.NoVerification).
 		WithLogger(badgerLogger{o.Logger})

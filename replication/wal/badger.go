@@ -36,6 +36,10 @@ func badgerOptions(o *Options, dir string, l *badgerLog) badger.Options {
 		WithIndexCacheSize(8 << 20).
 		WithValueLogFileSize(64 << 20).
 		WithValueThreshold(valueThreshold).
+		// Without it a damaged length in a value log is found after a file lock is
+		// taken and never given back (Badger 4.9.6, valueLog.Read): Close would wait
+		// for ever.
+		WithVerifyValueChecksum(true).
 		WithCompression(options.None). // bodies may be packed already
 		WithNumCompactors(2).
 		WithBypassLockGuard(true) // our own lock is taken before anything is read
