@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -120,8 +121,9 @@ type Node struct {
 	Dir, Label string
 	Port       int
 
-	t    testing.TB
-	args []string
+	t      testing.TB
+	args   []string
+	prefix []string // see In
 
 	cmd    *exec.Cmd
 	stderr *tail
@@ -135,6 +137,13 @@ func New(t testing.TB, label string, args ...string) *Node {
 	return &Node{t: t, Dir: filepath.Join(t.TempDir(), label), Label: label, Port: Port(t), args: args}
 }
 
+// In lets the node, and the commands on it, run by way of another command: what
+// stands before the program's name, such as ip netns exec NAME.
+func (n *Node) In(prefix ...string) *Node {
+	n.prefix = prefix
+	return n
+}
+
 // Addr is what others give to --connect.
 func (n *Node) Addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 
@@ -143,7 +152,8 @@ func (n *Node) Start(extra ...string) *Node {
 	n.t.Helper()
 	args := append([]string{"run", "--id", n.Label, "--data-dir", n.Dir, "--listen", fmt.Sprint(n.Port), "--quiet", "--log-level", "info"}, n.args...)
 	args = append(args, extra...)
-	n.cmd = exec.Command(Binary(n.t), args...)
+	args = append(append(slices.Clone(n.prefix), Binary(n.t)), args...)
+	n.cmd = exec.Command(args[0], args[1:]...)
 	n.stderr = &tail{}
 	n.cmd.Stderr = n.stderr
 	out, err := n.cmd.StdoutPipe()
@@ -261,15 +271,21 @@ func (n *Node) Run(args ...string) Result {
 // RunInput is Run with standard input.
 func (n *Node) RunInput(in io.Reader, args ...string) Result {
 	n.t.Helper()
-	return Exec(n.t, in, append(args, "--data-dir", n.Dir)...)
+	return execIn(n.t, n.prefix, in, append(args, "--data-dir", n.Dir)...)
 }
 
 // Exec runs the program with these arguments.
 func Exec(t testing.TB, in io.Reader, args ...string) Result {
 	t.Helper()
+	return execIn(t, nil, in, args...)
+}
+
+func execIn(t testing.TB, prefix []string, in io.Reader, args ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*Patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	line := append(append(slices.Clone(prefix), Binary(t)), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &errs
 	err := cmd.Run()
