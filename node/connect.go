@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -23,12 +25,12 @@ import (
 )
 
 const (
-	// QUIC comes after TCP and gets quicPart/quicWhole of its time: a dead UDP
-	// port answers nothing, so a dial to one waits for its whole deadline.
-	quicPart, quicWhole = 6, 10
-	// probePart is the part of an attempt's time that is kept to ask why a peer
-	// that is known did not answer.
-	probePart = 8
+	// lastPart/lastWhole of the time for an answer is kept for the second
+	// transport of an endpoint, QUIC.
+	lastPart, lastWhole = 3, 8
+	// afterRefusal is how long QUIC may take where TCP was refused: the machine is
+	// there and near in time, and a dead UDP port answers nothing, ever.
+	afterRefusal = time.Second
 	// maxResolved bounds the addresses of one DNS name that are dialled.
 	maxResolved = 8
 )
@@ -78,13 +80,16 @@ type DialError struct {
 }
 
 func (e *DialError) Error() string {
-	var mismatch sec.ErrPeerIDMismatch
+	mismatch, isOther := errors.AsType[sec.ErrPeerIDMismatch](e.Cause)
+	name, isName := errors.AsType[*net.DNSError](e.Cause)
 	switch {
+	case isName:
+		return fmt.Sprintf("cannot connect to %s: the name %s cannot be resolved (%s): correct it, or check this machine's name service", e.Endpoint, name.Name, name.Err)
 	case errors.Is(e.Cause, ErrSelf):
 		return fmt.Sprintf("%s answers with this node's own identity: it is this node itself, or runs from a copy of its data directory: name another node's address", e.Endpoint)
-	case errors.As(e.Cause, &mismatch):
+	case isOther:
 		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
-	case errors.Is(e.Cause, syscall.ECONNREFUSED):
+	case isRefused(e.Cause):
 		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", e.Endpoint)
 	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH):
 		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", e.Endpoint)
@@ -153,62 +158,91 @@ func innermost(err error) error {
 	return err
 }
 
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
 func isTimeout(err error) bool {
 	var ne net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }
 
 // connect returns an open connection to the target. The peer ID is proven: the
-// one that the target names, or whoever answers. hint is who answered there last,
-// patience how long to wait for an answer.
-func (c *connector) connect(ctx context.Context, t target, hint peer.ID, patience time.Duration) (conn network.Conn, err error) {
-	err = c.each(ctx, t, patience, func(addrs []ma.Multiaddr, patience time.Duration) (err error) {
-		conn, err = c.reach(ctx, t, addrs, hint, patience)
+// one that the target names, or whoever answers. hint is who answered there last.
+// Nobody is waited for beyond by; who has answered gets c.timeout from then on.
+func (c *connector) connect(ctx context.Context, t target, hint peer.ID, by time.Time) (conn network.Conn, err error) {
+	err = c.each(ctx, t, by, func(addrs []ma.Multiaddr, by time.Time) (err error) {
+		conn, err = c.reach(ctx, t, addrs, hint, by)
 		return err
 	})
 	return conn, err
 }
 
 // answers asks the target who is there, over a connection of its own.
-func (c *connector) answers(ctx context.Context, t target, patience time.Duration) (id peer.ID, err error) {
-	err = c.each(ctx, t, patience, func(addrs []ma.Multiaddr, patience time.Duration) (err error) {
-		id, err = c.whoIs(ctx, addrs, patience)
+func (c *connector) answers(ctx context.Context, t target, by time.Time) (id peer.ID, err error) {
+	err = c.each(ctx, t, by, func(addrs []ma.Multiaddr, by time.Time) (err error) {
+		id, err = c.whoIs(ctx, addrs, by)
 		return err
 	})
 	return id, err
 }
 
 // each calls try with the addresses of each transport of the target until one
-// succeeds.
-func (c *connector) each(ctx context.Context, t target, patience time.Duration, try func(addrs []ma.Multiaddr, patience time.Duration) error) error {
+// succeeds, and says which error tells best why none did.
+func (c *connector) each(ctx context.Context, t target, by time.Time, try func(addrs []ma.Multiaddr, by time.Time) error) error {
 	if t.Addr != nil {
-		return wrapDial(t.Key, try([]ma.Multiaddr{t.Addr}, patience))
+		return wrapDial(t.Key, try([]ma.Multiaddr{t.Addr}, by))
 	}
-	var first error
-	for i, scheme := range t.Schemes {
-		addrs, err := c.resolve(ctx, scheme, t.Host, t.Port)
-		if err == nil && !c.speaks(addrs[0]) {
-			continue
+	schemes := c.spoken(t.Schemes)
+	if len(schemes) == 0 {
+		return wrapDial(t.Key, swarm.ErrNoTransport)
+	}
+	var reason error
+	for i, scheme := range schemes {
+		until := by
+		if i < len(schemes)-1 {
+			until = by.Add(-time.Until(by) * lastPart / lastWhole)
+		} else if soon := time.Now().Add(afterRefusal); isRefused(reason) && soon.Before(by) {
+			until = soon
+		}
+		addrs, err := c.resolveBy(ctx, scheme, t, until)
+		if err == nil {
+			err = try(addrs, until)
 		}
 		if err == nil {
-			if i > 0 {
-				patience = patience * quicPart / quicWhole
-			}
-			if err = try(addrs, patience); err == nil {
-				return nil
-			}
+			return nil
 		}
-		if first == nil {
-			first = err // TCP tells best why nobody is there
+		if reason == nil || isRefused(err) {
+			reason = err // TCP, the first, tells best why nobody is there
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrSelf) || errors.As(err, new(sec.ErrPeerIDMismatch)) {
+		if ctx.Err() != nil || errors.Is(err, ErrSelf) || isA[sec.ErrPeerIDMismatch](err) || isA[*net.DNSError](err) {
 			break
 		}
 	}
-	if first == nil {
-		first = swarm.ErrNoTransport
+	return wrapDial(t.Key, reason)
+}
+
+// spoken are the transports that the host has.
+func (c *connector) spoken(schemes []string) []string {
+	sw, ok := c.host.Network().(interface {
+		TransportForDialing(a ma.Multiaddr) transport.Transport
+	})
+	if !ok {
+		return schemes
 	}
-	return wrapDial(t.Key, first)
+	return slices.DeleteFunc(slices.Clone(schemes), func(scheme string) bool {
+		a, err := multiaddrOf(scheme, netip.IPv6Loopback(), 1)
+		return err != nil || sw.TransportForDialing(a) == nil
+	})
+}
+
+func (c *connector) resolveBy(ctx context.Context, scheme string, t target, by time.Time) ([]ma.Multiaddr, error) {
+	ctx, cancel := context.WithDeadline(ctx, by)
+	defer cancel()
+	return c.resolve(ctx, scheme, t.Host, t.Port)
 }
 
 func wrapDial(endpoint string, err error) error {
@@ -218,52 +252,32 @@ func wrapDial(endpoint string, err error) error {
 	return &DialError{Endpoint: endpoint, Cause: err}
 }
 
-// speaks tells whether the host has a transport for the address.
-func (c *connector) speaks(a ma.Multiaddr) bool {
-	sw, ok := c.host.Network().(interface {
-		TransportForDialing(a ma.Multiaddr) transport.Transport
-	})
-	return !ok || sw.TransportForDialing(a) != nil
-}
-
 // reach connects at exactly these addresses of one endpoint. A peer that is not
 // named is learned: a dial that expects an ID that nobody has fails with the ID
 // of who is there, and a second dial proves that.
-func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, hint peer.ID, patience time.Duration) (network.Conn, error) {
+func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, hint peer.ID, by time.Time) (network.Conn, error) {
 	if slices.ContainsFunc(addrs, c.isOwn) {
 		return nil, ErrSelf
 	}
-	id := t.ID
+	id := cmp.Or(t.ID, hint)
 	if id == "" {
-		id = hint
-	}
-	if id == "" {
-		actual, err := c.whoIs(ctx, addrs, patience)
+		actual, err := c.whoIs(ctx, addrs, by)
 		if err != nil {
 			return nil, err
 		}
-		id, patience = actual, c.timeout
+		id, by = actual, time.Now().Add(c.timeout)
 	}
-	probe := patience / probePart
-	conn, err := c.dial(ctx, id, addrs, patience-probe)
-	if err != nil && isTimeout(err) && isTCP(addrs[0]) {
-		// libp2p has dialled every address that it knows of this peer, QUIC ones
-		// too, which say nothing. These alone may say more.
-		if _, why := c.whoIs(ctx, addrs, probe); errors.Is(why, syscall.ECONNREFUSED) {
-			err = why
-		}
-	}
-	var mismatch sec.ErrPeerIDMismatch
-	if errors.As(err, &mismatch) && t.ID == "" && mismatch.Actual != id {
+	conn, err := c.dial(ctx, id, addrs, by)
+	if other, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok && t.ID == "" && other.Actual != id {
 		// Somebody else answers there now.
-		conn, err = c.dial(ctx, mismatch.Actual, addrs, c.timeout)
+		conn, err = c.dial(ctx, other.Actual, addrs, time.Now().Add(c.timeout))
 	}
 	return conn, err
 }
 
 // whoIs asks an endpoint for the ID of the peer that answers there. It is a
 // hint until a dial that expects it succeeds.
-func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr, patience time.Duration) (peer.ID, error) {
+func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr, by time.Time) (peer.ID, error) {
 	nobody, err := randomPeerID()
 	if err != nil {
 		return "", err
@@ -272,10 +286,9 @@ func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr, patience ti
 		c.host.Peerstore().ClearAddrs(nobody)
 		c.host.Peerstore().RemovePeer(nobody)
 	}()
-	_, err = c.dial(ctx, nobody, addrs, patience)
-	var mismatch sec.ErrPeerIDMismatch
-	if errors.As(err, &mismatch) {
-		return mismatch.Actual, nil
+	_, err = c.dial(ctx, nobody, addrs, by)
+	if who, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok {
+		return who.Actual, nil
 	}
 	if err == nil {
 		err = errors.New("the peer claims an identity that nobody has")
@@ -283,21 +296,31 @@ func (c *connector) whoIs(ctx context.Context, addrs []ma.Multiaddr, patience ti
 	return "", err
 }
 
-func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, patience time.Duration) (network.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// dial connects to a peer at these addresses alone, unless there is a connection
+// already. The others that libp2p remembers of the peer would be dialled with
+// them: one that is dead says nothing, and the whole deadline would go by even
+// where these are refused.
+func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, by time.Time) (network.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, by)
 	defer cancel()
 	if id == c.host.ID() {
 		return nil, ErrSelf
 	}
+	nw, store := c.host.Network(), c.host.Peerstore()
 	// The guard decides when to dial; libp2p's own backoff, up to 5 minutes,
 	// would only hide that the peer is back.
-	if sw, ok := c.host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+	if sw, ok := nw.(interface{ Backoff() *swarm.DialBackoff }); ok {
 		sw.Backoff().Clear(id)
+	}
+	if nw.Connectedness(id) != network.Connected {
+		others := store.Addrs(id)
+		store.ClearAddrs(id)
+		defer store.AddAddrs(id, others, peerstore.TempAddrTTL)
 	}
 	if err := c.host.Connect(ctx, peer.AddrInfo{ID: id, Addrs: addrs}); err != nil {
 		return nil, err
 	}
-	conn := pickConn(c.host.Network().ConnsToPeer(id))
+	conn := pickConn(nw.ConnsToPeer(id))
 	if conn == nil {
 		return nil, errors.New("the connection was closed at once: the peer does not accept it")
 	}

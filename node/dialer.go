@@ -16,14 +16,16 @@ const (
 	maxDials = 8
 	// maxTargets bounds the addresses that are kept and retried.
 	maxTargets = 1024
-	// dialPatience is how long an attempt waits for an answer over TCP, and then
-	// dialPatience * quicPart / quicWhole over QUIC: less than the 5 s in which a
-	// dead port must have failed, with explicitWait too, the longest that Connect
-	// waits for a backoff to end. Where nobody answered in time, the next attempts
-	// are more patient, up to maxPatience times: a path may be slow.
-	dialPatience = 2800 * time.Millisecond
-	maxPatience  = 4
-	explicitWait = manualBackoff
+	// answerTime is how long an attempt waits until somebody answers, all its
+	// addresses and transports together; with connect the wait for a backoff to
+	// end counts too. A dead port must fail within 5 s. What follows an answer has
+	// the time of a handshake, Config.HelloTimeout.
+	answerTime = 4 * time.Second
+	// maxPatience: where nobody answered in time, the next attempts that nobody
+	// waits for are more patient, up to so many times: a path may be slow.
+	maxPatience = 4
+	// leastTime is what connect must have left for an attempt after a backoff.
+	leastTime = time.Second
 	// attemptTimeout bounds an attempt whatever happens.
 	attemptTimeout = time.Minute
 	// shortSession: a session that ends sooner counts as a failed attempt, so
@@ -63,9 +65,9 @@ func (s staticSource) run(ctx context.Context, offer func(target, attemptKind)) 
 type link interface {
 	// establish connects to the target and completes Hello. It returns the peer
 	// as soon as that is known, even with an error. hint is the peer that
-	// answered there last time; patience is as dialPatience. What follows an
-	// answer has the time of a handshake.
-	establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error)
+	// answered there last time; nobody is waited for beyond by who has not
+	// answered. What follows an answer has the time of a handshake.
+	establish(ctx context.Context, t target, hint peer.ID, by time.Time) (peer.ID, error)
 	// busy tells that a peer has a session that is not stale, or must not be
 	// dialled because its user or ours asked for a disconnect; until is when that
 	// ends by itself, zero: with unhold only.
@@ -109,6 +111,7 @@ type dialTarget struct {
 
 // attempt is a dial under way; several callers may wait for it.
 type attempt struct {
+	by   time.Time     // when it gives up if nobody answers; zero: some time after it has a slot
 	done chan struct{} // closed at the end
 	id   peer.ID       // valid after done, like err
 	err  error
@@ -218,7 +221,7 @@ func (d *dialer) startDue() (next time.Time) {
 		at := d.guard.next(key)
 		if !at.After(now) {
 			var v verdict
-			if v, at = d.beginLocked(t.target, t.kind, t.seen, d.patience(key)); v == admitted {
+			if v, at = d.beginLocked(t.target, t.kind, t.seen, time.Time{}); v == admitted {
 				continue
 			}
 		}
@@ -233,9 +236,9 @@ func (d *dialer) startDue() (next time.Time) {
 // answered in time; a refusal comes fast or never.
 func (d *dialer) patience(endpoint string) time.Duration {
 	if failures, err := d.guard.failures(endpoint); err != nil && isTimeout(err) {
-		return dialPatience * time.Duration(min(1+failures, maxPatience))
+		return answerTime * time.Duration(min(1+failures, maxPatience))
 	}
-	return dialPatience
+	return answerTime
 }
 
 // expected is the peer that the target leads to, as far as is known.
@@ -246,8 +249,9 @@ func (t *dialTarget) expected() peer.ID {
 	return t.seen
 }
 
-// beginLocked starts an attempt if the guard allows it.
-func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID, patience time.Duration) (verdict, time.Time) {
+// beginLocked starts an attempt if the guard allows it. by is for who waits for
+// it; zero: nobody does.
+func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID, by time.Time) (verdict, time.Time) {
 	if d.ctx.Err() != nil {
 		return deduped, time.Time{}
 	}
@@ -255,22 +259,16 @@ func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID, patience 
 	if v != admitted {
 		return v, at
 	}
-	a := &attempt{done: make(chan struct{})}
+	a := &attempt{by: by, done: make(chan struct{})}
 	d.attempts[t.Key] = a
-	d.wg.Go(func() { d.attempt(a, t, hint, patience) })
+	d.wg.Go(func() { d.attempt(a, t, hint) })
 	return v, at
 }
 
 // attempt makes one attempt and reports it to the guard and to who waits.
-func (d *dialer) attempt(a *attempt, t target, hint peer.ID, patience time.Duration) {
+func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
 	defer close(a.done)
-	select {
-	case d.slots <- struct{}{}:
-		a.id, a.err = d.establish(t, hint, patience)
-		<-d.slots
-	case <-d.ctx.Done():
-		a.err = d.ctx.Err()
-	}
+	a.id, a.err = d.establish(a, t, hint)
 	switch {
 	case a.err == nil:
 		d.guard.succeed(t.Key)
@@ -297,31 +295,41 @@ func (d *dialer) attempt(a *attempt, t target, hint peer.ID, patience time.Durat
 	d.kick()
 }
 
-func (d *dialer) establish(t target, hint peer.ID, patience time.Duration) (peer.ID, error) {
+// establish makes the attempt, when there is a slot. A caller that waits does not
+// stand in line behind what nobody waits for.
+func (d *dialer) establish(a *attempt, t target, hint peer.ID) (peer.ID, error) {
+	by := a.by
+	if by.IsZero() {
+		select {
+		case d.slots <- struct{}{}:
+			defer func() { <-d.slots }()
+		case <-d.ctx.Done():
+			return "", d.ctx.Err()
+		}
+		by = time.Now().Add(d.patience(t.Key))
+	}
 	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
 	defer cancel()
-	return d.link.establish(ctx, t, hint, patience)
+	return d.link.establish(ctx, t, hint, by)
 }
 
 // connect makes a session with the target now, for a user who waits for it, and
 // keeps it from then on. An endpoint that failed a moment ago is waited for, if
 // that is not long, so that even a loop of calls cannot storm it.
 func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
+	by := time.Now().Add(answerTime)
 	if t.ID != "" {
 		d.link.unhold(t.ID)
 	}
-	waited, patience := false, dialPatience
 	for {
-		id, a, v, at := d.beginConnect(t, patience)
+		id, a, at := d.beginConnect(t, by)
 		switch {
 		case id != "":
 			d.keep(t, id)
 			return id, nil
 		case a != nil:
-			select {
-			case <-a.done:
-			case <-ctx.Done():
-				return "", fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+			if err := d.await(ctx, t, a, by); err != nil {
+				return "", err
 			}
 			if a.err == nil {
 				d.link.unhold(a.id)
@@ -332,25 +340,51 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 			return "", errNodeClosed
 		}
 		wait := at.Sub(d.now())
-		if v == backingOff && (waited || wait > explicitWait) {
+		if wait > time.Until(by)-leastTime {
 			_, last := d.guard.failures(t.Key)
 			return "", &BackoffError{Endpoint: t.Key, Wait: wait, Last: last}
 		}
-		waited = true
-		patience = dialPatience - max(wait, 0)*11/20 // all in all not longer than without the wait
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return "", fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
-		case <-d.ctx.Done():
-			return "", errNodeClosed
+		if err := d.pause(ctx, t, wait); err != nil {
+			return "", err
 		}
 	}
 }
 
+// await waits for an attempt, which may be another's with more time.
+func (d *dialer) await(ctx context.Context, t target, a *attempt, by time.Time) error {
+	var late <-chan time.Time
+	if a.by.IsZero() || a.by.After(by) {
+		late = time.After(time.Until(by))
+	}
+	select {
+	case <-a.done:
+		return nil
+	case <-late:
+		return wrapDial(t.Key, context.DeadlineExceeded)
+	case <-ctx.Done():
+		return gaveUp(ctx, t)
+	}
+}
+
+// pause waits for a moment.
+func (d *dialer) pause(ctx context.Context, t target, wait time.Duration) error {
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return gaveUp(ctx, t)
+	case <-d.ctx.Done():
+		return errNodeClosed
+	}
+}
+
+func gaveUp(ctx context.Context, t target) error {
+	return fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+}
+
 // beginConnect finds a session that is there, an attempt that is under way, or
-// starts one.
-func (d *dialer) beginConnect(t target, patience time.Duration) (id peer.ID, a *attempt, v verdict, at time.Time) {
+// starts one; else it returns when to ask again.
+func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, a *attempt, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id = t.ID
@@ -361,18 +395,16 @@ func (d *dialer) beginConnect(t target, patience time.Duration) (id peer.ID, a *
 	if id != "" {
 		if connected, _, _ := d.link.busy(id); connected {
 			d.guard.dedupe()
-			return id, nil, deduped, time.Time{}
+			return id, nil, time.Time{}
 		}
 		d.link.unhold(id)
 	}
 	if a = d.attempts[t.Key]; a != nil {
 		d.guard.dedupe()
-		return "", a, deduped, time.Time{}
+		return "", a, time.Time{}
 	}
-	if v, at = d.beginLocked(t, manual, hint, patience); v == admitted {
-		a = d.attempts[t.Key]
-	}
-	return "", a, v, at
+	_, at = d.beginLocked(t, manual, hint, by)
+	return "", d.attempts[t.Key], at
 }
 
 // keep makes a target that answered one to keep a session with.

@@ -37,9 +37,9 @@ func newFakeLink() *fakeLink {
 	}
 }
 
-func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, patience time.Duration) (peer.ID, error) {
+func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, by time.Time) (peer.ID, error) {
 	f.mu.Lock()
-	f.patience = append(f.patience, patience)
+	f.patience = append(f.patience, time.Until(by))
 	f.dials[t.Key] = append(f.dials[t.Key], time.Now())
 	f.underWay++
 	f.most = max(f.most, f.underWay)
@@ -161,13 +161,13 @@ func TestPatienceGrows(t *testing.T) {
 		want := []time.Duration{1, 2, 3, 4, 4}
 		got := f.patiences()
 		for i := range want {
-			if got[i] != want[i]*dialPatience {
+			if got[i] != want[i]*answerTime {
 				t.Errorf("attempt %d has a patience of %s", i, got[i])
 			}
 		}
 		d.offer(refused, manual)
 		time.Sleep(time.Minute)
-		if n, _ := d.guard.failures(refused.Key); n < 5 || d.patience(refused.Key) != dialPatience {
+		if n, _ := d.guard.failures(refused.Key); n < 5 || d.patience(refused.Key) != answerTime {
 			t.Errorf("after %d refusals the patience is %s", n, d.patience(refused.Key))
 		}
 		d.close()
@@ -258,7 +258,7 @@ func TestConnectToDeadPort(t *testing.T) {
 			t.Errorf("%d dials in a minute", n)
 		}
 		for _, p := range f.patiences() {
-			if p < dialPatience/4 || p > dialPatience {
+			if p < leastTime || p > answerTime {
 				t.Errorf("an attempt with a patience of %s", p)
 			}
 		}

@@ -102,19 +102,17 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
 // establish implements link: connection, Hello, session.
-func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, patience time.Duration) (peer.ID, error) {
-	expected := t.ID
-	if expected == "" {
-		expected = hint
-	}
+func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Time) (peer.ID, error) {
+	expected := cmp.Or(t.ID, hint)
 	if expected != "" {
 		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
 		defer m.book.change(expected, func(r *peerRecord) { r.connecting-- })
 	}
-	if err := m.dropStale(ctx, t, expected, patience); err != nil {
+	by, err := m.dropStale(ctx, t, expected, by)
+	if err != nil {
 		return "", err
 	}
-	conn, err := m.connector.connect(ctx, t, hint, patience)
+	conn, err := m.connector.connect(ctx, t, hint, by)
 	if err != nil {
 		m.note(expected, err)
 		return "", err

@@ -11,28 +11,29 @@ import (
 // dropStale ends the session with the peer that is expected at a target if that
 // session is stale and the peer answers a connection of its own: then it has
 // restarted, or the path has changed, and the session would hear of that only
-// when it times out. An error tells that nobody answers: the session stays.
-func (m *mesh) dropStale(ctx context.Context, t target, expected peer.ID, patience time.Duration) error {
+// when it times out. It returns by when the target must answer next: by itself,
+// or later if it just did. An error tells that nobody answers: the session stays.
+func (m *mesh) dropStale(ctx context.Context, t target, expected peer.ID, by time.Time) (time.Time, error) {
 	s := m.book.staleSession(expected)
 	if s == nil {
-		return nil
+		return by, nil
 	}
-	id, err := m.connector.answers(ctx, t, patience)
+	id, err := m.connector.answers(ctx, t, by)
 	switch {
 	case err != nil:
-		return err
+		return by, err
 	case id != expected:
-		return wrapDial(t.Key, sec.ErrPeerIDMismatch{Expected: expected, Actual: id})
+		return by, wrapDial(t.Key, sec.ErrPeerIDMismatch{Expected: expected, Actual: id})
 	case m.book.staleSession(expected) != s:
-		return errLostRace // it has spoken after all, or has ended
+		return by, errLostRace // it has spoken after all, or has ended
 	}
 	m.log.Info("a stale session is replaced: its peer answers a new connection", "peer", id.String(), "endpoint", t.Key)
 	_ = m.host.Network().ClosePeer(id) // they are given up
 	select {
 	case <-s.closed:
-		return nil
+		return time.Now().Add(m.timeout), nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return by, context.Cause(ctx)
 	}
 }
 

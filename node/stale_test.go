@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -152,5 +153,30 @@ func TestStale(t *testing.T) {
 	converge(t, 2, a, b)
 	if err := b.Wait(deadline(t), WaitOptions{Peers: 1, Synced: true}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConnectToStalePeer: to ask whether the peer of a stale session is there
+// counts in the time in which connect to a dead port must fail (design 10).
+func TestConnectToStalePeer(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Label: "A", PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
+	a := open(t, cfg)
+	p := newProxy(t, hostPort(t, a))
+	cfg.Label = "B"
+	b := open(t, cfg)
+	addr := p.listener.Addr().String()
+	if _, _, err := b.Connect(deadline(t), addr); err != nil {
+		t.Fatal(err)
+	}
+	p.hold(true)
+	until(t, "it is stale", func() bool { return peerState(t, b, a.ID()).State == Stale })
+	began := time.Now()
+	_, _, err := b.Connect(deadline(t), addr)
+	if took := time.Since(began); took >= 5*time.Second {
+		t.Errorf("connect took %s", took)
+	}
+	if err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("connect to a peer that is silent: %v", err)
 	}
 }
