@@ -127,9 +127,11 @@ type Config struct {
 	// Version of the program, shown to peers and by the local API. Default none.
 	Version string
 
-	// For tests: replaces the system's answer; replaces defaultRepairPause.
-	freeBytes   func(path string) (uint64, error)
-	repairPause time.Duration
+	// For tests: replaces the system's answer; replaces defaultRepairPause; is
+	// called before each repair, which waits for it (nil: not).
+	freeBytes    func(path string) (uint64, error)
+	repairPause  time.Duration
+	beforeRepair func()
 }
 
 // withDefaults checks c and returns a copy with every default filled in.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -191,9 +192,10 @@ func TestDamageWhileRunning(t *testing.T) {
 // repaired as any other.
 func TestVerifyStartsRepair(t *testing.T) {
 	t.Parallel()
-	// A repair that is made already puts the next one off, so that on a machine
-	// that is not too slow status can be asked meanwhile.
-	a := open(t, Config{Label: "A", repairPause: 2 * time.Second})
+	looked := make(chan struct{}) // closed when status was looked at: no repair before that
+	look := sync.OnceFunc(func() { close(looked) })
+	a := open(t, Config{Label: "A", repairPause: time.Millisecond, beforeRepair: func() { <-looked }})
+	t.Cleanup(look)
 	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
 	value := make([]byte, 200<<10)
 	if _, err := rand.Read(value); err != nil {
@@ -202,27 +204,43 @@ func TestVerifyStartsRepair(t *testing.T) {
 	put(t, b, "large", string(value))
 	put(t, a, "own", "1")
 	converge(t, 2, a, b)
-	a.damaged(&replication.DamageError{File: "test", Problem: "said by the test"})
-	until(t, "a first repair", func() bool { _, done := a.health.snapshot(); return done == 1 })
-	converge(t, 2, a, b)
 	if n := flip(t, filepath.Join(a.DataDir(), logDir), value); n == 0 {
 		t.Fatal("the value is in no file of the log")
 	}
 	ctx := deadline(t)
+	status := func() Status {
+		st, err := a.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	if st := status(); len(st.Damage) != 0 || st.Repairs != 0 {
+		t.Fatalf("before verify: %+v", st)
+	}
 	var findings []Finding
 	if err := a.Verify(ctx, func(f Finding) { findings = append(findings, f) }); err != nil || len(findings) == 0 {
 		t.Fatalf("verify over the damage: %+v, %v", findings, err)
 	}
-	until(t, "status shows the damage, or that it is repaired", func() bool {
-		st, err := a.Status(ctx)
-		return err == nil && (len(st.Damage) > 0 || st.Repairs >= 2)
+	until(t, "status shows what verify found", func() bool {
+		st := status()
+		if st.Repairs != 0 {
+			t.Fatalf("a repair before status was looked at: %+v", st)
+		}
+		return slices.ContainsFunc(st.Damage, func(d Damage) bool {
+			return d.Log == findings[0].Log && d.Seq == findings[0].Seq && d.Problem == findings[0].Problem
+		})
 	})
+	look()
+	until(t, "the repair", func() bool { st := status(); return st.Repairs > 0 && len(st.Damage) == 0 })
 	until(t, "verify finds nothing any more", func() bool {
 		findings = nil
 		err := a.Verify(ctx, func(f Finding) { findings = append(findings, f) })
-		st, statusErr := a.Status(ctx)
-		return err == nil && len(findings) == 0 && statusErr == nil && st.Repairs >= 2 && len(st.Damage) == 0 && st.Spaces["default"].Keys == 2
+		return err == nil && len(findings) == 0
 	})
+	if st := status(); len(st.Damage) != 0 || st.Lost != "" || st.Spaces["default"].Keys != 2 {
+		t.Errorf("after the repair: %+v", st)
+	}
 	converge(t, 2, a, b)
 }
 

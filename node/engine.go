@@ -301,6 +301,9 @@ func (n *Node) repairLoop() {
 			case <-time.After(wait):
 			}
 		}
+		if n.cfg.beforeRepair != nil {
+			n.cfg.beforeRepair()
+		}
 		n.repair()
 		last = time.Now()
 	}
