@@ -42,6 +42,7 @@ const (
 // Errors of announcements; what is returned wraps them with the reason.
 var (
 	ErrInvalid      = errors.New("the announcement is not valid")
+	ErrNotJSON      = errors.New("it is not one JSON object")
 	ErrTooLarge     = fmt.Errorf("the announcement is longer than %d bytes", MaxAnnouncement)
 	ErrUnsigned     = errors.New("the announcement names a peer ID and is not signed")
 	ErrBadSignature = errors.New("the announcement's signature is not that of its peer ID")
@@ -135,16 +136,19 @@ func (a *Announcement) encode() ([]byte, error) {
 // Decode reads an announcement. It is strict: each known member once, of the
 // right type and within its limits, and nothing after the object. Members that
 // it does not know are skipped. It does not look at the signature: Verify does.
-// Errors: ErrInvalid, ErrTooLarge.
+// Errors: ErrInvalid, where it applies with ErrNotJSON, and ErrTooLarge.
 func Decode(data []byte) (*Announcement, error) {
 	if len(data) > MaxAnnouncement {
 		return nil, ErrTooLarge
 	}
 	if !utf8.Valid(data) {
-		return nil, invalidf("it is not UTF-8 text")
+		return nil, fmt.Errorf("%w: %w: it is not UTF-8 text", ErrInvalid, ErrNotJSON)
 	}
 	members, err := readObject(data)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotJSON):
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	case err != nil:
 		return nil, invalidf("%v", err)
 	}
 	a := &Announcement{Cap: map[string]string{}}
@@ -320,32 +324,31 @@ func (a *Announcement) SignedBytes() []byte {
 
 // readObject reads one JSON object and nothing after it, each member once.
 func readObject(data []byte) (map[string]json.RawMessage, error) {
-	notObject := errors.New("it is not one JSON object")
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
-		return nil, notObject
+		return nil, ErrNotJSON
 	}
 	members := map[string]json.RawMessage{}
 	for dec.More() {
 		tok, err := dec.Token()
 		name, ok := tok.(string)
 		if err != nil || !ok {
-			return nil, notObject
+			return nil, ErrNotJSON
 		}
 		if members[name] != nil {
 			return nil, fmt.Errorf("%q is there twice", shorten(name))
 		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, notObject
+			return nil, ErrNotJSON
 		}
 		members[name] = raw
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, notObject
+		return nil, ErrNotJSON
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the JSON object")
+		return nil, fmt.Errorf("%w: something follows it", ErrNotJSON)
 	}
 	return members, nil
 }
