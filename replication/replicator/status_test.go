@@ -304,6 +304,60 @@ func TestWaitSyncedLooksAgainWhenSomethingMoved(t *testing.T) {
 	})
 }
 
+// slowCursor is a store whose LoadCursor waits for a gate.
+type slowCursor struct {
+	*memlog.Store
+	gate chan struct{}
+}
+
+func (s *slowCursor) LoadCursor(key replication.OriginKey, of replication.Instance) ([]replication.FrontierEntry, error) {
+	<-s.gate
+	return s.Store.LoadCursor(key, of)
+}
+
+// A session comes in step, and before it says so another WaitSynced asks it: the
+// one that asked earlier hears of it all the same.
+func TestWaitSyncedWhileAnotherAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		if err := a.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store := &slowCursor{a.store.(*memlog.Store), make(chan struct{})}
+		hold := make(chan struct{})
+		var held atomic.Bool
+		a.o.Observe = func(_ *replicator.Peer, e replication.Effect) {
+			if _, ok := e.(replication.RTT); ok && !held.Swap(true) {
+				<-hold // the actor can do nothing else
+			}
+		}
+		a.start(store)
+		wait := func() chan error {
+			done := make(chan error, 1)
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				done <- a.r.WaitSynced(ctx, 1, nil)
+			}()
+			synctest.Wait()
+			return done
+		}
+		connect(a, b)
+		first := wait()
+		eventually(t, "hold", held.Load)
+		close(store.gate) // now it would come in step
+		synctest.Wait()
+		second := wait()
+		at := time.Now()
+		close(hold)
+		for i, done := range []chan error{second, first} {
+			if err := <-done; err != nil || time.Since(at) > 0 {
+				t.Errorf("wait %d ended with %v after %s", 2-i, err, time.Since(at))
+			}
+		}
+	})
+}
+
 func TestSpacesOfPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		photos := replication.SpaceInfo{ID: replication.SpaceOf(network, "photos"), Name: "photos"}

@@ -73,8 +73,8 @@ func (r *Replicator) inStep(ctx context.Context, peers int, also func(context.Co
 	for _, p := range r.Peers() {
 		var connected, inStep bool
 		look := func() {
-			connected, inStep = p.connected(), p.session.InStep()
-			p.inStep = inStep // so that a change after this look is told
+			p.ringIfInStep() // others that wait hear of it too
+			connected, inStep = p.connected(), p.inStep
 		}
 		if !p.ask(ctx, look) || !connected {
 			continue
@@ -108,7 +108,7 @@ func (p *Peer) connected() bool {
 
 // ringIfInStep tells those who wait for it that the session has come in step, and
 // those who look at this moment that it has fallen out of it. The actor calls it
-// after whatever it did.
+// after whatever it did, and before it answers one who looks.
 func (p *Peer) ringIfInStep() {
 	if p.r.waiting.Load() == 0 {
 		p.inStep = false
