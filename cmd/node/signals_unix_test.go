@@ -21,10 +21,33 @@ import (
 func TestStoppedProcess(t *testing.T) {
 	n := runNode(t, "")
 	n.vix("put", "k", "v").ok(t)
-	n.signal(syscall.SIGSTOP)
-	defer n.signal(syscall.SIGCONT)
+	n.freeze()
 	for _, args := range [][]string{{"status"}, {"get", "k"}} {
-		n.vix(args...).fails(t, 1, "the node of "+n.dir+" does not answer", "stopped")
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			vix(t, append(args, "--data-dir", n.dir)...).fails(t, 1, "the node of "+n.dir+" does not answer", "stopped")
+		})
+	}
+}
+
+// freeze stops the process until the end of the test. A signal that was sent is
+// not yet one that has arrived: until the first thread of the process runs again
+// and takes it, the others go on and can still answer. The kernel reports the stop
+// to the parent when the last thread stands still.
+func (p *proc) freeze() {
+	p.t.Helper()
+	p.t.Cleanup(func() { p.signal(syscall.SIGCONT) })
+	p.signal(syscall.SIGSTOP)
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil || !status.Stopped():
+			p.t.Fatalf("%v does not stop but has status %#x, %v", p.cmd.Args[1:], status, err)
+		default:
+			return
+		}
 	}
 }
 
