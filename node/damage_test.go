@@ -209,7 +209,8 @@ func TestVerifyStartsRepair(t *testing.T) {
 	}
 	ctx := deadline(t)
 	status := func() Status {
-		st, err := a.Status(ctx)
+		t.Helper()
+		st, err := a.Status(deadline(t))
 		if err != nil {
 			t.Fatal(err)
 		}
