@@ -40,6 +40,8 @@ func TestExamples(t *testing.T) {
 	want := map[string][]string{
 		"01_envelope_framing": {"sent Ping", "read OutboxPull", "MaxOps:128", "a frame that announces 4 GiB: oversize frame"},
 		"02_hello_handshake":  {`with "alice"`, `with "bob"`, "bob: other network", "mallory: the peer says: other network"},
+		"04_router":           {"C: next hop B, TTL 8, from learned", "D: next hop B, TTL 4, from hand", "D: no route now"},
+		"05_secure_envelope":  {"a hop finds the text in it: false", "bob reads \"the pump is at 40 degrees\" (<nil>)", "mallory reads it: the body does not open", "forged message", "sends it as its own: the body does not open", "expired message"},
 		"06_dispatch":         {"ping 7", "durable at the peer up to seq 12", "Pong: no handler, skipped"},
 		"07_wal_push_ack":     {"2 operations are durable", "one flipped bit would be refused", "committed, fsynced; WalAck up to seq 2", "the same run again: duplicate", "0 bytes are left"},
 	}
