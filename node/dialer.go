@@ -1,10 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,10 +15,9 @@ import (
 )
 
 const (
-	// maxDials bounds dials under way at one time, handshakes included.
+	// maxDials bounds dials under way at one time, handshakes included; those of
+	// callers that wait are not counted.
 	maxDials = 8
-	// maxTargets bounds the addresses that are kept and retried.
-	maxTargets = 1024
 	// answerTime is how long an attempt waits until somebody answers, all its
 	// addresses and transports together; with connect the wait for a backoff to
 	// end counts too. A dead port must fail within 5 s. What follows an answer has
@@ -35,32 +37,6 @@ const (
 	pruneEvery = time.Minute
 )
 
-// source finds addresses of peers. The configured list is one; discovery and
-// registries are others. run offers targets until ctx ends or it has no more.
-type source interface {
-	run(ctx context.Context, offer func(t target, kind attemptKind))
-}
-
-// staticSource is the configured list of peers.
-type staticSource struct {
-	targets []target
-	delay   time.Duration
-}
-
-func (s staticSource) run(ctx context.Context, offer func(target, attemptKind)) {
-	if len(s.targets) == 0 {
-		return
-	}
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(s.delay):
-	}
-	for _, t := range s.targets {
-		offer(t, manual)
-	}
-}
-
 // link is what the dialer needs of sessions.
 type link interface {
 	// establish connects to the target and completes Hello. It returns the peer
@@ -77,6 +53,10 @@ type link interface {
 	reached() map[string]bool
 	// unhold lets a peer be dialled again.
 	unhold(id peer.ID)
+	// self is this node's peer ID.
+	self() peer.ID
+	// room is how many more sessions automatic attempts may make.
+	room() int
 }
 
 // errLostRace: the handshake was complete, but another session of the same pair
@@ -90,7 +70,6 @@ type dialer struct {
 	link  link
 	now   func() time.Time
 	log   *slog.Logger
-	slots chan struct{} // maxDials
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -98,33 +77,32 @@ type dialer struct {
 	wake   chan struct{} // capacity 1
 
 	mu       sync.Mutex // guards below
-	targets  map[string]*dialTarget
+	targets  targetTable
 	attempts map[string]*attempt // by endpoint; under way
-}
-
-// dialTarget is an endpoint to keep a session with.
-type dialTarget struct {
-	target
-	kind attemptKind
-	seen peer.ID // who answered there last
 }
 
 // attempt is a dial under way; several callers may wait for it.
 type attempt struct {
-	by   time.Time     // when it gives up if nobody answers; zero: some time after it has a slot
-	done chan struct{} // closed at the end
-	id   peer.ID       // valid after done, like err
-	err  error
+	target
+	hint  peer.ID // who answered there last
+	kind  attemptKind
+	asked bool          // a caller waits for it
+	by    time.Time     // when it gives up if nobody answers
+	done  chan struct{} // closed at the end
+	id    peer.ID       // valid after done, like err
+	err   error
 }
+
+// expected is the peer that the attempt leads to, as far as is known.
+func (a *attempt) expected() peer.ID { return cmp.Or(a.ID, a.hint) }
 
 func newDialer(g *guard, l link, now func() time.Time, log *slog.Logger) *dialer {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &dialer{
 		guard: g, link: l, now: now, log: log,
-		slots: make(chan struct{}, maxDials),
-		ctx:   ctx, cancel: cancel,
+		ctx: ctx, cancel: cancel,
 		wake:    make(chan struct{}, 1),
-		targets: map[string]*dialTarget{}, attempts: map[string]*attempt{},
+		targets: newTargetTable(), attempts: map[string]*attempt{},
 	}
 }
 
@@ -152,27 +130,58 @@ func (d *dialer) kick() {
 
 // offer adds a target to keep a session with. One that is known, connected or
 // backing off is counted as such.
-func (d *dialer) offer(t target, kind attemptKind) {
-	d.mu.Lock()
-	have := d.targets[t.Key]
-	switch {
-	case have != nil:
-		have.kind = max(have.kind, kind)
-		if t.ID != "" {
-			have.ID = t.ID
-		}
-		if d.now().Before(d.guard.next(t.Key)) {
-			d.guard.begin(d.now(), t.Key, kind) // counts, and cannot admit
-		} else {
-			d.guard.dedupe()
-		}
-	case len(d.targets) < maxTargets:
-		d.targets[t.Key] = &dialTarget{target: t, kind: kind}
-	default:
-		d.log.Warn("too many addresses to dial; this one is left out", "endpoint", t.Key, "limit", maxTargets)
+func (d *dialer) offer(f found) {
+	if f.kind() == automatic && f.ID == d.link.self() {
+		return
 	}
+	d.mu.Lock()
+	known := d.targets.all[f.Key] != nil
+	room := d.targets.add(f, d.useLocked)
 	d.mu.Unlock()
+	switch {
+	case !room:
+		d.log.Warn("too many addresses to dial; this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
+		return
+	case f.heard && d.guard.heard(d.now(), f.Key):
+	case !known:
+	case d.now().Before(d.guard.next(f.Key)):
+		d.guard.begin(d.now(), f.Key, f.kind()) // counts, and cannot admit
+	default:
+		d.guard.dedupe()
+	}
 	d.kick()
+}
+
+// useLocked ranks automatic targets by what is lost without them: nothing where
+// attempts failed. What is dialled at this moment or connected stays.
+func (d *dialer) useLocked(t *dialTarget) int {
+	if d.attempts[t.Key] != nil {
+		return -1
+	}
+	if id := t.expected(); id != "" {
+		if connected, _, _ := d.link.busy(id); connected {
+			return -1
+		}
+	}
+	if failures, _ := d.guard.failures(t.Key); failures > 0 {
+		return 0
+	}
+	return 1
+}
+
+// networkChanged tells that this machine has other addresses or routes than
+// before, or was suspended: what failed may work now.
+func (d *dialer) networkChanged() {
+	d.guard.forgiveAll()
+	d.kick()
+}
+
+// forget stops keeping sessions with a peer, but for what the configuration
+// names.
+func (d *dialer) forget(id peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.targets.forget(id)
 }
 
 // run starts attempts that are due and sleeps until the next one is.
@@ -195,41 +204,96 @@ func (d *dialer) run() {
 	}
 }
 
-// startDue starts an attempt at each target that is due, and returns when the
-// next one will be; zero: not before something changes.
+// startDue starts attempts at targets that are due, as many as there is room for,
+// and returns when the next one will be; zero: not before something changes.
 func (d *dialer) startDue() (next time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
-	d.guard.prune(now, func(key string) bool { return d.targets[key] != nil }, d.link.reached)
-	for key, t := range d.targets {
+	d.targets.expire(now)
+	d.guard.prune(now, func(key string) bool { return d.targets.all[key] != nil }, d.link.reached)
+	due, next := d.dueLocked(now)
+	inTurn(due)
+	slots, room := maxDials, d.link.room()
+	for _, a := range d.attempts {
+		if !a.asked {
+			slots--
+		}
+		if a.kind == automatic {
+			room--
+		}
+	}
+	for _, t := range due {
+		if slots <= 0 {
+			break // the end of an attempt wakes the dialer
+		}
+		if t.kind == automatic && room <= 0 {
+			continue // the end of a session does
+		}
+		a, at := d.beginLocked(&attempt{target: t.target, hint: t.seen, kind: t.kind, by: time.Now().Add(d.patience(t.Key))})
+		if a == nil {
+			next = sooner(next, at)
+			continue
+		}
+		slots--
+		if t.kind == automatic {
+			room--
+		}
+	}
+	return next
+}
+
+// dueLocked finds the targets that are due, of each peer one alone, and when the
+// next one will be.
+func (d *dialer) dueLocked(now time.Time) (due []*dialTarget, next time.Time) {
+	dialled := map[peer.ID]bool{}
+	for _, a := range d.attempts {
+		dialled[a.expected()] = true
+	}
+	best := map[peer.ID]*dialTarget{}
+	for key, t := range d.targets.all {
 		if d.attempts[key] != nil {
 			continue
 		}
-		if id := t.expected(); id != "" {
+		id := t.expected()
+		if id != "" {
 			connected, held, until := d.link.busy(id)
 			if connected {
 				d.guard.forgive(key)
 			}
-			if held && !until.IsZero() && (next.IsZero() || until.Before(next)) {
-				next = until
+			if held && !until.IsZero() {
+				next = sooner(next, until)
 			}
-			if connected || held {
+			if connected || held || dialled[id] {
 				continue
 			}
 		}
-		at := d.guard.next(key)
-		if !at.After(now) {
-			var v verdict
-			if v, at = d.beginLocked(t.target, t.kind, t.seen, time.Time{}); v == admitted {
-				continue
-			}
-		}
-		if next.IsZero() || at.Before(next) {
-			next = at
+		switch at := d.guard.next(key); {
+		case at.After(now):
+			next = sooner(next, at)
+		case id == "":
+			due = append(due, t)
+		case best[id] == nil || d.better(t, best[id]):
+			best[id] = t
 		}
 	}
-	return next
+	return slices.AppendSeq(due, maps.Values(best)), next
+}
+
+// better chooses between two endpoints of one peer: what failed less often, what a
+// user named, what answered before, what was named first.
+func (d *dialer) better(a, b *dialTarget) bool {
+	af, _ := d.guard.failures(a.Key)
+	bf, _ := d.guard.failures(b.Key)
+	return cmp.Or(cmp.Compare(af, bf), cmp.Compare(b.kind, a.kind), cmp.Compare(b2i(b.proven), b2i(a.proven)), cmp.Compare(a.first, b.first)) < 0
+}
+
+// sooner is the earlier time; zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // patience is for an attempt that nobody waits for. It grows where nobody has
@@ -241,76 +305,51 @@ func (d *dialer) patience(endpoint string) time.Duration {
 	return answerTime
 }
 
-// expected is the peer that the target leads to, as far as is known.
-func (t *dialTarget) expected() peer.ID {
-	if t.ID != "" {
-		return t.ID
-	}
-	return t.seen
-}
-
-// beginLocked starts an attempt if the guard allows it. by is for who waits for
-// it; zero: nobody does.
-func (d *dialer) beginLocked(t target, kind attemptKind, hint peer.ID, by time.Time) (verdict, time.Time) {
+// beginLocked starts an attempt if the guard allows it, and returns when to ask
+// again if not.
+func (d *dialer) beginLocked(a *attempt) (*attempt, time.Time) {
 	if d.ctx.Err() != nil {
-		return deduped, time.Time{}
+		return nil, time.Time{}
 	}
-	v, at := d.guard.begin(d.now(), t.Key, kind)
-	if v != admitted {
-		return v, at
+	if v, at := d.guard.begin(d.now(), a.Key, a.kind); v != admitted {
+		return nil, at
 	}
-	a := &attempt{by: by, done: make(chan struct{})}
-	d.attempts[t.Key] = a
-	d.wg.Go(func() { d.attempt(a, t, hint) })
-	return v, at
+	a.done = make(chan struct{})
+	d.attempts[a.Key] = a
+	d.wg.Go(func() { d.make(a) })
+	return a, time.Time{}
 }
 
-// attempt makes one attempt and reports it to the guard and to who waits.
-func (d *dialer) attempt(a *attempt, t target, hint peer.ID) {
+// make makes an attempt and reports it to the guard and to who waits.
+func (d *dialer) make(a *attempt) {
 	defer close(a.done)
-	a.id, a.err = d.establish(a, t, hint)
+	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
+	a.id, a.err = d.link.establish(ctx, a.target, a.hint, a.by)
+	cancel()
 	switch {
 	case a.err == nil:
-		d.guard.succeed(t.Key)
+		d.guard.succeed(a.Key)
 	case errors.Is(a.err, errLostRace):
-		d.guard.release(t.Key)
+		d.guard.release(a.Key)
 		a.err = nil // there is a session with that peer
 	case d.ctx.Err() != nil:
-		d.guard.release(t.Key)
+		d.guard.release(a.Key)
 	default:
-		_, before := d.guard.failures(t.Key)
-		again := d.guard.fail(d.now(), t.Key, a.err)
+		_, before := d.guard.failures(a.Key)
+		again := d.guard.fail(d.now(), a.Key, a.err)
 		level := slog.LevelWarn
-		if before != nil && before.Error() == a.err.Error() {
-			level = slog.LevelDebug // said before, and it goes on like that
+		if a.kind == automatic || before != nil && before.Error() == a.err.Error() {
+			level = slog.LevelDebug // no one asked for it; or it was said before
 		}
-		d.log.Log(d.ctx, level, "cannot connect", "endpoint", t.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
+		d.log.Log(d.ctx, level, "cannot connect", "endpoint", a.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
 	}
 	d.mu.Lock()
-	delete(d.attempts, t.Key)
-	if have := d.targets[t.Key]; have != nil && a.id != "" {
-		have.seen = a.id
+	delete(d.attempts, a.Key)
+	if have := d.targets.all[a.Key]; have != nil && a.id != "" {
+		have.seen, have.proven = a.id, true
 	}
 	d.mu.Unlock()
 	d.kick()
-}
-
-// establish makes the attempt, when there is a slot. A caller that waits does not
-// stand in line behind what nobody waits for.
-func (d *dialer) establish(a *attempt, t target, hint peer.ID) (peer.ID, error) {
-	by := a.by
-	if by.IsZero() {
-		select {
-		case d.slots <- struct{}{}:
-			defer func() { <-d.slots }()
-		case <-d.ctx.Done():
-			return "", d.ctx.Err()
-		}
-		by = time.Now().Add(d.patience(t.Key))
-	}
-	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
-	defer cancel()
-	return d.link.establish(ctx, t, hint, by)
 }
 
 // connect makes a session with the target now, for a user who waits for it, and
@@ -323,11 +362,11 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 	}
 	for {
 		id, a, at := d.beginConnect(t, by)
-		switch {
-		case id != "":
+		if id != "" {
 			d.keep(t, id)
 			return id, nil
-		case a != nil:
+		}
+		if a != nil {
 			if err := d.await(ctx, t, a, by); err != nil {
 				return "", err
 			}
@@ -335,8 +374,12 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 				d.link.unhold(a.id)
 				d.keep(t, a.id)
 			}
-			return a.id, a.err
-		case d.ctx.Err() != nil:
+			if a.err == nil || a.Key == t.Key || time.Until(by) < leastTime {
+				return a.id, a.err
+			}
+			continue // the peer's other address is no good; this one may be
+		}
+		if d.ctx.Err() != nil {
 			return "", errNodeClosed
 		}
 		wait := at.Sub(d.now())
@@ -353,7 +396,7 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 // await waits for an attempt, which may be another's with more time.
 func (d *dialer) await(ctx context.Context, t target, a *attempt, by time.Time) error {
 	var late <-chan time.Time
-	if a.by.IsZero() || a.by.After(by) {
+	if a.by.After(by) {
 		late = time.After(time.Until(by))
 	}
 	select {
@@ -382,16 +425,17 @@ func gaveUp(ctx context.Context, t target) error {
 	return fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
 }
 
-// beginConnect finds a session that is there, an attempt that is under way, or
-// starts one; else it returns when to ask again.
-func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, a *attempt, at time.Time) {
+// beginConnect finds a session that is there, an attempt at the endpoint or the
+// peer that is under way, or starts one; else it returns when to ask again.
+func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, under *attempt, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id = t.ID
-	var hint peer.ID
-	if have := d.targets[t.Key]; have != nil && id == "" {
-		id, hint = have.expected(), have.seen
+	a := &attempt{target: t, kind: manual, asked: true, by: by}
+	if have := d.targets.all[t.Key]; have != nil {
+		a.hint = have.seen
+		a.ID = cmp.Or(t.ID, have.ID)
 	}
+	id = a.expected()
 	if id != "" {
 		if connected, _, _ := d.link.busy(id); connected {
 			d.guard.dedupe()
@@ -399,22 +443,23 @@ func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, a *attempt, a
 		}
 		d.link.unhold(id)
 	}
-	if a = d.attempts[t.Key]; a != nil {
-		d.guard.dedupe()
-		return "", a, time.Time{}
+	for key, other := range d.attempts {
+		if key == t.Key || id != "" && other.expected() == id {
+			d.guard.dedupe()
+			return "", other, time.Time{}
+		}
 	}
-	_, at = d.beginLocked(t, manual, hint, by)
-	return "", d.attempts[t.Key], at
+	under, at = d.beginLocked(a)
+	return "", under, at
 }
 
 // keep makes a target that answered one to keep a session with.
 func (d *dialer) keep(t target, id peer.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if have := d.targets[t.Key]; have != nil {
-		have.seen = id
-	} else if len(d.targets) < maxTargets {
-		d.targets[t.Key] = &dialTarget{target: t, kind: manual, seen: id}
+	if d.targets.add(found{target: t, from: fromAsked}, d.useLocked) {
+		have := d.targets.all[t.Key]
+		have.seen, have.proven = id, true
 	}
 }
 

@@ -82,6 +82,10 @@ func (f *fakeLink) unhold(id peer.ID) {
 	delete(f.held, id)
 }
 
+func (f *fakeLink) self() peer.ID { return "self" }
+
+func (f *fakeLink) room() int { return 1 << 10 }
+
 func (f *fakeLink) drop(id peer.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,7 +169,7 @@ func TestPatienceGrows(t *testing.T) {
 				t.Errorf("attempt %d has a patience of %s", i, got[i])
 			}
 		}
-		d.offer(refused, manual)
+		d.offer(found{target: refused, from: fromStatic})
 		time.Sleep(time.Minute)
 		if n, _ := d.guard.failures(refused.Key); n < 5 || d.patience(refused.Key) != answerTime {
 			t.Errorf("after %d refusals the patience is %s", n, d.patience(refused.Key))

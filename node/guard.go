@@ -1,10 +1,13 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"vixp2p/protocols"
 )
 
 // attemptKind says who wants a dial.
@@ -25,6 +28,17 @@ const (
 	manualBackoffMax = 12 * time.Second
 	autoBackoff      = 2 * time.Second
 	autoBackoffMax   = 15 * time.Second
+	// After failuresInVain an automatic backoff grows on, to vainBackoffMax: nobody
+	// waits for a peer that is away for good. What no waiting mends, such as this
+	// node's own address, backs off that long at once.
+	failuresInVain = 8
+	vainBackoffMax = 5 * time.Minute
+	// A peer that is busy has its sessions, and automatic attempts go elsewhere.
+	busyBackoff = 30 * time.Second
+	// heardPause is the least time between attempts at an endpoint whose peer is
+	// heard again and again: whoever announces others' addresses does not make this
+	// node storm them.
+	heardPause = 3 * time.Second
 	// jitterPart: a backoff is shortened by up to 1/jitterPart of itself, so
 	// that peers which lost each other at one moment do not meet in step.
 	jitterPart = 5
@@ -84,6 +98,10 @@ type EndpointStatus struct {
 	Next     time.Time // when it may be tried again; zero: now
 	Error    string    // why the last attempt failed; empty after success
 	Dialing  bool      // an attempt is under way
+	// Sources tells who named it: static (the configuration), connect (Connect),
+	// lan, dht, registry, remembered; none: nobody any more.
+	Sources []string
+	PeerID  string // who answers there, or is said to; empty: not known
 }
 
 func newGuard(rand func(n int64) int64) *guard {
@@ -145,9 +163,33 @@ func (g *guard) fail(now time.Time, endpoint string, err error) time.Time {
 	e := g.trackLocked(endpoint)
 	e.inFlight, e.lastErr = false, err
 	e.failures++
-	e.until = now.Add(g.delayLocked(e.lastKind, e.failures))
+	e.until = now.Add(g.delayLocked(e.lastKind, e.failures, err))
 	g.counters.ConnectFailures++
 	return e.until
+}
+
+// heard clears the backoff of an endpoint whose peer was heard, unless an attempt
+// was made a moment ago or the peer said that it is busy. It tells whether the
+// endpoint may be dialled now.
+func (g *guard) heard(now time.Time, endpoint string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.endpoints[endpoint]
+	if e == nil || e.failures == 0 || e.inFlight || now.Sub(e.last) < heardPause || errors.Is(e.lastErr, protocols.ErrBusy) {
+		return false
+	}
+	e.failures, e.until = 0, time.Time{}
+	return true
+}
+
+// forgiveAll clears every backoff; why attempts failed stays known until the next
+// ones.
+func (g *guard) forgiveAll() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range g.endpoints {
+		e.failures, e.until = 0, time.Time{}
+	}
 }
 
 // forgive clears the backoff of an endpoint whose peer is connected, whoever
@@ -217,10 +259,17 @@ func (g *guard) failures(endpoint string) (int, error) {
 	return 0, nil
 }
 
-func (g *guard) delayLocked(kind attemptKind, failures int) time.Duration {
+func (g *guard) delayLocked(kind attemptKind, failures int, err error) time.Duration {
 	d, most := autoBackoff, autoBackoffMax
-	if kind == manual {
+	switch {
+	case errors.Is(err, ErrSelf):
+		d, most = vainBackoffMax, vainBackoffMax
+	case kind == manual:
 		d, most = manualBackoff, manualBackoffMax
+	case errors.Is(err, protocols.ErrBusy):
+		d, most = busyBackoff, vainBackoffMax
+	case failures > failuresInVain:
+		d, most, failures = autoBackoffMax, vainBackoffMax, failures-failuresInVain+1
 	}
 	for i := 1; i < failures && d < most; i++ {
 		d *= 2
@@ -277,6 +326,6 @@ type BackoffError struct {
 }
 
 func (e *BackoffError) Error() string {
-	return fmt.Sprintf("%s failed a moment ago (%v): it is tried again in %s", e.Endpoint, e.Last, e.Wait.Round(100*time.Millisecond))
+	return fmt.Sprintf("%s failed a moment ago (%v): it can be tried again in %s", e.Endpoint, e.Last, e.Wait.Round(100*time.Millisecond))
 }
 func (e *BackoffError) Unwrap() error { return e.Last }

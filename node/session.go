@@ -438,6 +438,17 @@ func (m *mesh) unhold(id peer.ID) {
 	m.book.change(id, func(r *peerRecord) { r.held, r.parted = false, time.Time{} })
 }
 
+// self implements link.
+func (m *mesh) self() peer.ID { return m.host.ID() }
+
+// room implements link: automatic attempts leave half of the sessions to peers
+// that dial this node, so that newcomers find room in a network of nodes that
+// have found each other. Without any session there is always room.
+func (m *mesh) room() int {
+	_, connected := m.book.counts()
+	return (m.maxPeers+1)/2 - connected
+}
+
 // partedPause is after how long a peer is asked whether its user still wants no
 // session.
 const partedPause = time.Minute
