@@ -240,3 +240,15 @@ func hostOf(addr ma.Multiaddr) (scheme string, host netip.Addr, err error) {
 	}
 	return scheme, host.Unmap(), nil
 }
+
+// portIn is the TCP or UDP port of a multiaddr; 0: it has none.
+func portIn(a ma.Multiaddr) uint16 {
+	for _, c := range a {
+		if code := c.Protocol().Code; code == ma.P_TCP || code == ma.P_UDP {
+			if n, err := strconv.ParseUint(c.Value(), 10, 16); err == nil {
+				return uint16(n)
+			}
+		}
+	}
+	return 0
+}

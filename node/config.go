@@ -50,6 +50,8 @@ const (
 	DefaultHelloTimeout = 5 * time.Second
 	DefaultBudgetBytes  = 32 << 20
 	DefaultReserveBytes = 64 << 20
+
+	DefaultDiscoveryInterval = 2 * time.Second
 )
 
 // maxNameBytes bounds a label and the name of an open network.
@@ -87,6 +89,11 @@ type Config struct {
 	// NoConnect dials nothing by itself; Node.Connect still works, and peers
 	// may dial this node.
 	NoConnect bool
+	// NoDiscovery switches off LAN discovery: no multicast at all. It is on by
+	// default; a node that listens on loopback only has nothing to offer and sends
+	// none either. DiscoveryInterval is how often it asks who is there. Default 2 s.
+	NoDiscovery       bool
+	DiscoveryInterval time.Duration
 	// Offline uses no network at all: reading and writing work.
 	Offline bool
 	// NoTCP and NoQUIC switch a transport off. Default: both on.
@@ -173,6 +180,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.StaleAfter, DefaultStaleAfter, "time after which a peer is stale"},
 		{&c.HelloTimeout, DefaultHelloTimeout, "hello timeout"},
 		{&c.ConnectDelay, 0, "connect delay"},
+		{&c.DiscoveryInterval, DefaultDiscoveryInterval, "interval of LAN discovery"},
 	} {
 		if *d.v < 0 {
 			return c, fmt.Errorf("the %s is %s: it cannot be negative", d.name, *d.v)
@@ -203,6 +211,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("a budget of %d bytes does not hold the runs of even one peer: use at least %d", c.BudgetBytes, minBudgetBytes)
 	case c.Durability != Strict && c.Durability != Relaxed:
 		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
+	case c.DiscoveryInterval < minDiscoveryInterval:
+		return fmt.Errorf("the interval of LAN discovery is %s: asking more often than every %s would burden the network", c.DiscoveryInterval, minDiscoveryInterval)
 	case c.NoTCP && c.NoQUIC && c.Host == nil && !c.Offline:
 		return fmt.Errorf("both transports are switched off: leave one on")
 	}
@@ -231,6 +241,10 @@ func (c *Config) agent() string {
 	}
 	return "vix-node/" + c.Version
 }
+
+// minDiscoveryInterval bounds what the questions of LAN discovery cost everybody
+// on it.
+const minDiscoveryInterval = 100 * time.Millisecond
 
 // minBudgetBytes is room for two whole runs: one that arrives while another is
 // committed.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -237,13 +236,7 @@ func portOf(addrs []ma.Multiaddr, scheme string, ip netip.Addr) uint16 {
 		if err != nil || s != scheme || h != ip.Unmap() {
 			continue
 		}
-		for _, c := range a {
-			if code := c.Protocol().Code; code == ma.P_TCP || code == ma.P_UDP {
-				if n, err := strconv.ParseUint(c.Value(), 10, 16); err == nil {
-					return uint16(n)
-				}
-			}
-		}
+		return portIn(a)
 	}
 	return 0
 }

@@ -29,16 +29,17 @@ type Node struct {
 	network replication.NetworkID
 	names   *spaceNames
 
-	engines engines
-	health  health
-	repairs chan struct{} // capacity 1: a repair is due
-	host    host.Host     // nil if offline
-	mesh    *mesh         // nil if offline
-	dialer  *dialer       // nil if offline
-	guard   *guard
-	metrics *metrics         // nil without a Registerer
-	api     *localapi.Server // nil without Config.API
-	sync    syncMeter
+	engines   engines
+	health    health
+	repairs   chan struct{} // capacity 1: a repair is due
+	host      host.Host     // nil if offline
+	mesh      *mesh         // nil if offline
+	dialer    *dialer       // nil if offline
+	discovery *discovery    // nil if offline
+	guard     *guard
+	metrics   *metrics         // nil without a Registerer
+	api       *localapi.Server // nil without Config.API
+	sync      syncMeter
 
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
@@ -132,7 +133,7 @@ func (n *Node) join() error {
 	if err := n.listen(); err != nil {
 		return err
 	}
-	n.dialer.start(n.static())
+	n.dialer.start(n.static(), n.discovery)
 	return nil
 }
 
@@ -161,6 +162,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	}
 	n.dialer = newDialer(n.guard, n.mesh, n.cfg.Now, n.log)
 	n.mesh.dialer = n.dialer
+	n.discovery = newDiscovery(n)
 	return nil
 }
 

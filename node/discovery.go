@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// DiscoveryStatus tells how the node looks for peers beside those that are named
+// to it.
+type DiscoveryStatus struct {
+	LAN LANStatus
+}
+
+// discovery finds members and notices when the network changes.
+type discovery struct {
+	n   *Node
+	lan *lan // nil: switched off
+}
+
+func newDiscovery(n *Node) *discovery {
+	d := &discovery{n: n}
+	if n.cfg.NoDiscovery {
+		return d
+	}
+	d.lan = newLAN(n.network, n.id, n.cfg.DiscoveryInterval, n.log)
+	d.lan.listening, d.lan.connected, d.lan.now = n.host.Network().ListenAddresses, n.mesh.book.connected, n.cfg.Now
+	return d
+}
+
+// run implements source: it looks for members until ctx ends.
+func (d *discovery) run(ctx context.Context, offer func(found)) {
+	if d.n.cfg.NoConnect {
+		offer = func(found) {} // others may find this node
+	}
+	watch := netwatch{look: new(interfaces).look, clocks: systemClocks(time.Now()), changed: d.changed}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { watch.run(ctx) })
+	if d.lan != nil {
+		wg.Go(func() { d.lan.run(ctx, offer) })
+	}
+}
+
+// changed draws the conclusions when the network has changed or the machine has
+// slept: what cannot live on is ended, and everything that looks for peers looks
+// at once.
+func (d *discovery) changed(c netChange) {
+	n := d.n
+	n.log.Info("looking for peers again", "why", c.what, "slept", c.slept)
+	own, err := manet.InterfaceMultiaddrs()
+	if err != nil {
+		n.log.Warn("cannot list the addresses of this machine", "err", err)
+	}
+	n.mesh.dropLost(ipsOf(own), c.slept >= n.cfg.StaleAfter)
+	if d.lan != nil {
+		d.lan.changed()
+	}
+	n.dialer.networkChanged()
+}
+
+func ipsOf(addrs []ma.Multiaddr) map[netip.Addr]bool {
+	ips := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if _, ip, err := hostOf(a); err == nil {
+			ips[ip] = true
+		}
+	}
+	return ips
+}
+
+// dropLost ends sessions that cannot go on, so that they are made again now and
+// not when they are found to be silent: those from an address that this machine
+// has no longer, or all of them after a sleep in which their peers gave them up.
+func (m *mesh) dropLost(own map[netip.Addr]bool, all bool) {
+	for _, s := range m.book.sessions() {
+		_, ip, err := hostOf(s.conn.LocalMultiaddr())
+		gone := err == nil && len(own) > 0 && !ip.IsUnspecified() && !own[ip]
+		if all || gone {
+			m.log.Info("a session is made again: the network has changed", "peer", s.id.String(), "local", fmt.Sprint(ip))
+			_ = s.conn.Close() // it is given up
+		}
+	}
+}
+
+// sessions are the live ones.
+func (b *peerBook) sessions() (live []*session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.records {
+		if r.session.alive() {
+			live = append(live, r.session)
+		}
+	}
+	return live
+}
+
+// Discovery tells how the node looks for peers.
+func (n *Node) Discovery() DiscoveryStatus {
+	var st DiscoveryStatus
+	switch {
+	case n.cfg.Offline:
+		st.LAN.Why = "this node uses no network"
+	case n.discovery.lan == nil:
+		st.LAN.Why = "it is switched off (--discovery off)"
+	default:
+		st.LAN = n.discovery.lan.snapshot()
+	}
+	return st
+}
