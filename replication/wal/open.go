@@ -258,7 +258,7 @@ func (s *Store) renew(keepInstance bool) error {
 	if s.identity.relaxed && !s.opt.Relaxed {
 		// From here on what is held counts as durable at other members too (G2):
 		// also what a process that did not sync has left to the system.
-		if err := syncFiles(filepath.Join(s.opt.Dir, dbDir)); err != nil {
+		if err := s.opt.syncDatabase(filepath.Join(s.opt.Dir, dbDir)); err != nil {
 			return fmt.Errorf("cannot make durable what was written with relaxed durability: %w", err)
 		}
 	}
@@ -415,27 +415,3 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 
 // otherKinds are the records besides logs that the head's digest covers.
 var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail}
-
-// syncFiles syncs every file of Badger's directory.
-func syncFiles(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !e.Type().IsRegular() || e.Name() == "LOCK" {
-			continue
-		}
-		f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDWR, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // Badger removed what it had merged
-		}
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-	}
-	return syncDir(dir)
-}

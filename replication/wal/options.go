@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	r "vixp2p/replication"
@@ -45,9 +46,11 @@ type Options struct {
 	// must not call Close itself.
 	OnDamage func(*r.DamageError)
 
-	// bootID and proof are replaced in tests.
-	bootID func() string
-	proof  func(fs.FileInfo) fileProof
+	// These are replaced in tests. syncFile makes a file of the database durable
+	// that Badger did not.
+	bootID   func() string
+	proof    func(fs.FileInfo) fileProof
+	syncFile func(*os.File) error
 }
 
 const defaultReserve = 64 << 20
@@ -80,6 +83,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.proof == nil {
 		o.proof = proofOf
+	}
+	if o.syncFile == nil {
+		o.syncFile = (*os.File).Sync
 	}
 	return o, nil
 }

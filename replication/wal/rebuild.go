@@ -92,7 +92,7 @@ func rebuild(o *Options, w testimony) (*rebuilt, error) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
 	}
-	if err := syncTree(fresh); err != nil {
+	if err := o.syncDatabase(fresh); err != nil {
 		return nil, fmt.Errorf("cannot rebuild the database: %w", err)
 	}
 	res.setAside = setAside
@@ -163,18 +163,24 @@ func treeSize(dir string) (uint64, error) {
 	return size, nil
 }
 
-// syncTree makes all files of a directory durable.
-func syncTree(dir string) error {
+// syncDatabase makes all files of a database durable.
+func (o *Options) syncDatabase(dir string) error {
 	paths, err := listFiles(dir, "")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
+		if filepath.Base(path) == "LOCK" {
+			continue // of a process, not data
+		}
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // Badger removed what it had merged
+		}
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := errors.Join(o.syncFile(f), f.Close()); err != nil {
 			return err
 		}
 	}

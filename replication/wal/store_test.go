@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -257,6 +258,73 @@ func TestRelaxed(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustBeWhole(t, openAt(t, dir, "a"))
+}
+
+// TestRelaxedThenStrict: what a relaxed store left to the system is made durable
+// before it counts as durable at others (G2), file by file, and an open that could
+// not do it leaves that to the next one.
+func TestRelaxedThenStrict(t *testing.T) {
+	dir := t.TempDir()
+	var synced []string
+	var broken error
+	mod := func(relaxed bool) func(*Options) {
+		return func(o *Options) {
+			o.Relaxed = relaxed
+			o.syncFile = func(f *os.File) error {
+				synced = append(synced, filepath.Base(f.Name()))
+				return errors.Join(broken, f.Sync())
+			}
+		}
+	}
+	for range 2 {
+		s := openAt(t, dir, "a", mod(true))
+		mustAppend(t, s, put("k", strings.Repeat("v", 100<<10)))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(synced) > 0 {
+		t.Errorf("relaxed, but %v were synced", synced)
+	}
+	paths, err := listFiles(filepath.Join(dir, dbDir), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]bool{}
+	for _, path := range paths {
+		kinds[filepath.Ext(path)] = true
+	}
+	if !kinds[".sst"] || !kinds[".vlog"] {
+		t.Fatalf("the database has only %v", paths)
+	}
+
+	broken = errors.New("the disk says no")
+	o := Options{Dir: dir, Network: testNetwork, Key: testKey("a")}
+	mod(false)(&o)
+	if s, err := Open(o); !errors.Is(err, broken) || !strings.Contains(err.Error(), "cannot make durable what was written with relaxed durability") {
+		if err == nil {
+			_ = s.Close()
+		}
+		t.Fatalf("opened where files cannot be synced: %v", err)
+	}
+	broken, synced = nil, nil
+	s := openAt(t, dir, "a", mod(false))
+	for _, path := range paths {
+		if name := filepath.Base(path); fileExists(filepath.Dir(path), name) && !slices.Contains(synced, name) {
+			t.Errorf("%s was not synced, only %v", name, synced)
+		}
+	}
+	if s.Info().Relaxed {
+		t.Error("it still counts as relaxed")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	synced = nil
+	mustBeWhole(t, openAt(t, dir, "a", mod(false)))
+	if len(synced) > 0 {
+		t.Errorf("strict for the second time, but %v were synced", synced)
+	}
 }
 
 // TestManyAppendersShareCommits: 64 writers need far fewer commits than appends.
