@@ -382,9 +382,11 @@ func isNetworkTag(s string) bool {
 	return len(s) == networkTag && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// shorten makes foreign text fit to be part of a sentence.
-func shorten(s string) string {
-	const most = 80
+// shorten makes a foreign word fit to be part of a sentence, and shortenTo more
+// than that.
+func shorten(s string) string { return shortenTo(s, 80) }
+
+func shortenTo(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '.'

@@ -39,7 +39,7 @@ func (s *Server) handler() http.Handler {
 			s.fail(w, f)
 			return
 		}
-		writeJSON(w, http.StatusOK, answer)
+		s.write(w, http.StatusOK, answer)
 	}))
 }
 
@@ -130,9 +130,7 @@ func (s *Server) announce(w http.ResponseWriter, r *http.Request, host netip.Add
 		level = slog.LevelInfo
 	}
 	s.log.Log(r.Context(), level, "announced", "node_id", a.NodeID, "host", host, "tcp_port", a.TCPPort, "peer", a.PeerID, "network", a.Network, "new", fresh)
-	return struct {
-		OK bool `json:"ok"`
-	}{true}, nil
+	return okJSON{true}, nil
 }
 
 // announceFault is the one place where reasons become statuses and codes.
@@ -161,16 +159,17 @@ func announceFault(err error) *fault {
 }
 
 func (s *Server) fail(w http.ResponseWriter, f *fault) {
-	writeJSON(w, f.status, errorJSON{f.code, f.message})
+	s.write(w, f.status, errorJSON{f.code, f.message})
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+func (s *Server) write(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
 	if err != nil { // the types above cannot fail
 		status, data = http.StatusInternalServerError, []byte(`{"error":"internal","message":"the answer cannot be written"}`)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
+	h.Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat)) // the clock that judges ages
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

@@ -29,6 +29,10 @@ type peersJSON struct {
 	Peers []Peer `json:"peers"`
 }
 
+type okJSON struct {
+	OK bool `json:"ok"`
+}
+
 // Codes of errors: the member "error" of a failed answer. They are append-only.
 const (
 	CodeInvalidJSON         = "invalid_json"         // 400

@@ -12,13 +12,9 @@ import (
 // Sign fills in PeerID, and NodeID if it is empty, and signs the announcement.
 // Errors: ErrInvalid.
 func (a *Announcement) Sign(key ed25519.PrivateKey) error {
-	pub, err := crypto.UnmarshalEd25519PublicKey(key.Public().(ed25519.PublicKey))
+	id, err := idOf(key)
 	if err != nil {
-		return fmt.Errorf("the identity cannot sign: %w", err)
-	}
-	id, err := peer.IDFromPublicKey(pub)
-	if err != nil {
-		return fmt.Errorf("the identity cannot sign: %w", err)
+		return err
 	}
 	a.PeerID = id.String()
 	if a.NodeID == "" {
@@ -71,6 +67,18 @@ func (a *Announcement) Fit() (removed int) {
 		removed++
 	}
 	return removed
+}
+
+// idOf is the peer ID of a key.
+func idOf(key ed25519.PrivateKey) (peer.ID, error) {
+	if len(key) != ed25519.PrivateKeySize {
+		return "", errors.New("the identity is not an Ed25519 key")
+	}
+	pub, err := crypto.UnmarshalEd25519PublicKey(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return "", fmt.Errorf("the identity cannot sign: %w", err)
+	}
+	return peer.IDFromPublicKey(pub)
 }
 
 // publicKey is the Ed25519 key that a peer ID holds: the only kind of identity
