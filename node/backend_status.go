@@ -40,7 +40,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError,
 		}
 	}
-	out.Sync = apiSync(st.Sync)
+	out.Sync, out.Discovery = apiSync(st.Sync), apiDiscovery(&st.Discovery)
 	return out, nil
 }
 
@@ -51,6 +51,13 @@ func APITotals(ctx context.Context, n *Node) (localapi.Totals, error) {
 		Counters: apiCounters(&t.Counters), Ops: t.Ops, Pending: t.PendingOps,
 		Label: n.cfg.Label, Durability: n.cfg.Durability.String(), Settled: t.Settled, Damaged: t.Damaged, Sync: apiSync(t.Sync),
 	}, apiError(err)
+}
+
+func apiDiscovery(d *DiscoveryStatus) *localapi.Discovery {
+	return &localapi.Discovery{LAN: localapi.LAN{
+		On: d.LAN.On, Why: d.LAN.Why, Service: d.LAN.Service, Links: d.LAN.Links,
+		Peers: d.LAN.Peers, LastHeard: apiTime(d.LAN.LastHeard),
+	}}
 }
 
 // apiSync is nil where nothing is missing.

@@ -188,6 +188,8 @@ func (l *lan) tell(st LANStatus) {
 	switch {
 	case st.On && !slices.Equal(before.Links, st.Links):
 		l.log.Info("looking for members on the LAN", "service", l.service, "links", strings.Join(st.Links, ","), "every", l.every)
+	case st.Why == errLoopbackOnly.Error():
+		l.log.Debug("not looking for members on the LAN", "why", st.Why) // as it is by default
 	case !st.On && (before.On || before.Why != st.Why):
 		l.log.Info("not looking for members on the LAN", "why", st.Why)
 	}

@@ -39,6 +39,7 @@ type Status struct {
 	Peers []PeerStatus // connected first, then by peer ID
 	// Endpoints are the addresses that the node has dialled, by name.
 	Endpoints []EndpointStatus
+	Discovery DiscoveryStatus
 	Counters  Counters
 	Spaces    map[string]SpaceStatus // by name; by id in hex where the name is not known
 	Sync      SyncProgress
@@ -139,7 +140,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		return st, err
 	}
 	st.Damage, st.Repairs = n.health.snapshot()
-	st.Counters, st.Endpoints = n.Counters(), n.endpoints()
+	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()
 	st.Sync = n.sync.progress(n.cfg.Now(), missingOf(st.Peers), opsOf(st.Spaces))
 	return st, nil
 }

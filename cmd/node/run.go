@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os/signal"
 	"runtime/debug"
 	"slices"
@@ -33,6 +32,7 @@ type runFlags struct {
 	maxPeers                   count
 	durability                 choice
 	tcp, quic                  onOff
+	discovery                  discoveryFlags
 	run, statsEvery            span
 	tui                        onOff
 	quiet                      bool
@@ -46,7 +46,8 @@ func (p *program) runCommand() *cobra.Command {
 		maxPeers:     count{value: node.DefaultMaxPeers, min: 1, max: 10000},
 		durability:   choice{"strict", []string{"strict", "relaxed"}},
 		tcp:          true, quic: true,
-		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
+		discovery: newDiscoveryFlags(),
+		run:       span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
 		tui:       onOff(p.terminal(p.stdout)),
 		logLevel:  logLevel{"info", logLevels["info"]},
 		logFormat: choice{"text", []string{"text", "json"}},
@@ -90,28 +91,25 @@ whoever reaches an open node can read and write.`,
 	fs.StringVar(&f.api, "api", "127.0.0.1:0", "loopback `addr` of the local API, or off")
 	fs.Var(&f.logLevel, "log-level", "trace, debug, info, warn, error, critical or off")
 	fs.Var(&f.logFormat, "log-format", "format of the log")
-	addDiscoveryFlags(fs)
+	f.discovery.add(fs)
+	addRegistryFlags(fs)
 	return cmd
 }
 
-// addDiscoveryFlags accepts the original's flags for finding peers, so that its
-// command lines work. discoveryNote tells what became of them.
-func addDiscoveryFlags(fs *pflag.FlagSet) {
+// addRegistryFlags accepts the original's flags for finding peers at a registry, so
+// that its command lines work. registryNote tells what became of them.
+func addRegistryFlags(fs *pflag.FlagSet) {
 	const none = " (not in this version)"
-	discovery, bootstrap, announce := onOff(false), onOff(false), onOff(true)
-	fs.Var(&discovery, "discovery", "find peers on the LAN"+none)
-	fs.Var(&count{value: 37020, max: math.MaxUint16}, "disc-port", "port of LAN discovery"+none)
-	fs.Var(&choice{"broadcast", []string{"broadcast", "multicast"}}, "disc-mode", "kind of LAN discovery"+none)
-	fs.Var(&span{unit: time.Millisecond, value: 2 * time.Second}, "disc-interval", "interval of LAN discovery"+none)
+	bootstrap, announce := onOff(false), onOff(true)
 	fs.Var(&bootstrap, "bootstrap", "find peers at a registry"+none)
 	fs.String("registry", "", "`URL` of the registry"+none)
 	fs.Var(&span{unit: time.Second, value: 15 * time.Second}, "boot-interval", "interval of asking the registry"+none)
 	fs.Var(&announce, "announce", "tell the registry about this node"+none)
 }
 
-// discoveryNote is one sentence if the command line turns on what this version
+// registryNote is one sentence if the command line turns on what this version
 // does not have: nothing that was asked for is ignored in silence.
-func discoveryNote(fs *pflag.FlagSet) string {
+func registryNote(fs *pflag.FlagSet) string {
 	asked := func(master string, others ...string) bool {
 		if m := fs.Lookup(master); m.Changed {
 			return m.Value.String() == "on"
@@ -123,18 +121,10 @@ func discoveryNote(fs *pflag.FlagSet) string {
 		}
 		return false
 	}
-	var what []string
-	if asked("discovery", "disc-port", "disc-mode", "disc-interval") {
-		what = append(what, "LAN discovery")
-	}
-	if asked("bootstrap", "registry", "boot-interval", "announce") {
-		what = append(what, "the registry")
-	}
-	if len(what) == 0 {
+	if !asked("bootstrap", "registry", "boot-interval", "announce") {
 		return ""
 	}
-	return strings.Join(what, " and ") + map[int]string{1: " is", 2: " are"}[len(what)] +
-		" not part of this version, so that this node finds peers by --connect and the connect command only"
+	return "the registry is not part of this version, so that this node finds no peers there"
 }
 
 // run opens the node, serves, and closes it.
@@ -156,8 +146,10 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := cfg.Check(); err != nil {
 		return &usageError{err}
 	}
-	if note := discoveryNote(cmd.Flags()); note != "" {
-		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
+	for _, note := range []string{idleNote(cmd.Flags()), registryNote(cmd.Flags())} {
+		if note != "" {
+			fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
+		}
 	}
 	// A reader that has seen enough (`run | head -1`) does not end the node.
 	signal.Ignore(syscall.SIGPIPE)
@@ -184,7 +176,7 @@ func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
 	if f.durability.value == "relaxed" {
 		durability = node.Relaxed
 	}
-	return node.Config{
+	cfg := node.Config{
 		DataDir: dir, Label: p.flags.id, NetworkName: f.networkName, Open: f.open,
 		Listen: f.listen, Advertise: f.advertise,
 		Connect: f.connect, ConnectDelay: f.connectDelay.value, NoConnect: f.noConnect,
@@ -194,6 +186,8 @@ func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
 		Logger:     newLogger(logs, f.logLevel.level, f.logFormat.value),
 		API:        apiAddr(f.api), Version: version,
 	}
+	f.discovery.config(&cfg)
+	return cfg
 }
 
 // apiAddr lets --api be a port alone; "" is off.

@@ -62,7 +62,7 @@ func TestOriginalCommandLines(t *testing.T) {
 	if code := b.end(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	if got := b.errText(); strings.Count(got, "note:") != 1 || !strings.Contains(got, "LAN discovery is not part of this version") {
+	if got := b.errText(); strings.Count(got, "note:") != 1 || !strings.Contains(got, "--disc-port and --disc-mode have no effect: LAN discovery is multicast DNS") {
 		t.Errorf("the error output is %q", got)
 	}
 	if got := a.errText(); strings.Contains(got, "note:") {
@@ -148,6 +148,7 @@ func TestWrongUsage(t *testing.T) {
 	on("run --discovery=yes", "--discovery takes on or off")
 	on("run --disc-mode unicast", "broadcast or multicast")
 	on("run --disc-port 70000", "0 to 65535")
+	on("run --id A --disc-interval 5", "the interval of LAN discovery is 5ms")
 	on("run --log-level loud", "--log-level takes trace, debug")
 	on("run --log-format xml", "text or json")
 	on("run --durability eventually", "strict or relaxed")
@@ -229,23 +230,24 @@ func TestShowerDoesNotHoldTheEndUp(t *testing.T) {
 	}
 }
 
-func TestDiscoveryNote(t *testing.T) {
+func TestNotes(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                    "",
-		"--discovery off --disc-port 1":       "",
+		"--discovery off --disc-port 1":       "--disc-port has no effect",
 		"--bootstrap off --registry http://x": "",
 		"--announce off":                      "",
-		"--discovery on":                      "LAN discovery is ",
-		"--disc-interval 100":                 "LAN discovery is ",
+		"--discovery on":                      "",
+		"--disc-interval 100":                 "",
+		"--disc-mode multicast --disc-port 1": "--disc-port and --disc-mode have no effect",
 		"--registry http://x":                 "the registry is ",
-		"--discovery on --bootstrap on":       "LAN discovery and the registry are ",
+		"--discovery on --bootstrap on":       "the registry is ",
 	} {
 		p := &program{terminal: func(io.Writer) bool { return false }}
 		cmd := p.runCommand()
 		if err := cmd.Flags().Parse(strings.Fields(args)); err != nil {
 			t.Fatal(err)
 		}
-		if got := discoveryNote(cmd.Flags()); want == "" && got != "" || !strings.HasPrefix(got, want) {
+		if got := idleNote(cmd.Flags()) + registryNote(cmd.Flags()); want == "" && got != "" || !strings.HasPrefix(got, want) {
 			t.Errorf("%q: %q", args, got)
 		}
 	}

@@ -86,6 +86,7 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	for i, a := range st.Listen {
 		row(map[bool]string{true: "listen"}[i == 0], "%s", a)
 	}
+	discoveryRows(st.Discovery, now, row)
 	if st.Recovered != "" {
 		row("RECOVERED", "%s", st.Recovered)
 	}

@@ -215,6 +215,7 @@ type Status struct {
 	Repairs   int        `json:"repairs,omitempty"` // since the start
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Sync      *Sync      `json:"sync,omitempty"`
+	Discovery *Discovery `json:"discovery,omitempty"`
 }
 
 // Endpoint is an address that the node has dialled.
