@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -45,9 +46,12 @@ var tools = map[string]string{"ip": "iproute2", "iptables": "iptables"}
 
 // Lab is a network of namespaces. It ends with its test, with all processes in it.
 type Lab struct {
-	t     testing.TB
-	count int // of namespaces made
+	t testing.TB
 }
+
+// made counts the namespaces that this process made: labs of parallel tests share
+// the machine's names.
+var made atomic.Int64
 
 // New makes an empty network. Where that is not possible the test is skipped
 // loudly, and in CI it fails.
@@ -119,8 +123,7 @@ func remove(t testing.TB, name string) {
 }
 
 func (l *Lab) name(label string) string {
-	l.count++
-	return fmt.Sprintf("%s%d-%d-%s", namePrefix, os.Getpid(), l.count, label)
+	return fmt.Sprintf("%s%d-%d-%s", namePrefix, os.Getpid(), made.Add(1), label)
 }
 
 // space makes a namespace with its loopback up.
