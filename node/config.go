@@ -10,6 +10,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"vixp2p/node/registry"
 )
 
 // Durability says when a write counts as done.
@@ -52,6 +54,7 @@ const (
 	DefaultReserveBytes = 64 << 20
 
 	DefaultDiscoveryInterval = 2 * time.Second
+	DefaultRegistryInterval  = 15 * time.Second
 )
 
 // maxNameBytes bounds a label and the name of an open network.
@@ -94,6 +97,12 @@ type Config struct {
 	// none either. DiscoveryInterval is how often it asks who is there. Default 2 s.
 	NoDiscovery       bool
 	DiscoveryInterval time.Duration
+	// Registry is the base URL of an HTTP registry to find peers at, such as
+	// http://192.0.2.1:8080/p2p/v1; the node tells it where it is reached, unless
+	// NoAnnounce. RegistryInterval is how often. Default: no registry; 15 s.
+	Registry         string
+	RegistryInterval time.Duration
+	NoAnnounce       bool
 	// Offline uses no network at all: reading and writing work.
 	Offline bool
 	// NoTCP and NoQUIC switch a transport off. Default: both on.
@@ -181,6 +190,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.HelloTimeout, DefaultHelloTimeout, "hello timeout"},
 		{&c.ConnectDelay, 0, "connect delay"},
 		{&c.DiscoveryInterval, DefaultDiscoveryInterval, "interval of LAN discovery"},
+		{&c.RegistryInterval, DefaultRegistryInterval, "interval of asking the registry"},
 	} {
 		if *d.v < 0 {
 			return c, fmt.Errorf("the %s is %s: it cannot be negative", d.name, *d.v)
@@ -213,11 +223,18 @@ func (c *Config) check() error {
 		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
 	case c.DiscoveryInterval < minDiscoveryInterval:
 		return fmt.Errorf("the interval of LAN discovery is %s: asking more often than every %s would burden the network", c.DiscoveryInterval, minDiscoveryInterval)
+	case c.RegistryInterval < minRegistryInterval:
+		return fmt.Errorf("the interval of asking the registry is %s: asking more often than every %s would burden it", c.RegistryInterval, minRegistryInterval)
 	case c.NoTCP && c.NoQUIC && c.Host == nil && !c.Offline:
 		return fmt.Errorf("both transports are switched off: leave one on")
 	}
 	if c.Host == nil && !c.Offline {
 		if _, err := c.listenSpecs(); err != nil {
+			return err
+		}
+	}
+	if c.Registry != "" {
+		if _, err := registry.ParseURL(c.Registry); err != nil {
 			return err
 		}
 	}

@@ -14,17 +14,22 @@ import (
 // DiscoveryStatus tells how the node looks for peers beside those that are named
 // to it.
 type DiscoveryStatus struct {
-	LAN LANStatus
+	LAN      LANStatus
+	Registry RegistryStatus
 }
 
 // discovery finds members and notices when the network changes.
 type discovery struct {
-	n   *Node
-	lan *lan // nil: switched off
+	n        *Node
+	lan      *lan            // nil: switched off
+	registry *registrySource // nil: none is configured
 }
 
 func newDiscovery(n *Node) *discovery {
 	d := &discovery{n: n}
+	if n.cfg.Registry != "" {
+		d.registry = n.newRegistrySource()
+	}
 	if n.cfg.NoDiscovery {
 		return d
 	}
@@ -45,6 +50,13 @@ func (d *discovery) run(ctx context.Context, offer func(found)) {
 	if d.lan != nil {
 		wg.Go(func() { d.lan.run(ctx, offer) })
 	}
+	if d.registry != nil && (d.registry.dials || d.registry.announces) {
+		wg.Go(func() {
+			addresses, stop := d.n.addressChanges()
+			defer stop()
+			d.registry.run(ctx, addresses, offer)
+		})
+	}
 }
 
 // changed draws the conclusions when the network has changed or the machine has
@@ -60,6 +72,9 @@ func (d *discovery) changed(c netChange) {
 	n.mesh.dropLost(ipsOf(own), c.slept >= n.cfg.StaleAfter)
 	if d.lan != nil {
 		d.lan.changed()
+	}
+	if d.registry != nil {
+		d.registry.changed()
 	}
 	n.dialer.networkChanged()
 }
@@ -110,6 +125,9 @@ func (n *Node) Discovery() DiscoveryStatus {
 		st.LAN.Why = "it is switched off (--discovery off)"
 	default:
 		st.LAN = n.discovery.lan.snapshot()
+	}
+	if n.discovery != nil && n.discovery.registry != nil {
+		st.Registry = n.discovery.registry.snapshot()
 	}
 	return st
 }

@@ -139,9 +139,15 @@ func TestHostileRegistries(t *testing.T) {
 			}
 		}, TimedOut, "in time"},
 		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, TimedOut, "in time"},
-		{"loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect) }, Redirected, "more than 3 times"},
-		{"elsewhere", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/x", http.StatusTemporaryRedirect) }, Redirected, "another host, http://169.254.169.254/x"},
-		{"no HTTP", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/passwd", http.StatusTemporaryRedirect) }, Redirected, "not HTTP"},
+		{"loop", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		}, Redirected, "more than 3 times"},
+		{"elsewhere", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://169.254.169.254/x", http.StatusTemporaryRedirect)
+		}, Redirected, "another host, http://169.254.169.254/x"},
+		{"no HTTP", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusTemporaryRedirect)
+		}, Redirected, "not HTTP"},
 		{"nowhere", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://[::x/")
 			w.WriteHeader(307)

@@ -1,0 +1,424 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"vixp2p/node/registry"
+)
+
+const (
+	// maxRegistryWait bounds the pause after failures, as in the original; it is
+	// longer only where the interval itself is.
+	maxRegistryWait = time.Minute
+	// newPerTick is how many endpoints that were not named before one answer may
+	// give to the dialer, as in the original; namedEndpoints bounds those that are
+	// remembered for that.
+	newPerTick     = 8
+	namedEndpoints = 1024
+	// registryKeep is how long after a registry named it an endpoint is dialled.
+	registryKeep = 10 * time.Minute
+	// announcePause is the least time between two announcements, however often the
+	// addresses change.
+	announcePause = 2 * time.Second
+	// minRegistryInterval bounds what a node's questions cost a registry.
+	minRegistryInterval = 100 * time.Millisecond
+)
+
+// RegistryStatus tells about the HTTP registry that the node asks for peers.
+type RegistryStatus struct {
+	On  bool
+	URL string // without a password
+	// Announced tells that the registry has taken this node's announcement; Why why
+	// none is made, empty if there is nothing to say.
+	Announced bool
+	Why       string
+	// LastSuccess is when the registry answered as it should, zero: never.
+	// LastError is why it did not since; empty if it did.
+	LastSuccess time.Time
+	LastError   string
+	Failures    int       // in a row
+	Next        time.Time // when it is asked again
+	Peers       int       // in its last answer that are of use: other nodes, not of another network
+}
+
+// whereabouts is where this node is reached.
+type whereabouts struct {
+	addrs []string // multiaddrs, the best first
+	port  uint16   // TCP; 0: none
+	local bool     // from this machine only
+}
+
+// registrySource asks a registry for peers and tells it about this node (design
+// 8). What it hears are addresses to try and nothing more.
+type registrySource struct {
+	client    *registry.Client
+	every     time.Duration
+	announces bool // tell the registry about this node
+	dials     bool // ask it for peers
+	key       ed25519.PrivateKey
+	self      peer.ID
+	network   string // its tag
+	where     func() whereabouts
+	connected func() []peer.ID
+	now       func() time.Time
+	rand      func(n int64) int64
+	log       *slog.Logger
+	again     chan struct{} // capacity 1: the network has changed
+
+	// Of run only: the endpoints that were given to the dialer, until when they
+	// count as known; the last announcement, and when it was made; the trouble that
+	// was told last.
+	named     map[string]time.Time
+	announced whereabouts
+	spoke     time.Time
+	trouble   registry.Trouble
+
+	mu     sync.Mutex // guards below
+	status RegistryStatus
+}
+
+func (n *Node) newRegistrySource() *registrySource {
+	client, err := registry.NewClient(n.cfg.Registry, n.cfg.Now)
+	if err != nil {
+		return nil // Config.check saw to that
+	}
+	return &registrySource{
+		client: client, every: n.cfg.RegistryInterval, announces: !n.cfg.NoAnnounce, dials: !n.cfg.NoConnect,
+		key: n.key, self: n.id, network: registry.NetworkTag(n.network), where: n.whereabouts,
+		connected: n.mesh.book.connected, now: n.cfg.Now, rand: randInt64, log: n.log,
+		again: make(chan struct{}, 1), named: map[string]time.Time{},
+		status: RegistryStatus{On: true, URL: client.URL()},
+	}
+}
+
+// changed makes it look again at where this node is, and ask at once.
+func (r *registrySource) changed() {
+	select {
+	case r.again <- struct{}{}:
+	default:
+	}
+}
+
+// run implements source. addresses tells of changes, by the host; nil: it tells
+// nothing.
+func (r *registrySource) run(ctx context.Context, addresses <-chan any, offer func(found)) {
+	defer r.client.Close()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		case <-r.again:
+			if !sleepFor(ctx, r.tooSoon()) {
+				return
+			}
+		case _, ok := <-addresses:
+			if !ok {
+				addresses = nil
+			}
+			if !ok || !r.announces || r.where().equal(r.announced) {
+				continue
+			}
+			if !sleepFor(ctx, r.tooSoon()) {
+				return
+			}
+		}
+		err := r.ask(ctx, offer)
+		if ctx.Err() != nil {
+			return
+		}
+		next.Reset(r.report(err))
+	}
+}
+
+// tooSoon is how long to wait before the registry is asked out of turn.
+func (r *registrySource) tooSoon() time.Duration {
+	return max(0, announcePause-r.now().Sub(r.spoke))
+}
+
+// sleepFor waits; false if ctx ended.
+func sleepFor(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ask announces this node and takes what the registry names.
+func (r *registrySource) ask(ctx context.Context, offer func(found)) error {
+	r.spoke = r.now()
+	announceErr := r.announce(ctx)
+	if !r.dials {
+		return announceErr
+	}
+	peers, err := r.client.Peers(ctx, registry.DefaultLimit, r.network)
+	if err != nil {
+		return err
+	}
+	r.offer(peers, offer)
+	return announceErr
+}
+
+// announce tells the registry where this node is, if that is of use to anybody.
+func (r *registrySource) announce(ctx context.Context) error {
+	at, why := r.where(), ""
+	switch {
+	case !r.announces:
+		why = "it is switched off (--announce off)"
+	case len(at.addrs) == 0:
+		why = "this node listens nowhere"
+	case at.local && !r.client.Local():
+		why = "this node listens on this machine only, and the registry is elsewhere: listen on an address that others reach, or use --advertise"
+	}
+	var err error
+	if why == "" {
+		r.announced = at
+		err = r.client.Announce(ctx, r.key, registry.Announcement{
+			TCPPort: at.port, Addrs: at.addrs, Network: r.network,
+			Cap: map[string]string{"proto": FormatVersions().Protocol, "transport": at.transports()},
+		})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if why != r.status.Why && why != "" && r.announces {
+		r.log.Warn("this node does not announce itself to the registry", "registry", r.client.URL(), "why", why)
+	}
+	r.status.Why, r.status.Announced = why, why == "" && err == nil
+	return err
+}
+
+// offer gives the dialer what is new, one address of each peer after the other,
+// and names again what it has.
+func (r *registrySource) offer(peers []registry.Peer, offer func(found)) {
+	now := r.now()
+	for key, until := range r.named {
+		if now.After(until) {
+			delete(r.named, key)
+		}
+	}
+	connected := r.connected()
+	var lists [][]found
+	longest, useful := 0, 0
+	for i := range peers {
+		list := r.endpoints(&peers[i], now.Add(registryKeep))
+		if len(list) == 0 {
+			continue
+		}
+		useful++
+		if id := list[0].ID; id == "" || !slices.Contains(connected, id) {
+			lists = append(lists, list)
+			longest = max(longest, len(list))
+		}
+	}
+	r.mu.Lock()
+	r.status.Peers = useful
+	r.mu.Unlock()
+	fresh := 0
+	for i := range longest {
+		for _, list := range lists {
+			if i >= len(list) {
+				continue
+			}
+			f := list[i]
+			if _, known := r.named[f.Key]; !known {
+				if fresh == newPerTick || len(r.named) >= namedEndpoints {
+					continue
+				}
+				fresh++
+			}
+			r.named[f.Key] = f.expires
+			offer(f)
+		}
+	}
+}
+
+// endpoints are the addresses of another node that may be dialled from here: as
+// the registry sees it first, then as it says itself. None of this node, or of
+// another network.
+func (r *registrySource) endpoints(p *registry.Peer, expires time.Time) (list []found) {
+	id, err := peer.Decode(cmp.Or(p.PeerID, p.NodeID))
+	if err != nil {
+		id = "" // of a node that is known by a name only: whoever answers
+	}
+	if id == r.self || p.Network != "" && p.Network != r.network {
+		return nil
+	}
+	add := func(addr ma.Multiaddr) {
+		f, ok := foundAt(addr, id, fromRegistry, expires)
+		if ok && r.reachable(addr) && !slices.ContainsFunc(list, func(o found) bool { return o.Key == f.Key }) {
+			list = append(list, f)
+		}
+	}
+	if ip, err := netip.ParseAddr(p.Host); err == nil && p.TCPPort != 0 {
+		if addr, err := multiaddrOf(schemeTCP, ip.Unmap(), p.TCPPort); err == nil {
+			add(addr)
+		}
+	}
+	for _, s := range p.Addrs {
+		addr, err := ma.NewMultiaddr(s)
+		if err != nil || id == "" {
+			continue
+		}
+		if transport, who := peer.SplitAddr(addr); who == "" || who == id {
+			add(transport)
+		}
+	}
+	return list
+}
+
+// reachable tells whether an address may lead anywhere. One of loopback is this
+// machine's own: only a registry on this machine can mean it.
+func (r *registrySource) reachable(addr ma.Multiaddr) bool {
+	if len(addr) == 0 {
+		return false
+	}
+	switch addr[0].Protocol().Code {
+	case ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
+		return true
+	}
+	_, ip, err := hostOf(addr)
+	return err == nil && (dialable(ip) || ip.IsLoopback() && r.client.Local())
+}
+
+// report notes how it went, tells what has changed, and returns how long to wait.
+func (r *registrySource) report(err error) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st, now, wait := &r.status, r.now(), r.every
+	if err == nil {
+		if r.trouble != "" || st.LastSuccess.IsZero() {
+			r.log.Info("the registry answers", "registry", st.URL, "peers", st.Peers, "announced", st.Announced)
+		}
+		st.LastSuccess, st.LastError, st.Failures, r.trouble = now, "", 0, ""
+	} else {
+		st.LastError, st.Failures = err.Error(), st.Failures+1
+		for i := 0; i < st.Failures && wait < maxRegistryWait; i++ {
+			wait *= 2
+		}
+		wait = max(r.every, min(wait, maxRegistryWait))
+	}
+	wait -= time.Duration(r.rand(int64(wait / jitterPart))) // nodes that started together part
+	st.Next = now.Add(wait)
+	if trouble := troubleOf(err); trouble != r.trouble {
+		r.trouble = trouble
+		r.log.Warn("the registry is of no use at the moment", "registry", st.URL, "err", err, "retry_in", wait.Round(100*time.Millisecond))
+	}
+	return wait
+}
+
+// troubleOf is the kind of a failure: what is worth a line when it changes.
+func troubleOf(err error) registry.Trouble {
+	var e *registry.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return e.Trouble + registry.Trouble(fmt.Sprint(" ", e.Status))
+	}
+	return "other"
+}
+
+func (r *registrySource) snapshot() RegistryStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+func (w whereabouts) equal(o whereabouts) bool {
+	return w.port == o.port && w.local == o.local && slices.Equal(w.addrs, o.addrs)
+}
+
+// transports names what the addresses speak, for a registry's readers.
+func (w whereabouts) transports() string {
+	var list []string
+	for _, scheme := range []string{schemeTCP, schemeQUIC} {
+		if slices.ContainsFunc(w.addrs, func(s string) bool {
+			addr, err := ma.NewMultiaddr(s)
+			return err == nil && !isRelayed(addr) && isTCP(addr) == (scheme == schemeTCP)
+		}) {
+			list = append(list, scheme)
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+// whereabouts are the addresses at which others reach this node: those that it
+// advertises or that were found out about it, then those that it listens on. Where
+// it listens on loopback only, these.
+func (n *Node) whereabouts() whereabouts {
+	var own []ma.Multiaddr
+	if n.cfg.Host == nil {
+		own, _ = n.host.Network().InterfaceListenAddresses() // without them, what the host says
+	}
+	isOwn := func(a ma.Multiaddr) bool { return slices.ContainsFunc(own, a.Equal) }
+	said := slices.DeleteFunc(slices.Clone(n.host.Addrs()), isOwn)
+	slices.SortStableFunc(own, byReach)
+	slices.SortStableFunc(said, byReach)
+	w := whereabouts{local: true}
+	var near []ma.Multiaddr
+	for _, a := range slices.Concat(said, own) {
+		if _, ok := multiaddrKey(a); !ok {
+			continue
+		}
+		if _, ip, err := hostOf(a); err == nil && !dialable(ip) {
+			if ip.IsLoopback() {
+				near = append(near, a)
+			}
+			continue
+		}
+		w.local = false
+		w.add(a)
+	}
+	if w.local {
+		for _, a := range near {
+			w.add(a)
+		}
+	}
+	return w
+}
+
+func (w *whereabouts) add(a ma.Multiaddr) {
+	if s := a.String(); !slices.Contains(w.addrs, s) {
+		w.addrs = append(w.addrs, s)
+	}
+	if p, err := a.ValueForProtocol(ma.P_TCP); err == nil && w.port == 0 && !isRelayed(a) {
+		_, w.port, _ = splitHostPort("x:" + p)
+	}
+}
+
+// byReach sorts direct addresses before relayed ones, public ones before private
+// ones, and then as byPreference.
+func byReach(a, b ma.Multiaddr) int {
+	rank := func(m ma.Multiaddr) int { return 8*b2i(isRelayed(m)) + 4*b2i(!manet.IsPublicAddr(m)) }
+	return cmp.Or(rank(a)-rank(b), byPreference(a, b))
+}
+
+// addressChanges tells when the host's addresses change, until the returned
+// function is called.
+func (n *Node) addressChanges() (<-chan any, func()) {
+	sub, err := n.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated), eventbus.BufSize(1))
+	if err != nil { // the host is closing: nothing changes any more
+		return nil, func() {}
+	}
+	return sub.Out(), func() { _ = sub.Close() }
+}
