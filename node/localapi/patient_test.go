@@ -1,23 +1,47 @@
 package localapi
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 )
 
+// pausing is a fake whose List goes on after its first entry when it is told to.
+type pausing struct {
+	*fake
+	goOn chan struct{}
+}
+
+func (p *pausing) List(ctx context.Context, space string, l List, emit func(Entry) error) error {
+	first := true
+	return p.fake.List(ctx, space, l, func(e Entry) error {
+		if !first {
+			select {
+			case <-p.goOn:
+			case <-ctx.Done():
+			}
+		}
+		first = false
+		return emit(e)
+	})
+}
+
 // A client that reads nothing for too long loses its stream, hears why, and
 // holds no place.
 func TestStalledClientIsCutOff(t *testing.T) {
-	f := newFake()
+	// The client stalls before there is more than one small entry to read: one that
+	// is only slow, on a busy machine, is not cut off before it does.
+	f := &pausing{newFake(), make(chan struct{})}
 	value := ValueOf([]byte(strings.Repeat("x", 1<<20)))
 	const entries = 64 // more than the system buffers
-	for i := range entries {
-		k := fmt.Sprintf("%02d", i)
+	f.keys["00"] = Entry{Key: KeyOf([]byte("00")), Value: ValueOf([]byte("small"))}
+	for i := range entries - 1 {
+		k := fmt.Sprintf("%02d", i+1)
 		f.keys[k] = Entry{Key: KeyOf([]byte(k)), Value: value}
 	}
-	const stall = 200 * time.Millisecond
+	const stall = 500 * time.Millisecond
 	s, err := Start(Config{Dir: t.TempDir(), Backend: f, stall: stall})
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +58,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 		if n++; n > 1 {
 			return nil
 		}
+		close(f.goOn)
 		for deadline := time.Now().Add(30 * time.Second); len(s.slots) > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Error("the stream is not cut off")
@@ -42,7 +67,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 		}
 		return nil
 	})
-	if n >= entries || CodeOf(err) != CodeTimeout || !strings.Contains(err.Error(), "nothing read on for 200ms") {
+	if n >= entries || CodeOf(err) != CodeTimeout || !strings.Contains(err.Error(), "nothing read on for 500ms") {
 		t.Errorf("%d entries, %v", n, err)
 	}
 	if _, err := c.Status(t.Context()); err != nil {
@@ -54,7 +79,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 // its connection.
 func TestQuietStreamGoesOn(t *testing.T) {
 	f := newFake()
-	const stall = 20 * time.Millisecond
+	const stall = 100 * time.Millisecond
 	s, err := Start(Config{Dir: t.TempDir(), Backend: f, stall: stall})
 	if err != nil {
 		t.Fatal(err)
