@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,17 @@ type target struct {
 	Host    string
 	Port    uint16
 	Schemes []string
+}
+
+// String is the target as parseTarget reads it, without the peer.
+func (t *target) String() string {
+	switch {
+	case t.Addr != nil:
+		return t.Addr.String()
+	case len(t.Schemes) > 1:
+		return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+	}
+	return t.Key
 }
 
 // parseTarget reads an address to connect to: host:port, tcp://host:port,
@@ -75,37 +87,84 @@ func parseMultiaddrTarget(s string) (target, error) {
 	if len(transport) == 0 {
 		return bad("it names a peer and no address")
 	}
-	key, ok := multiaddrKey(transport)
-	if !ok {
-		return bad("it is neither a TCP nor a QUIC address")
+	key, why := endpointOf(transport)
+	if why != "" {
+		return bad(why)
 	}
 	return target{Key: key, ID: id, Addr: transport}, nil
 }
 
-// multiaddrKey is the scheme://host:port of a TCP or QUIC multiaddr.
-func multiaddrKey(addr ma.Multiaddr) (string, bool) {
-	scheme, host, port := "", "", uint64(0)
+// multiaddrKey is the scheme://host:port of a multiaddr that this node can dial.
+func multiaddrKey(addr ma.Multiaddr) (key string, ok bool) {
+	key, why := endpointOf(addr)
+	return key, why == ""
+}
+
+// endpointOf is the scheme://host:port of a TCP or QUIC multiaddr without /p2p, or
+// why this node cannot dial it.
+func endpointOf(addr ma.Multiaddr) (key, why string) {
+	if isRelayed(addr) {
+		return relayedEndpoint(addr)
+	}
+	host, port := "", ""
+	var shape []int
 	for _, c := range addr {
-		switch c.Protocol().Code {
-		case ma.P_IP4, ma.P_IP6, ma.P_DNS, ma.P_DNS4, ma.P_DNS6, ma.P_DNSADDR:
+		code := c.Protocol().Code
+		switch code {
+		case ma.P_IP6ZONE:
+			continue
+		case ma.P_IP4, ma.P_IP6:
 			host = c.Value()
-		case ma.P_TCP:
-			scheme = schemeTCP
-			port, _ = strconv.ParseUint(c.Value(), 10, 16)
-		case ma.P_UDP:
-			port, _ = strconv.ParseUint(c.Value(), 10, 16)
+		case ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
+			host, code = c.Value(), ma.P_IP4 // has the place of an IP address
+		case ma.P_TCP, ma.P_UDP:
+			port = c.Value()
 		case ma.P_QUIC_V1:
-			scheme = schemeQUIC
-		case ma.P_CIRCUIT:
-			// Through a relay: the relay's endpoint does not tell the peers
-			// behind it apart, the whole address does.
-			return "relay://" + addr.String(), true
+		case ma.P_QUIC:
+			return "", "/quic is the draft of QUIC, which nobody speaks any more, not /quic-v1"
+		case ma.P_DNSADDR:
+			return "", "/dnsaddr stands for a list of addresses elsewhere, not for one"
+		case ma.P_WS, ma.P_WSS, ma.P_WEBTRANSPORT, ma.P_WEBRTC, ma.P_WEBRTC_DIRECT:
+			return "", fmt.Sprintf("this node does not speak the transport /%s, only TCP and QUIC", c.Protocol().Name)
+		default:
+			return "", fmt.Sprintf("/%s has no place in an address of a TCP or QUIC port", c.Protocol().Name)
 		}
+		if code == ma.P_IP6 {
+			code = ma.P_IP4
+		}
+		shape = append(shape, code)
 	}
-	if scheme == "" || host == "" || port == 0 {
-		return "", false
+	scheme := ""
+	switch {
+	case slices.Equal(shape, []int{ma.P_IP4, ma.P_TCP}):
+		scheme = schemeTCP
+	case slices.Equal(shape, []int{ma.P_IP4, ma.P_UDP, ma.P_QUIC_V1}):
+		scheme = schemeQUIC
+	case slices.Equal(shape, []int{ma.P_IP4, ma.P_UDP}):
+		return "", "it has a UDP port and no /quic-v1 after it"
+	default:
+		return "", "it is neither a TCP nor a QUIC address"
 	}
-	return endpointKey(scheme, host, uint16(port)), true
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return "", "it names no port to connect to"
+	}
+	return endpointKey(scheme, host, uint16(n)), ""
+}
+
+// relayedEndpoint is the name of an address that leads through a relay. The
+// relay's own endpoint does not tell the peers behind it apart, the whole address
+// does.
+func relayedEndpoint(addr ma.Multiaddr) (key, why string) {
+	relay, rest := ma.SplitFunc(addr, func(c ma.Component) bool { return c.Protocol().Code == ma.P_CIRCUIT })
+	at, id := peer.SplitAddr(relay)
+	if len(rest) != 1 || id == "" {
+		return "", "a way through a relay is the relay's address, /p2p/ and the relay's ID, and /p2p-circuit"
+	}
+	if _, why := endpointOf(at); why != "" {
+		return "", "of the relay: " + why
+	}
+	return "relay://" + addr.String(), ""
 }
 
 // endpointKey is the guard's name of an endpoint.

@@ -12,6 +12,7 @@ import (
 
 func TestParseTarget(t *testing.T) {
 	const id = "12D3KooWGzBm2Rk4JtC3TrZ7bUoMRE6yNfkWmBxNqbuBZ5gQm9ma"
+	const relayed = "/ip4/192.0.2.1/tcp/9001/p2p/" + id + "/p2p-circuit"
 	for _, c := range []struct{ in, key, err string }{
 		{in: "127.0.0.1:9001", key: "tcp://127.0.0.1:9001"},
 		{in: " Example.COM:9001 ", key: "tcp://example.com:9001"},
@@ -32,6 +33,24 @@ func TestParseTarget(t *testing.T) {
 		{in: "/ip4/127.0.0.1", err: "neither a TCP nor a QUIC"},
 		{in: "/ip4/300.0.0.1/tcp/1", err: "use host:port or a multiaddr"},
 		{in: "/p2p/" + id, err: "names a peer and no address"},
+		{in: "/ip6zone/eth0/ip6/fe80::1/tcp/9001", key: "tcp://[fe80::1]:9001"},
+		{in: "/dns/example.com/udp/9001/quic-v1", key: "quic://example.com:9001"},
+		{in: relayed, key: "relay://" + relayed},
+		{in: relayed + "/p2p/" + id, key: "relay://" + relayed},
+		{in: "/ip4/127.0.0.1/tcp/9001/ws", err: "does not speak the transport /ws, only TCP and QUIC: use host:port"},
+		{in: "/dns4/example.com/tcp/443/wss/p2p/" + id, err: "does not speak the transport /wss"},
+		{in: "/ip4/127.0.0.1/udp/9001/quic-v1/webtransport", err: "does not speak the transport /webtransport"},
+		{in: "/ip4/127.0.0.1/udp/9001/webrtc-direct", err: "does not speak the transport /webrtc-direct"},
+		{in: "/ip4/127.0.0.1/udp/9001/quic", err: "not /quic-v1"},
+		{in: "/ip4/127.0.0.1/udp/9001", err: "no /quic-v1 after it"},
+		{in: "/ip4/127.0.0.1/tcp/0", err: "names no port"},
+		{in: "/dnsaddr/example.com", err: "/dnsaddr stands for a list"},
+		{in: "/dns4/example.com", err: "neither a TCP nor a QUIC"},
+		{in: "/unix/tmp/socket", err: "/unix has no place"},
+		{in: "/tcp/9001/ip4/127.0.0.1", err: "neither a TCP nor a QUIC"},
+		{in: "/ip4/127.0.0.1/tcp/9001/p2p/nonsense", err: "use host:port or a multiaddr"},
+		{in: "/ip4/127.0.0.1/tcp/9001/p2p-circuit", err: "a way through a relay"},
+		{in: "/ip4/127.0.0.1/tcp/9001/ws/p2p/" + id + "/p2p-circuit", err: "of the relay: this node does not speak"},
 	} {
 		got, err := parseTarget(c.in)
 		switch {
@@ -43,7 +62,7 @@ func TestParseTarget(t *testing.T) {
 			t.Errorf("%q: %v", c.in, err)
 		case got.Key != c.key:
 			t.Errorf("%q: key %q, want %q", c.in, got.Key, c.key)
-		case strings.Contains(c.in, id) != (got.ID.String() == id):
+		case strings.HasSuffix(c.in, id) != (got.ID.String() == id):
 			t.Errorf("%q: peer %q", c.in, got.ID)
 		}
 	}

@@ -86,7 +86,7 @@ func (e *DialError) Error() string {
 	case isName:
 		return fmt.Sprintf("cannot connect to %s: the name %s cannot be resolved (%s): correct it, or check this machine's name service", e.Endpoint, name.Name, name.Err)
 	case errors.Is(e.Cause, ErrSelf):
-		return fmt.Sprintf("%s answers with this node's own identity: it is this node itself, or runs from a copy of its data directory: name another node's address", e.Endpoint)
+		return fmt.Sprintf("%s is this node itself, or one that runs from a copy of its data directory and so has its identity: name another node's address", e.Endpoint)
 	case isOther:
 		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
 	case isRefused(e.Cause):

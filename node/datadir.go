@@ -24,6 +24,7 @@ import (
 //	network       which network it belongs to, as JSON
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
 //	log/          the logs (package replication/wal)
+//	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
 //
 // The local API keeps its address and token beside them.
@@ -188,7 +189,7 @@ func refuseForeign(dir string) error {
 	}
 	for _, e := range entries {
 		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
-		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
 		if !ours && name != logDir && name != viewDir && name != "lost+found" {

@@ -131,17 +131,10 @@ func (d *dialer) kick() {
 // offer adds a target to keep a session with. One that is known, connected or
 // backing off is counted as such.
 func (d *dialer) offer(f found) {
-	if f.kind() == automatic && f.ID == d.link.self() {
-		return
-	}
-	d.mu.Lock()
-	known := d.targets.all[f.Key] != nil
-	room := d.targets.add(f, d.useLocked)
-	d.mu.Unlock()
+	known, room := d.learn(f)
 	switch {
 	case !room:
-		d.log.Warn("too many addresses to dial; this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
-		return
+		d.log.Debug("too many addresses to dial: this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
 	case f.heard && d.guard.heard(d.now(), f.Key):
 	case !known:
 	case d.now().Before(d.guard.next(f.Key)):
@@ -149,7 +142,19 @@ func (d *dialer) offer(f found) {
 	default:
 		d.guard.dedupe()
 	}
+}
+
+// learn is offer without counting: nobody asks for a dial.
+func (d *dialer) learn(f found) (known, room bool) {
+	if f.kind() == automatic && f.ID == d.link.self() {
+		return true, true
+	}
+	d.mu.Lock()
+	known = d.targets.all[f.Key] != nil
+	room = d.targets.add(f, d.useLocked)
+	d.mu.Unlock()
 	d.kick()
+	return known, room
 }
 
 // useLocked ranks automatic targets by what is lost without them: nothing where

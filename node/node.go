@@ -37,6 +37,7 @@ type Node struct {
 	dialer    *dialer       // nil if offline
 	discovery *discovery    // nil if offline
 	guard     *guard
+	addresses *addressBook
 	metrics   *metrics         // nil without a Registerer
 	api       *localapi.Server // nil without Config.API
 	sync      syncMeter
@@ -103,11 +104,13 @@ func (n *Node) open(ctx context.Context, dir *dataDir) error {
 		return dir.explain(err)
 	}
 	n.engines.start(e)
+	n.addresses = openAddressBook(n.cfg.DataDir, n.log) // the directory is ours from here on
 	if err := dir.settle(); err != nil {
 		return permissionProblem(dir.path, err)
 	}
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
+	n.wg.Go(func() { n.addresses.writeLoop(n.ctx) })
 	if n.cfg.Registerer != nil {
 		if n.metrics, err = newMetrics(n); err != nil {
 			return err
@@ -129,11 +132,16 @@ func (n *Node) join() error {
 	if n.cfg.Open {
 		n.log.Warn("this node is open: anyone who reaches its address can read and write everything, because the open development network has no members", "network_name", n.cfg.NetworkName)
 	}
+	n.mesh.addresses, n.mesh.redial = n.addresses, !n.cfg.NoConnect
+	n.mesh.recall()
 	n.mesh.serve()
+	if err := n.mesh.rememberLoop(n.ctx); err != nil {
+		return fmt.Errorf("cannot hear where peers listen: %w", err)
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
-	n.dialer.start(n.static(), n.discovery)
+	n.dialer.start(n.static(), n.remembered(), n.discovery)
 	return nil
 }
 
@@ -195,6 +203,15 @@ func (n *Node) static() source {
 	return s
 }
 
+// remembered is the peers of the address book.
+func (n *Node) remembered() source {
+	s := rememberedSource{book: n.addresses, delay: n.cfg.ConnectDelay}
+	if n.cfg.NoConnect {
+		s.book = nil
+	}
+	return s
+}
+
 // Close says goodbye to peers, ends everything that the node started, and
 // releases the data directory. It closes the host unless it is the caller's own.
 // Nothing runs afterwards. A second call waits for the first and returns the
@@ -214,6 +231,7 @@ func (n *Node) Close() error {
 		if n.metrics != nil {
 			n.metrics.close()
 		}
+		n.saveAddresses()
 		errs = append(errs, n.engines.close()) // says goodbye
 		if n.mesh != nil {
 			n.mesh.service.Close()
@@ -225,6 +243,22 @@ func (n *Node) Close() error {
 		n.closeErr = errors.Join(errs...)
 	})
 	return n.closeErr
+}
+
+// saveAddresses writes who was met, while the directory is still this node's. What cannot be written is no loss
+// that Close should fail for.
+func (n *Node) saveAddresses() {
+	if n.addresses == nil {
+		return
+	}
+	if n.mesh != nil {
+		for _, id := range n.mesh.book.connected() {
+			n.addresses.left(id, n.cfg.Now())
+		}
+	}
+	if err := n.addresses.save(); err != nil {
+		n.log.Warn("peers are not remembered for the next start", "err", err)
+	}
 }
 
 func (n *Node) isClosed() bool { return n.ctx.Err() != nil }

@@ -57,7 +57,9 @@ type peerRecord struct {
 	held       bool // this node's user ended the session: no automatic dial
 	// parted: the peer's user ended the last session, so that there is no automatic
 	// dial before this; zero: that is not so.
-	parted   time.Time
+	parted time.Time
+	// rest: the peer said that it shuts down; before this it would only say so again.
+	rest     time.Time
 	session  *session
 	addr     string // of the newest session
 	outbound bool
@@ -200,10 +202,14 @@ func (b *peerBook) busy(id peer.ID, now time.Time) (connected, held bool, until 
 		return false, false, time.Time{}
 	}
 	connected = !r.stale && r.session.alive()
-	if r.held || !now.Before(r.parted) {
+	until = r.parted
+	if r.rest.After(until) {
+		until = r.rest
+	}
+	if r.held || !now.Before(until) {
 		return connected, r.held, time.Time{}
 	}
-	return connected, true, r.parted
+	return connected, true, until
 }
 
 // parted tells whether the peer's user ended the session last.

@@ -68,7 +68,9 @@ type mesh struct {
 	pause     time.Duration // in place of partedPause, in tests
 	now       func() time.Time
 	log       *slog.Logger
-	dialer    *dialer // set before the first session
+	dialer    *dialer      // set before the first session, like addresses
+	addresses *addressBook // who is met
+	redial    bool         // peers that are remembered are dialled
 
 	attempts                          atomic.Uint64 // handshakes begun as dialer
 	handshakesStarted, handshakesDone atomic.Uint64
@@ -123,7 +125,7 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	}
 	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
 	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
-	err = m.initiate(ctx, id, t.Key)
+	err = m.initiate(ctx, id, &t)
 	if err != nil && !errors.Is(err, errLostRace) {
 		m.note(id, err)
 	}
@@ -143,7 +145,7 @@ func (m *mesh) note(id peer.ID, err error) {
 }
 
 // initiate runs the handshake as the dialer and starts the session.
-func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error {
+func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error {
 	m.handshakesStarted.Add(1)
 	opening, cancel := context.WithTimeout(ctx, m.timeout)
 	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
@@ -162,7 +164,7 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, endpoint string) error 
 	}
 	if err == nil {
 		var s *session
-		if s, err = m.start(sess, st, endpoint, budget); err == nil {
+		if s, err = m.start(sess, st, dialled, budget); err == nil {
 			m.wg.Go(func() {
 				m.watch(s)
 				release()
@@ -205,7 +207,7 @@ func (m *mesh) accept(st network.Stream) error {
 		m.refused(st, err)
 		return err
 	}
-	s, err := m.start(sess, st, "", budget)
+	s, err := m.start(sess, st, nil, budget)
 	if err != nil {
 		m.refused(st, err)
 		return nil // start has told the peer
@@ -305,9 +307,14 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 }
 
 // start makes a completed handshake the session with its peer, in place of an
-// older one. On an error it has told the peer and closed the stream.
-func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string, budget *accountBudget) (*session, error) {
+// older one. dialled is the target that led to it; nil: the peer dialled. On an
+// error it has told the peer and closed the stream.
+func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target, budget *accountBudget) (*session, error) {
 	conn := protocols.NewConn(sess)
+	endpoint, addr := "", ""
+	if dialled != nil {
+		endpoint, addr = dialled.Key, dialled.String()
+	}
 	s := &session{
 		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, conn: st.Conn(),
 		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
@@ -343,6 +350,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, endpoint string
 		_ = conn.Close(protocols.CodeOf(err), "")
 		return nil, err
 	}
+	m.remember(s, addr, m.listens(s.conn))
 	if older != nil {
 		older.driver.Close(replication.CodeDuplicate, "")
 	}
@@ -390,7 +398,11 @@ func (m *mesh) watch(s *session) {
 		if end.Code == replication.CodeDisconnect && end.FromPeer {
 			m.part(r)
 		}
+		if end.Code == replication.CodeShutdown && end.FromPeer {
+			r.rest = m.now().Add(shutdownRest)
+		}
 	})
+	m.addresses.left(s.id, m.now())
 	switch {
 	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
 	case end.Code == replication.CodeDuplicate:
@@ -435,7 +447,7 @@ func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 
 // unhold implements link.
 func (m *mesh) unhold(id peer.ID) {
-	m.book.change(id, func(r *peerRecord) { r.held, r.parted = false, time.Time{} })
+	m.book.change(id, func(r *peerRecord) { r.held, r.parted, r.rest = false, time.Time{}, time.Time{} })
 }
 
 // self implements link.
@@ -448,6 +460,9 @@ func (m *mesh) room() int {
 	_, connected := m.book.counts()
 	return (m.maxPeers+1)/2 - connected
 }
+
+// shutdownRest is how long a peer is left alone that said that it shuts down.
+const shutdownRest = time.Second
 
 // partedPause is after how long a peer is asked whether its user still wants no
 // session.

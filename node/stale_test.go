@@ -12,7 +12,9 @@ import (
 	"vixp2p/replication/replicator"
 )
 
-// proxy passes TCP connections on to a node until it is told to hold them.
+// proxy passes TCP connections on to a node until it is told to hold them. The
+// nodes of such a test have NoConnect, since they would remember each other's own
+// addresses and go past the proxy.
 type proxy struct {
 	listener net.Listener
 	to       string
@@ -105,11 +107,14 @@ func (p *proxy) kill() {
 // comes on the old one is connected again before the old session times out.
 func TestStaleSessionIsReplaced(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Label: "A", NoQUIC: true, PingEvery: 100 * time.Millisecond, StaleAfter: 3 * time.Second, HelloTimeout: time.Second}
+	cfg := Config{Label: "A", NoQUIC: true, NoConnect: true, PingEvery: 100 * time.Millisecond, StaleAfter: 3 * time.Second, HelloTimeout: time.Second}
 	a := open(t, cfg)
 	p := newProxy(t, hostPort(t, a))
-	cfg.Label, cfg.Connect = "B", []string{p.listener.Addr().String()}
+	cfg.Label = "B"
 	b := open(t, cfg)
+	if _, _, err := b.Connect(deadline(t), p.listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
 	put(t, a, "k", "1")
 	converge(t, 1, a, b)
 	old := b.mesh.book.live(a.id)
@@ -128,11 +133,14 @@ func TestStaleSessionIsReplaced(t *testing.T) {
 // same session or another.
 func TestStale(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Label: "A", NoQUIC: true, PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
+	cfg := Config{Label: "A", NoQUIC: true, NoConnect: true, PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
 	a := open(t, cfg)
 	p := newProxy(t, hostPort(t, a))
-	cfg.Label, cfg.Connect = "B", []string{p.listener.Addr().String()}
+	cfg.Label = "B"
 	b := open(t, cfg)
+	if _, _, err := b.Connect(deadline(t), p.listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
 	put(t, a, "k", "1")
 	converge(t, 1, a, b)
 	p.hold(true)
@@ -160,7 +168,7 @@ func TestStale(t *testing.T) {
 // counts in the time in which connect to a dead port must fail (design 10).
 func TestConnectToStalePeer(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Label: "A", PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
+	cfg := Config{Label: "A", NoConnect: true, PingEvery: 100 * time.Millisecond, StaleAfter: time.Second}
 	a := open(t, cfg)
 	p := newProxy(t, hostPort(t, a))
 	cfg.Label = "B"
