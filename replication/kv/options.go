@@ -41,6 +41,10 @@ type Options struct {
 	maxBatch int64
 	// retryMin is the first pause after a failed step, doubling (500 ms).
 	retryMin time.Duration
+	// pace is the pause of a space after a step while nobody waits for the next one
+	// (5 ms). So what is written all the time is applied in few transactions, beside
+	// the commits of the logs and not between them.
+	pace time.Duration
 	// checkFirst is how many bytes of tables that seem unchanged are compared with
 	// what was closed before anything is read (64 MiB; negative: none).
 	checkFirst int64
@@ -52,6 +56,7 @@ const (
 	defaultOverlay  = 32 << 20
 	defaultReserve  = 64 << 20
 	defaultRetryMin = 500 * time.Millisecond
+	defaultPace     = 5 * time.Millisecond
 	retryMax        = 30 * time.Second
 	defaultStuck    = time.Minute
 	defaultFirst    = 64 << 20
@@ -82,6 +87,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.retryMin == 0 {
 		o.retryMin = defaultRetryMin
+	}
+	if o.pace == 0 {
+		o.pace = defaultPace
 	}
 	if o.checkFirst == 0 {
 		o.checkFirst = defaultFirst

@@ -57,8 +57,8 @@ func newOverlay(limit int) *overlay {
 
 func overlayAt(space replication.SpaceID, key []byte) string { return string(space[:]) + string(key) }
 
-// admit waits until the overlay is below its limit.
-func (v *overlay) admit(ctx context.Context) error {
+// admit waits, by wait, until the overlay is below its limit.
+func (v *overlay) admit(ctx context.Context, wait func(context.Context, <-chan struct{}) error) error {
 	for {
 		v.mu.Lock()
 		room, ok := v.room, v.size < v.limit
@@ -66,10 +66,8 @@ func (v *overlay) admit(ctx context.Context) error {
 		if ok {
 			return nil
 		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := wait(ctx, room); err != nil {
+			return err
 		}
 	}
 }

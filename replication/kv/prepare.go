@@ -20,6 +20,7 @@ import (
 type batch struct {
 	after  uint64 // arrival number before the first
 	blocks []block
+	full   bool  // more may follow
 	err    error // why there are no more
 }
 
@@ -40,6 +41,7 @@ func readBatch(store replication.Store, space replication.SpaceID, after uint64)
 	var arrivals []replication.Arrival
 	arrivals, b.err = store.ReadArrivals(space, after, readBytes)
 	b.blocks = make([]block, 0, len(arrivals))
+	size := 0
 	var h hasher
 	for i := range arrivals {
 		at := &arrivals[i]
@@ -57,7 +59,9 @@ func readBatch(store replication.Store, space replication.SpaceID, after uint64)
 			}
 		}
 		b.blocks = append(b.blocks, blk)
+		size += at.Block.EncodedLen()
 	}
+	b.full = size >= readBytes
 	return b
 }
 

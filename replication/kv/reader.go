@@ -27,10 +27,8 @@ func (v *View) await(ctx context.Context, space replication.SpaceID) (*database,
 		if err != nil || d != nil {
 			return d, err
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the key-value view is not ready: %w", ctx.Err())
+		if err := v.hurried(ctx, changed); err != nil {
+			return nil, fmt.Errorf("the key-value view is not ready: %w", err)
 		}
 	}
 }

@@ -72,6 +72,8 @@ func (v *View) next(turn *int) (*spaceState, time.Duration) {
 		case !sp.dirty:
 		case sp.err != nil && pause > 0:
 			wait = min(wait, pause)
+		case v.hurry == 0 && time.Until(sp.rest) > 0:
+			wait = min(wait, time.Until(sp.rest))
 		default:
 			return sp, 0
 		}
@@ -85,12 +87,15 @@ func (v *View) advance(sp *spaceState) {
 	sp.dirty = false
 	v.mu.Unlock()
 	head := v.store.Head() // before reading: all up to it is there to read
-	more, err := v.applySome(sp)
+	more, full, err := v.applySome(sp)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case err == nil && more:
 		sp.dirty = true
+		if !full {
+			sp.rest = time.Now().Add(v.opt.pace)
+		}
 		return
 	case err == nil:
 		sp.a.forget()
@@ -128,14 +133,14 @@ func (v *View) advance(sp *spaceState) {
 }
 
 // applySome reads and applies about readBytes; more tells that there was
-// something.
-func (v *View) applySome(sp *spaceState) (more bool, err error) {
+// something, full that it was about as much.
+func (v *View) applySome(sp *spaceState) (more, full bool, err error) {
 	d := v.d
 	defer faultsPanic()()
 	defer guard(&err, d.dir)
 	if sp.a == nil || sp.a.d != d {
 		if sp.a, err = newApplier(d, sp.id, v.rank); err != nil {
-			return false, err
+			return false, false, err
 		}
 		sp.a.room = v.room
 		v.mu.Lock()
@@ -144,13 +149,13 @@ func (v *View) applySome(sp *spaceState) (more bool, err error) {
 	}
 	b := v.takeBatch(sp)
 	if err := sp.a.blocks(b.blocks, func() error { return v.flush(sp) }); err != nil {
-		return false, err
+		return false, false, err
 	}
-	return len(b.blocks) > 0, b.err
+	return len(b.blocks) > 0, b.full, b.err
 }
 
 // takeBatch returns the next blocks of a space, and has those after them read
-// meanwhile if there may be more.
+// meanwhile if more may follow.
 func (v *View) takeBatch(sp *spaceState) *batch {
 	after := sp.a.saved.arrival
 	var b *batch
@@ -162,7 +167,7 @@ func (v *View) takeBatch(sp *spaceState) *batch {
 	if b == nil || b.after != after || len(b.blocks) == 0 {
 		b = readBatch(v.store, sp.id, after)
 	}
-	if n := len(b.blocks); n > 1 && b.err == nil {
+	if n := len(b.blocks); b.full && b.err == nil {
 		ahead := make(chan *batch, 1)
 		sp.ahead = ahead
 		last := b.blocks[n-1].number

@@ -60,8 +60,10 @@ type View struct {
 	damage []error
 	// changed is closed and replaced whenever any of this has changed.
 	changed chan struct{}
-	closed  bool
-	ops     uint64 // operations applied since Open
+	// hurry counts the calls that wait for the apply goroutine.
+	hurry  int
+	closed bool
+	ops    uint64 // operations applied since Open
 }
 
 // spaceState is how far one space is. View.mu guards it, but a and ahead belong
@@ -82,6 +84,8 @@ type spaceState struct {
 	err   error
 	tally tally
 	retry backoff
+	// rest: no further step before, unless somebody waits for it.
+	rest time.Time
 	// fault is where it failed on what looked like damage of the view; nil once it
 	// got past.
 	fault *faultAt
@@ -232,10 +236,13 @@ func (v *View) spaceLocked(id replication.SpaceID) *spaceState {
 func (v *View) advanced(a replication.Advance) {
 	v.mu.Lock()
 	sp := v.spaceLocked(a.Space)
+	known := sp.dirty // then the apply goroutine looks there anyway
 	sp.dirty = true
 	sp.head = max(sp.head, a.Arrival)
 	v.mu.Unlock()
-	v.poke()
+	if !known {
+		v.poke()
+	}
 }
 
 func (v *View) poke() {
@@ -251,6 +258,26 @@ func (v *View) tellLocked() {
 	v.changed = make(chan struct{})
 }
 
+// hurried waits for a change that the apply goroutine makes, without letting it
+// rest meanwhile.
+func (v *View) hurried(ctx context.Context, change <-chan struct{}) error {
+	v.mu.Lock()
+	v.hurry++
+	v.mu.Unlock()
+	v.poke()
+	defer func() {
+		v.mu.Lock()
+		v.hurry--
+		v.mu.Unlock()
+	}()
+	select {
+	case <-change:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Admit waits until the view can resolve writes of a space and has room for
 // more. Call it before an Append of keyed operations: Resolve, which runs in the
 // committer, does not wait.
@@ -258,7 +285,7 @@ func (v *View) Admit(ctx context.Context, space replication.SpaceID) error {
 	if _, err := v.await(ctx, space); err != nil {
 		return err
 	}
-	return v.overlay.admit(ctx)
+	return v.overlay.admit(ctx, v.hurried)
 }
 
 // Applied is the arrival number of the newest block of a space that reads see.
@@ -300,10 +327,8 @@ func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arriv
 		case errors.Is(err, replication.ErrUpgradeNeeded), errors.As(err, &stuck):
 			return err
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+		if ended := v.hurried(ctx, changed); ended != nil {
+			return errors.Join(ended, err)
 		}
 	}
 }

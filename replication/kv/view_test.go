@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vixp2p/replication"
 )
@@ -172,4 +173,28 @@ func TestWaitAppliedAcrossSpaces(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestViewRests: a space that is written all the time is applied in large steps.
+// Meanwhile this node's own writes are seen, and whoever waits does not wait for
+// the end of the rest.
+func TestViewRests(t *testing.T) {
+	s := newStore(t, 1)
+	v := openViewWith(t, Options{Dir: tempDir(t), Store: s, BootID: "boot", pace: time.Hour})
+	write(t, s, v, put("k", "first"))
+	settled(t, s, v)
+	before := v.Applied(testSpace)
+	for i := range 500 {
+		want := fmt.Sprint(i)
+		write(t, s, v, put("k", want))
+		wantValue(t, v, "k", want)
+	}
+	if at := v.Applied(testSpace); at != before {
+		t.Errorf("block %d is applied during the rest", at)
+	}
+	settled(t, s, v)
+	if at := v.Applied(testSpace); at != s.Head() {
+		t.Errorf("applied up to %d of %d", at, s.Head())
+	}
+	wantValue(t, v, "k", "499")
 }
