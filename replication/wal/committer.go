@@ -12,9 +12,11 @@ type committer struct {
 	clock *r.Clock
 	// skewed are the origins whose clock was reported as ahead: each is told once.
 	skewed map[r.OriginKey]bool
-	// lastLocals is how many batches the last commit held: as many writers are
-	// about to come back.
-	lastLocals int
+	// expected is how many batches are about to wait: those that came during the
+	// last commit, and one of each writer that it answered.
+	expected int
+	// took is what the last commit took.
+	took time.Duration
 	// runsFirst: the last transaction had no room for a run that waits.
 	runsFirst bool
 	// waiting are logs that grew and have blocks set aside.
@@ -39,18 +41,33 @@ func (c *committer) run() {
 	}
 }
 
-// gatherWait bounds how long a commit waits for writers that were just
-// answered; a fraction of what an fsync takes.
-const gatherWait = 60 * time.Microsecond
+const (
+	// gatherMax bounds how long a commit waits for writers; half of what the last
+	// commit took is the limit if that is less.
+	gatherMax = 500 * time.Microsecond
+	// gatherStall ends the wait where none of them has come for so long.
+	gatherStall = 40 * time.Microsecond
+)
 
-// gather gives the writers of the last commit the time to come back, so that
-// they share this one's fsync too. A single writer never waits.
+// gather gives the writers that were just answered the time to come back, so
+// that they share one fsync with those that came during the last commit. Without
+// it they fall into two groups that take turns. A single writer never waits.
 func (c *committer) gather() {
-	if c.lastLocals < 2 {
+	if c.expected < 2 {
 		return
 	}
-	for start := time.Now(); time.Since(start) < gatherWait; {
-		if n, _, closed := c.s.queue.waiting(); n >= c.lastLocals || closed {
+	limit := min(c.took/2, gatherMax)
+	start := time.Now()
+	grew, have := start, 0
+	for {
+		n, _, closed := c.s.queue.waiting()
+		now := time.Now()
+		switch {
+		case n >= c.expected, closed, now.Sub(start) >= limit:
+			return
+		case n > have:
+			grew, have = now, n
+		case now.Sub(grew) >= gatherStall:
 			return
 		}
 		yield()
@@ -70,12 +87,13 @@ func (c *committer) round() {
 		locals = c.stageLocals(t)
 	}
 	c.runsFirst = !c.runsFirst && len(runs) == 0 && c.runWaits()
-	c.lastLocals = len(locals.placed)
 
 	var err error
 	if !t.empty() {
 		c.s.cursors.stage(t)
+		start := time.Now()
 		err = c.s.commit(t)
+		c.took = time.Since(start)
 		c.s.cursors.settle(err)
 	}
 	locals.settle(err)
@@ -85,6 +103,8 @@ func (c *committer) round() {
 	for _, req := range controls {
 		req.done <- err
 	}
+	came, _, _ := c.s.queue.waiting()
+	c.expected = came + len(locals.placed)
 	locals.answer(err)
 	for _, a := range runs {
 		c.answerRun(a, err)
