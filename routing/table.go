@@ -79,9 +79,8 @@ func (t *Table) LinkUp(peer PeerKey, relayed bool) { t.links[peer] = relayed }
 // LinkDown keeps the routes through that neighbour for when it comes back.
 func (t *Table) LinkDown(peer PeerKey) { delete(t.links, peer) }
 
-// Upsert enters a route by hand, in place of an earlier one by hand to the same
-// target. The table takes Target, NextHop and TTL.
-func (t *Table) Upsert(r Route) error {
+// Check says what is wrong with a route by hand.
+func (t *Table) Check(r Route) error {
 	switch {
 	case r.Target == PeerKey{} || r.NextHop == PeerKey{}:
 		return fmt.Errorf("a route needs a target and a next hop")
@@ -90,6 +89,15 @@ func (t *Table) Upsert(r Route) error {
 	}
 	if _, known := t.hand[r.Target]; !known && len(t.hand) >= MaxHandRoutes {
 		return fmt.Errorf("there are %d routes by hand already: remove some that are not needed", MaxHandRoutes)
+	}
+	return nil
+}
+
+// Upsert enters a route by hand, in place of an earlier one by hand to the same
+// target. It takes Target, NextHop and TTL.
+func (t *Table) Upsert(r Route) error {
+	if err := t.Check(r); err != nil {
+		return err
 	}
 	t.hand[r.Target] = Route{Target: r.Target, NextHop: r.NextHop, TTL: cmp.Or(r.TTL, DefaultTTL), Source: Hand}
 	return nil
