@@ -140,8 +140,9 @@ func TestTTL(t *testing.T) {
 // An ack goes to all who are known to hold the text, at once.
 func TestAcksChaseCopies(t *testing.T) {
 	w := newWorld(t, 12, 6)
-	for i := 1; i < 5; i++ {
-		w.link(0, i)
+	w.link(0, 1)
+	for i := 2; i < 5; i++ {
+		w.link(1, i)
 	}
 	w.link(4, 5)
 	id := w.send(0, 5, routing.DefaultTTL, day)
