@@ -176,6 +176,20 @@ func (b *addressBook) addrs(id peer.ID) []string {
 	return nil
 }
 
+// find names a peer by its ID or by a label that only one peer has.
+func (b *addressBook) find(name string) (peer.ID, error) {
+	if id, err := peer.Decode(name); err == nil {
+		return id, nil
+	}
+	var found []peer.ID
+	for _, e := range b.list() {
+		if e.Label == name && name != "" {
+			found = append(found, e.ID)
+		}
+	}
+	return theOne(name, found)
+}
+
 func (b *addressBook) makeRoomLocked() {
 	if len(b.entries) < maxBookPeers {
 		return

@@ -93,9 +93,7 @@ func TestNoConnectDialsNobody(t *testing.T) {
 	if got := peerState(t, b, a.ID()); got.State != Disconnected || got.Label != "A" {
 		t.Errorf("B remembers A as %+v", got)
 	}
-	b.dialer.mu.Lock()
-	defer b.dialer.mu.Unlock()
-	if n := len(b.dialer.targets.all); n != 0 {
+	if n := targetCount(b); n != 0 {
 		t.Errorf("%d addresses are dialled", n)
 	}
 }
@@ -229,4 +227,47 @@ func TestPlausibleAddresses(t *testing.T) {
 			t.Errorf("from %s: %v, want %v", from, got, want)
 		}
 	}
+}
+
+// TestForget: a peer that is forgotten is not dialled any more, nor after a
+// restart.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A"})
+	dir := t.TempDir()
+	b := open(t, Config{Label: "B", DataDir: dir})
+	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
+		t.Fatal(err)
+	}
+	connected(t, a, b)
+	if _, err := b.Forget(deadline(t), numbered(t, 1).String()); err == nil {
+		t.Error("a peer that nobody knows is forgotten")
+	}
+	if id, err := b.Forget(deadline(t), "A"); err != nil || id != a.ID() {
+		t.Fatalf("forget: %s, %v", id, err)
+	}
+	if got := peerState(t, b, a.ID()); got.State != Closed {
+		t.Errorf("B sees A as %+v", got)
+	}
+	if n := targetCount(b); n != 0 {
+		t.Errorf("%d addresses are dialled", n)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, Config{Label: "B", DataDir: dir})
+	if list := b.addresses.list(); len(list) != 0 || targetCount(b) != 0 {
+		t.Errorf("after a restart B remembers %+v", list)
+	}
+	off := open(t, Config{Label: "C", Offline: true})
+	off.addresses.meet(a.id, "A", "h:1", nil, time.Now())
+	if id, err := off.Forget(deadline(t), "A"); err != nil || id != a.ID() || len(testBook(t, off.DataDir()).list()) != 0 {
+		t.Errorf("forget offline: %s, %v", id, err)
+	}
+}
+
+func targetCount(n *Node) int {
+	n.dialer.mu.Lock()
+	defer n.dialer.mu.Unlock()
+	return len(n.dialer.targets.all)
 }

@@ -50,6 +50,11 @@ func (b backend) Disconnect(ctx context.Context, peer string) (localapi.Disconne
 	return localapi.Disconnected{PeerID: id}, apiError(err)
 }
 
+func (b backend) Forget(ctx context.Context, peer string) (localapi.Forgotten, error) {
+	id, err := b.n.Forget(ctx, peer)
+	return localapi.Forgotten{PeerID: id}, apiError(err)
+}
+
 func (b backend) Wait(ctx context.Context, w localapi.Wait) error {
 	err := b.n.Wait(ctx, WaitOptions{Peers: w.Peers, Synced: w.Synced})
 	var behind *replicator.NotSyncedError

@@ -28,6 +28,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 	for _, e := range st.Endpoints {
 		out.Endpoints = append(out.Endpoints, localapi.Endpoint{
 			Endpoint: e.Endpoint, Failures: e.Failures, LastError: e.Error, NextDial: apiTime(e.Next),
+			Sources: slices.AppendSeq([]string{}, slices.Values(e.Sources)), PeerID: e.PeerID,
 		})
 	}
 	for _, d := range st.Damage {

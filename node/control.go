@@ -43,6 +43,38 @@ func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err 
 	return id.String(), n.mesh.disconnect(ctx, id)
 }
 
+// Forget ends the session with a peer, named as for Disconnect, removes it from the
+// address book, and does not dial it again: until Connect, or until the node starts
+// again and the configuration or discovery names it. What the peer stated about
+// writes stays known, and a peer that dials is let in and remembered as any other.
+// An offline node can forget peers too. It returns the peer's ID.
+//
+// Errors: *UnknownPeerError.
+func (n *Node) Forget(ctx context.Context, name string) (peerID string, err error) {
+	if n.isClosed() {
+		return "", errNodeClosed
+	}
+	find := n.addresses.find
+	if n.mesh != nil {
+		find = n.mesh.book.find
+	}
+	id, err := find(name)
+	if err != nil {
+		return "", err
+	}
+	met := n.mesh != nil && n.mesh.book.knows(id)
+	if met {
+		if err := n.mesh.disconnect(ctx, id); err != nil {
+			return "", err
+		}
+		n.dialer.forget(id)
+	}
+	if !n.addresses.forget(id) && !met {
+		return "", &UnknownPeerError{Name: name}
+	}
+	return id.String(), n.addresses.save()
+}
+
 // WaitOptions is a condition on the node.
 type WaitOptions struct {
 	// Peers is how many peers must be Connected. Default 0.

@@ -189,6 +189,21 @@ func (d *dialer) forget(id peer.ID) {
 	d.targets.forget(id)
 }
 
+// describe adds to endpoints who named them and who is expected there.
+func (d *dialer) describe(list []EndpointStatus) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range list {
+		e := &list[i]
+		if t := d.targets.all[e.Endpoint]; t != nil {
+			e.Sources = slices.Sorted(maps.Keys(t.sources))
+			if id := t.expected(); id != "" {
+				e.PeerID = id.String()
+			}
+		}
+	}
+}
+
 // run starts attempts that are due and sleeps until the next one is.
 func (d *dialer) run() {
 	timer := time.NewTimer(time.Hour)

@@ -245,8 +245,8 @@ func (n *Node) Close() error {
 	return n.closeErr
 }
 
-// saveAddresses writes who was met, while the directory is still this node's. What cannot be written is no loss
-// that Close should fail for.
+// saveAddresses writes who was met, while the directory is still this node's. What
+// cannot be written is no loss that Close should fail for.
 func (n *Node) saveAddresses() {
 	if n.addresses == nil {
 		return

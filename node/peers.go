@@ -245,6 +245,18 @@ func (b *peerBook) find(name string) (peer.ID, error) {
 			found = append(found, id)
 		}
 	}
+	return theOne(name, found)
+}
+
+// knows tells whether a peer was met, or is remembered.
+func (b *peerBook) knows(id peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.records[id] != nil
+}
+
+// theOne is the only one of the peers that were found by a name.
+func theOne(name string, found []peer.ID) (peer.ID, error) {
 	switch len(found) {
 	case 0:
 		return "", &UnknownPeerError{Name: name}

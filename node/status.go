@@ -207,6 +207,9 @@ func (n *Node) Totals(ctx context.Context) (Totals, error) {
 
 func (n *Node) endpoints() []EndpointStatus {
 	_, list := n.guard.snapshot()
+	if n.dialer != nil {
+		n.dialer.describe(list)
+	}
 	slices.SortFunc(list, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
 	return list
 }

@@ -183,13 +183,6 @@ func (b *targetTable) forget(id peer.ID) {
 	}
 }
 
-// sources tells who names each endpoint, and the peer that is expected there.
-func (b *targetTable) snapshot(each func(key string, sources []string, expected peer.ID)) {
-	for key, t := range b.all {
-		each(key, slices.Sorted(maps.Keys(t.sources)), t.expected())
-	}
-}
-
 // inTurn orders targets that are due: first what users named; of the others each
 // source has its turn, so that a flood from one does not keep back another's, and
 // within a source chance decides, so that many nodes that found the same peers do

@@ -73,6 +73,36 @@ has, and leave it alone until connect, or until the node starts again.`,
 	}
 }
 
+func (p *program) forgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget PEER",
+		Short: "Forget a peer that was connected once",
+		Long: `Forget a peer, named by its ID or by a label that no other peer has: a running
+node ends its session with it, and nobody dials it again after a restart. It does
+not keep the peer away: one that dials is let in, and remembered again, and so is
+one that --connect or discovery names at the next start. What it stated about
+writes stays known.`,
+		Example: "  vix-node forget --id A B",
+		Args:    exactly(1, "a peer ID or label"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usagef("the peer is empty: give its ID or label, as `peers` lists them")
+			}
+			return p.with(cmd, needData, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
+				f, err := b.Forget(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if p.flags.json {
+					return p.print(f)
+				}
+				fmt.Fprintf(p.stdout, "%s is forgotten\n", f.PeerID)
+				return nil
+			})
+		},
+	}
+}
+
 func (p *program) waitCommand() *cobra.Command {
 	peers := &count{max: 10000}
 	var synced bool

@@ -192,7 +192,7 @@ func TestEnvironment(t *testing.T) {
 // Help needs no node, and every command has an example.
 func TestHelp(t *testing.T) {
 	r := vix(t).ok(t)
-	for _, cmd := range []string{"run", "put", "get", "del", "ls", "watch", "append", "tail", "load", "wait", "status", "peers", "connect", "disconnect", "verify", "demo", "version"} {
+	for _, cmd := range []string{"run", "put", "get", "del", "ls", "watch", "append", "tail", "load", "wait", "status", "peers", "connect", "disconnect", "forget", "verify", "demo", "version"} {
 		if !regexp.MustCompile(`(?m)^  ` + cmd + ` +[A-Z]`).MatchString(r.out) {
 			t.Errorf("help does not list %s", cmd)
 		}

@@ -55,6 +55,7 @@ func TestEmptyArguments(t *testing.T) {
 	}
 	n.vix("connect", "").fails(t, 2, "the address is empty", "127.0.0.1:9001")
 	n.vix("disconnect", "").fails(t, 2, "the peer is empty")
+	n.vix("forget", "").fails(t, 2, "the peer is empty")
 }
 
 func TestUnknownCommands(t *testing.T) {

@@ -263,6 +263,7 @@ func TestByHand(t *testing.T) {
 		{"POST", "/v1/batch", "{\"op\":\"put\",\"key\":\"b\",\"value_base64\":\"\"}\n{\"op\":\"delete\",\"key\":\"b\"}", 200, `{"log":"ab","seq":6,"replicas":0}`},
 		{"POST", "/v1/connect", `{"addr":"h:2"}`, 200, `{"peer_id":"p9","addr":"h:2"}`},
 		{"POST", "/v1/disconnect", `{"peer":"p1"}`, 200, `{"peer_id":"p1"}`},
+		{"POST", "/v1/forget", `{"peer":"p1"}`, 200, `{"peer_id":"p1"}`},
 		{"GET", "/v1/wait?peers=2&synced=1", "", 200, `{"ok":true}`},
 		{"GET", "/v1/watch?count=1&prefix=k", "", 200, `{"cursor":"c","event":"put","key":"k/1","origin":"me","log":"ab","seq":1,"time":"2026-01-02T03:04:05.006Z","conflicts":0}`},
 		{"POST", "/v1/verify", "", 200, ``},

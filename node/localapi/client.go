@@ -122,6 +122,11 @@ func (c *Client) Disconnect(ctx context.Context, peer string) (out Disconnected,
 	return out, err
 }
 
+func (c *Client) Forget(ctx context.Context, peer string) (out Forgotten, err error) {
+	err = c.call(ctx, http.MethodPost, "forget", nil, map[string]string{"peer": peer}, &out)
+	return out, err
+}
+
 func (c *Client) Wait(ctx context.Context, w Wait) error {
 	q := url.Values{}
 	setNumber(q, "peers", w.Peers)

@@ -47,6 +47,7 @@
 //	GET    /v1/peers                                   as `peers --json`, a line each
 //	POST   /v1/connect     {"addr"}                    {"peer_id","addr"}
 //	POST   /v1/disconnect  {"peer"}                    {"peer_id"}
+//	POST   /v1/forget      {"peer"}                    {"peer_id"}
 //	GET    /v1/wait        [peers synced timeout_ms]   {"ok"} when it has come true
 //	GET    /v1/kv          key [raw]                   an entry with its siblings; raw=1: the value's bytes
 //	PUT    /v1/kv          key [replicas timeout_ms]   the body is the value; {"log","seq","replicas"}

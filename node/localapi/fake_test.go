@@ -47,6 +47,13 @@ func (f *fake) Disconnect(_ context.Context, peer string) (Disconnected, error) 
 	return Disconnected{PeerID: peer}, nil
 }
 
+func (f *fake) Forget(_ context.Context, peer string) (Forgotten, error) {
+	if peer != "p1" {
+		return Forgotten{}, Errorf(CodeNotFound, "no peer %s", peer)
+	}
+	return Forgotten{PeerID: peer}, nil
+}
+
 func (f *fake) Wait(ctx context.Context, w Wait) error {
 	f.mu.Lock()
 	f.waited = append(f.waited, w)

@@ -21,6 +21,7 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/peers":       s.peers,
 		"POST /v1/connect":    s.connect,
 		"POST /v1/disconnect": s.disconnect,
+		"POST /v1/forget":     s.forget,
 		"GET /v1/wait":        s.wait,
 		"GET /v1/kv":          s.get,
 		"PUT /v1/kv":          s.put,
@@ -124,20 +125,41 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *query) error
 }
 
 func (s *Server) disconnect(w http.ResponseWriter, r *http.Request, q *query) error {
-	var in struct {
-		Peer string `json:"peer"`
-	}
-	if err := s.object(w, r, q, &in); err != nil {
+	peer, err := s.peerOf(w, r, q, "disconnect")
+	if err != nil {
 		return err
 	}
-	if in.Peer == "" {
-		return Errorf(CodeUsage, "there is no \"peer\" to disconnect: send {\"peer\":\"ID or label\"}")
-	}
-	out, err := s.cfg.Backend.Disconnect(r.Context(), in.Peer)
+	out, err := s.cfg.Backend.Disconnect(r.Context(), peer)
 	if err != nil {
 		return err
 	}
 	return writeObject(w, out)
+}
+
+func (s *Server) forget(w http.ResponseWriter, r *http.Request, q *query) error {
+	peer, err := s.peerOf(w, r, q, "forget")
+	if err != nil {
+		return err
+	}
+	out, err := s.cfg.Backend.Forget(r.Context(), peer)
+	if err != nil {
+		return err
+	}
+	return writeObject(w, out)
+}
+
+// peerOf reads the body {"peer"} of what is done with a peer.
+func (s *Server) peerOf(w http.ResponseWriter, r *http.Request, q *query, what string) (string, error) {
+	var in struct {
+		Peer string `json:"peer"`
+	}
+	if err := s.object(w, r, q, &in); err != nil {
+		return "", err
+	}
+	if in.Peer == "" {
+		return "", Errorf(CodeUsage, "there is no \"peer\" to %s: send {\"peer\":\"ID or label\"}", what)
+	}
+	return in.Peer, nil
 }
 
 // object reads a small JSON body of a route without query parameters.

@@ -15,6 +15,9 @@ type Backend interface {
 	// Disconnect ends the session with a peer, named by its ID or unique label,
 	// and does not dial it again until told to.
 	Disconnect(ctx context.Context, peer string) (Disconnected, error)
+	// Forget ends the session with a peer, named as for Disconnect, and removes it
+	// from the address book.
+	Forget(ctx context.Context, peer string) (Forgotten, error)
 	// Wait returns when the condition holds; CodeTimeout if ctx ends first.
 	Wait(ctx context.Context, w Wait) error
 
@@ -188,6 +191,11 @@ type Disconnected struct {
 	PeerID string `json:"peer_id"`
 }
 
+// Forgotten is the answer of Forget.
+type Forgotten struct {
+	PeerID string `json:"peer_id"`
+}
+
 // Status is what a node tells about itself (design 10).
 type Status struct {
 	PeerID     string           `json:"peer_id"`
@@ -224,6 +232,10 @@ type Endpoint struct {
 	Failures  int    `json:"failures"` // in a row; 0 after success
 	LastError string `json:"last_error,omitempty"`
 	NextDial  *Time  `json:"next_dial,omitempty"`
+	// Sources tells who named it: "static" (the configuration), "connect", "lan",
+	// "dht", "registry", "remembered"; empty: nobody any more.
+	Sources []string `json:"sources"`
+	PeerID  string   `json:"peer_id,omitempty"` // who answers there, or is said to
 }
 
 // StateConnected is the state of a peer with a live session.
