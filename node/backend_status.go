@@ -55,10 +55,17 @@ func APITotals(ctx context.Context, n *Node) (localapi.Totals, error) {
 }
 
 func apiDiscovery(d *DiscoveryStatus) *localapi.Discovery {
-	return &localapi.Discovery{LAN: localapi.LAN{
+	out := &localapi.Discovery{LAN: localapi.LAN{
 		On: d.LAN.On, Why: d.LAN.Why, Service: d.LAN.Service, Links: d.LAN.Links,
 		Peers: d.LAN.Peers, LastHeard: apiTime(d.LAN.LastHeard),
 	}}
+	if r := &d.Registry; r.On {
+		out.Registry = &localapi.Registry{
+			URL: r.URL, Announced: r.Announced, Why: r.Why, LastSuccess: apiTime(r.LastSuccess),
+			LastError: r.LastError, Failures: r.Failures, Next: apiTime(r.Next), Peers: r.Peers,
+		}
+	}
+	return out
 }
 
 // apiSync is nil where nothing is missing.

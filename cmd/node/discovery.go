@@ -68,6 +68,7 @@ func discoveryRows(d *localapi.Discovery, now time.Time, row func(name, format s
 	default:
 		row("LAN", "asking on %s; %s", strings.Join(lan.Links, ", "), heardText(lan, now))
 	}
+	registryRow(d.Registry, now, row)
 }
 
 func heardText(lan *localapi.LAN, now time.Time) string {

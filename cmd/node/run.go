@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"vixp2p/node"
 	"vixp2p/node/localapi"
@@ -33,6 +32,7 @@ type runFlags struct {
 	durability                 choice
 	tcp, quic                  onOff
 	discovery                  discoveryFlags
+	registry                   registryFlags
 	run, statsEvery            span
 	tui                        onOff
 	quiet                      bool
@@ -46,8 +46,8 @@ func (p *program) runCommand() *cobra.Command {
 		maxPeers:     count{value: node.DefaultMaxPeers, min: 1, max: 10000},
 		durability:   choice{"strict", []string{"strict", "relaxed"}},
 		tcp:          true, quic: true,
-		discovery: newDiscoveryFlags(),
-		run:       span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
+		discovery: newDiscoveryFlags(), registry: newRegistryFlags(),
+		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
 		tui:       onOff(p.terminal(p.stdout)),
 		logLevel:  logLevel{"info", logLevels["info"]},
 		logFormat: choice{"text", []string{"text", "json"}},
@@ -92,39 +92,8 @@ whoever reaches an open node can read and write.`,
 	fs.Var(&f.logLevel, "log-level", "trace, debug, info, warn, error, critical or off")
 	fs.Var(&f.logFormat, "log-format", "format of the log")
 	f.discovery.add(fs)
-	addRegistryFlags(fs)
+	f.registry.add(fs)
 	return cmd
-}
-
-// addRegistryFlags accepts the original's flags for finding peers at a registry, so
-// that its command lines work. registryNote tells what became of them.
-func addRegistryFlags(fs *pflag.FlagSet) {
-	const none = " (not in this version)"
-	bootstrap, announce := onOff(false), onOff(true)
-	fs.Var(&bootstrap, "bootstrap", "find peers at a registry"+none)
-	fs.String("registry", "", "`URL` of the registry"+none)
-	fs.Var(&span{unit: time.Second, value: 15 * time.Second}, "boot-interval", "interval of asking the registry"+none)
-	fs.Var(&announce, "announce", "tell the registry about this node"+none)
-}
-
-// registryNote is one sentence if the command line turns on what this version
-// does not have: nothing that was asked for is ignored in silence.
-func registryNote(fs *pflag.FlagSet) string {
-	asked := func(master string, others ...string) bool {
-		if m := fs.Lookup(master); m.Changed {
-			return m.Value.String() == "on"
-		}
-		for _, name := range others {
-			if f := fs.Lookup(name); f.Changed && f.Value.String() != "off" {
-				return true
-			}
-		}
-		return false
-	}
-	if !asked("bootstrap", "registry", "boot-interval", "announce") {
-		return ""
-	}
-	return "the registry is not part of this version, so that this node finds no peers there"
 }
 
 // run opens the node, serves, and closes it.
@@ -138,6 +107,9 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 	live := &liveLine{out: p.stdout, width: p.width}
 	cfg := p.config(dir, f, live)
+	if err := f.registry.config(cmd.Flags(), &cfg); err != nil {
+		return err
+	}
 	if network, exists, err := node.DataDirNetwork(dir); err != nil {
 		return err
 	} else if exists && !cmd.Flags().Changed("network-name") {
@@ -146,10 +118,8 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := cfg.Check(); err != nil {
 		return &usageError{err}
 	}
-	for _, note := range []string{idleNote(cmd.Flags()), registryNote(cmd.Flags())} {
-		if note != "" {
-			fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
-		}
+	if note := idleNote(cmd.Flags()); note != "" {
+		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
 	}
 	// A reader that has seen enough (`run | head -1`) does not end the node.
 	signal.Ignore(syscall.SIGPIPE)

@@ -192,7 +192,7 @@ func TestEnvironment(t *testing.T) {
 // Help needs no node, and every command has an example.
 func TestHelp(t *testing.T) {
 	r := vix(t).ok(t)
-	for _, cmd := range []string{"run", "put", "get", "del", "ls", "watch", "append", "tail", "load", "wait", "status", "peers", "connect", "disconnect", "forget", "verify", "demo", "version"} {
+	for _, cmd := range []string{"run", "put", "get", "del", "ls", "watch", "append", "tail", "load", "wait", "status", "peers", "connect", "disconnect", "forget", "verify", "registry", "demo", "version"} {
 		if !regexp.MustCompile(`(?m)^  ` + cmd + ` +[A-Z]`).MatchString(r.out) {
 			t.Errorf("help does not list %s", cmd)
 		}
@@ -239,15 +239,14 @@ func TestNotes(t *testing.T) {
 		"--discovery on":                      "",
 		"--disc-interval 100":                 "",
 		"--disc-mode multicast --disc-port 1": "--disc-port and --disc-mode have no effect",
-		"--registry http://x":                 "the registry is ",
-		"--discovery on --bootstrap on":       "the registry is ",
+		"--registry http://x":                 "",
 	} {
 		p := &program{terminal: func(io.Writer) bool { return false }}
 		cmd := p.runCommand()
 		if err := cmd.Flags().Parse(strings.Fields(args)); err != nil {
 			t.Fatal(err)
 		}
-		if got := idleNote(cmd.Flags()) + registryNote(cmd.Flags()); want == "" && got != "" || !strings.HasPrefix(got, want) {
+		if got := idleNote(cmd.Flags()); want == "" && got != "" || !strings.HasPrefix(got, want) {
 			t.Errorf("%q: %q", args, got)
 		}
 	}

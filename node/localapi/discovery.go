@@ -2,7 +2,8 @@ package localapi
 
 // Discovery tells how the node looks for peers beside those that are named to it.
 type Discovery struct {
-	LAN LAN `json:"lan"`
+	LAN      LAN       `json:"lan"`
+	Registry *Registry `json:"registry,omitempty"` // where one is configured
 }
 
 // LAN is discovery on the local links by multicast DNS.
@@ -16,4 +17,18 @@ type LAN struct {
 	// announce itself.
 	Peers     int   `json:"peers"`
 	LastHeard *Time `json:"last_heard"` // null: never
+}
+
+// Registry is the HTTP registry that the node asks for peers.
+type Registry struct {
+	URL string `json:"url"`
+	// Announced tells that it has taken this node's announcement; Why why none is
+	// made.
+	Announced   bool   `json:"announced"`
+	Why         string `json:"why,omitempty"`
+	LastSuccess *Time  `json:"last_success"` // null: never
+	LastError   string `json:"last_error"`   // why not since; empty: it answered
+	Failures    int    `json:"failures"`     // in a row
+	Next        *Time  `json:"next"`         // when it is asked again
+	Peers       int    `json:"peers"`        // other nodes in its last answer, not of another network
 }
