@@ -211,6 +211,7 @@ func (s *Store) openDatabase() (id *identity, err error) {
 	if s.db, err = openBadger(&s.opt, s.dblog); err != nil {
 		return nil, err
 	}
+	s.valueSync = valueSync(s.db)
 	out, err := s.load()
 	if err == nil && out.identity != nil {
 		err = s.checkOwner(out.identity)

@@ -18,13 +18,16 @@ import (
 
 // Store is a directory of logs on Badger. It implements replication.Store.
 type Store struct {
-	opt     Options
-	self    r.OriginKey
-	info    r.StoreInfo
-	db      *badger.DB
-	dblog   *badgerLog
-	lock    *os.File
-	witness *witness
+	opt  Options
+	self r.OriginKey
+	info r.StoreInfo
+	db   *badger.DB
+	// valueSync is Badger's switch of that name; nil if there is none. Only the
+	// committer, and Open before it runs, writes it.
+	valueSync *bool
+	dblog     *badgerLog
+	lock      *os.File
+	witness   *witness
 
 	queue     *queue
 	committer *committer

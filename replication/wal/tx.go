@@ -33,6 +33,7 @@ type tx struct {
 	sets     []*badger.Entry
 	deletes  [][]byte
 	lsm, raw int
+	values   bool // some value goes to the value log
 	// opening: the small commit of an open, which a nearly full disk has room for.
 	opening  bool
 	advances []r.Advance
@@ -78,6 +79,7 @@ func (t *tx) create(id r.LogID, g *r.Genesis) *logState {
 // set stages a write. Key and value belong to the transaction from now on.
 func (t *tx) set(key, value []byte) {
 	t.sets = append(t.sets, badger.NewEntry(key, value))
+	t.values = t.values || len(value) >= valueThreshold
 	t.raw += len(key) + len(value)
 	t.lsm += lsmCost(len(key), len(value))
 }
@@ -194,6 +196,9 @@ func (s *Store) commit(t *tx) error {
 		if err := btx.Delete(k); err != nil {
 			return fmt.Errorf("the transaction cannot be put together: %w", err)
 		}
+	}
+	if s.valueSync != nil {
+		*s.valueSync = t.values && !s.opt.Relaxed
 	}
 	complaints := s.dblog.errors.Load()
 	err := guard(btx.Commit)
