@@ -38,12 +38,14 @@ func buildAll(t *testing.T) string {
 func TestExamples(t *testing.T) {
 	bin := buildAll(t)
 	want := map[string][]string{
-		"01_envelope_framing": {"sent Ping", "read OutboxPull", "MaxOps:128", "a frame that announces 4 GiB: oversize frame"},
-		"02_hello_handshake":  {`with "alice"`, `with "bob"`, "bob: other network", "mallory: the peer says: other network"},
-		"04_router":           {"C: next hop B, TTL 8, from learned", "D: next hop B, TTL 4, from hand", "D: no route now"},
-		"05_secure_envelope":  {"a hop finds the text in it: false", "bob reads \"the pump is at 40 degrees\" (<nil>)", "mallory reads it: the body does not open", "forged message", "sends it as its own: the body does not open", "expired message"},
-		"06_dispatch":         {"ping 7", "durable at the peer up to seq 12", "Pong: no handler, skipped"},
-		"07_wal_push_ack":     {"2 operations are durable", "one flipped bit would be refused", "committed, fsynced; WalAck up to seq 2", "the same run again: duplicate", "0 bytes are left"},
+		"01_envelope_framing":       {"sent Ping", "read OutboxPull", "MaxOps:128", "a frame that announces 4 GiB: oversize frame"},
+		"02_hello_handshake":        {`with "alice"`, `with "bob"`, "bob: other network", "mallory: the peer says: other network"},
+		"04_router":                 {"C: next hop B, TTL 8, from learned", "D: next hop B, TTL 4, from hand", "D: no route now"},
+		"05_secure_envelope":        {"a hop finds the text in it: false", "bob reads \"the pump is at 40 degrees\" (<nil>)", "mallory reads it: the body does not open", "forged message", "sends it as its own: the body does not open", "expired message"},
+		"03_discovery_announcement": {"the plain one: taken", "the signed one: taken: port 9001, signed true", "another port: refused: the announcement's signature", "a member twice: refused"},
+		"10_registry_bootstrap":     {"A's write is durable at B and C", "the registry has 3 entries; A sees", `somebody announces itself as B: {"error":"invalid_announcement"`, "the registry is gone; C's write is durable"},
+		"06_dispatch":               {"ping 7", "durable at the peer up to seq 12", "Pong: no handler, skipped"},
+		"07_wal_push_ack":           {"2 operations are durable", "one flipped bit would be refused", "committed, fsynced; WalAck up to seq 2", "the same run again: duplicate", "0 bytes are left"},
 	}
 	entries, err := os.ReadDir(".")
 	if err != nil {

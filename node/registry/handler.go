@@ -79,13 +79,13 @@ func (s *Server) hostOf(r *http.Request) (netip.Addr, *fault) {
 		list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		host, err := netip.ParseAddr(strings.TrimSpace(list[len(list)-1]))
 		if err != nil {
-			return host, faultf(http.StatusBadRequest, CodeForbidden, "this registry is to be asked through its proxy, which names you in X-Forwarded-For")
+			return host, faultf(http.StatusBadRequest, CodeInvalidRequest, "this registry is to be asked through its proxy, which names you in X-Forwarded-For")
 		}
 		return host.Unmap().WithZone(""), nil
 	}
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return at.Addr(), faultf(http.StatusBadRequest, CodeForbidden, "your address cannot be told")
+		return at.Addr(), faultf(http.StatusBadRequest, CodeInvalidRequest, "your address cannot be told")
 	}
 	return at.Addr().Unmap().WithZone(""), nil
 }
@@ -112,7 +112,7 @@ func (s *Server) announce(w http.ResponseWriter, r *http.Request, host netip.Add
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, announceFault(ErrTooLarge)
 	} else if err != nil {
-		return nil, faultf(http.StatusBadRequest, CodeInvalidJSON, "the body did not arrive")
+		return nil, faultf(http.StatusBadRequest, CodeInvalidRequest, "the body did not arrive")
 	}
 	a, err := Decode(body)
 	if err == nil {
@@ -155,7 +155,7 @@ func announceFault(err error) *fault {
 			return &fault{f.status, f.code, err.Error()}
 		}
 	}
-	return &fault{http.StatusInternalServerError, "internal", err.Error()}
+	return &fault{http.StatusInternalServerError, CodeInternal, err.Error()}
 }
 
 func (s *Server) fail(w http.ResponseWriter, f *fault) {

@@ -39,6 +39,7 @@ const (
 	CodeInvalidAnnouncement = "invalid_announcement" // 400
 	CodeInvalidLimit        = "invalid_limit"        // 400
 	CodeInvalidNetwork      = "invalid_network"      // 400
+	CodeInvalidRequest      = "invalid_request"      // 400: not as it must come here
 	CodeUnsigned            = "signature_required"   // 401
 	CodeBadSignature        = "bad_signature"        // 403
 	CodeForbidden           = "forbidden"            // 403: a web page of another site asks
@@ -50,6 +51,7 @@ const (
 	CodeTooLarge            = "too_large"            // 413
 	CodeTooMany             = "too_many_requests"    // 429
 	CodeCrowded             = "too_many_entries"     // 429: of this address
+	CodeInternal            = "internal"             // 500
 	CodeFull                = "registry_full"        // 503
 )
 

@@ -641,3 +641,19 @@ func TestSilentClients(t *testing.T) {
 		t.Errorf("close: %v after %s", err, time.Since(began))
 	}
 }
+
+// docs/wire.md names every code.
+func TestCodesAreDocumented(t *testing.T) {
+	wire, err := os.ReadFile(filepath.Join("..", "..", "docs", "wire.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{
+		CodeInvalidJSON, CodeInvalidAnnouncement, CodeInvalidLimit, CodeInvalidNetwork, CodeInvalidRequest, CodeUnsigned, CodeBadSignature, CodeForbidden,
+		CodeStale, CodeNotFound, CodeMethod, CodeReplayed, CodeTaken, CodeTooLarge, CodeTooMany, CodeCrowded, CodeInternal, CodeFull,
+	} {
+		if !bytes.Contains(wire, []byte("`"+code+"`")) {
+			t.Errorf("docs/wire.md does not name %s", code)
+		}
+	}
+}
