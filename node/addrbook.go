@@ -259,8 +259,7 @@ func rememberedAt(id peer.ID, addr string) []found {
 	if err != nil {
 		return nil
 	}
-	t.ID = id
-	return []found{{target: t, from: fromRemembered}}
+	return []found{{target: t.of(id), from: fromRemembered}}
 }
 
 // rememberedSource is the address book as the node starts; who is met later is

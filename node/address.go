@@ -17,6 +17,8 @@ import (
 const (
 	schemeTCP  = "tcp"
 	schemeQUIC = "quic"
+	// schemeRelay is only part of the guard's names of endpoints.
+	schemeRelay = "relay"
 )
 
 // target is an address that someone wants a session with.
@@ -91,7 +93,38 @@ func parseMultiaddrTarget(s string) (target, error) {
 	if why != "" {
 		return bad(why)
 	}
-	return target{Key: key, ID: id, Addr: transport}, nil
+	return target{Key: key, Addr: transport}.of(id), nil
+}
+
+// of is the target with the peer that is expected there. Of peers behind one relay
+// each has its own endpoint.
+func (t target) of(id peer.ID) target {
+	if t.ID == "" && id != "" && t.relayed() {
+		t.Key += "/p2p/" + id.String()
+	}
+	t.ID = id
+	return t
+}
+
+// errNoPeer: an address through a relay that does not name the peer behind it.
+var errNoPeer = errors.New("an address through a relay names the peer: use ADDRESS/p2p/RELAY/p2p-circuit/p2p/PEER, as `status` of that peer shows it")
+
+// check tells what a target lacks to be dialled.
+func (t *target) check() error {
+	if t.relayed() && t.ID == "" {
+		return errNoPeer
+	}
+	return nil
+}
+
+// splitCircuit splits an address that ends in /p2p-circuit into that of the relay
+// and the relay's ID; false: it is none, or one through several relays.
+func splitCircuit(addr ma.Multiaddr) (transport ma.Multiaddr, relay peer.ID, ok bool) {
+	if len(addr) == 0 || addr[len(addr)-1].Protocol().Code != ma.P_CIRCUIT {
+		return nil, "", false
+	}
+	transport, relay = peer.SplitAddr(addr[:len(addr)-1])
+	return transport, relay, len(transport) > 0 && !isRelayed(transport)
 }
 
 // multiaddrKey is the scheme://host:port of a multiaddr that this node can dial.
@@ -164,7 +197,7 @@ func relayedEndpoint(addr ma.Multiaddr) (key, why string) {
 	if _, why := endpointOf(at); why != "" {
 		return "", "of the relay: " + why
 	}
-	return "relay://" + addr.String(), ""
+	return schemeRelay + "://" + addr.String(), ""
 }
 
 // endpointKey is the guard's name of an endpoint.

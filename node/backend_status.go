@@ -42,7 +42,32 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 		}
 	}
 	out.Sync, out.Discovery = apiSync(st.Sync), apiDiscovery(&st.Discovery)
+	if st.Reach != nil {
+		out.Reach = apiReach(st.Reach)
+	}
 	return out, nil
+}
+
+func apiReach(r *ReachStatus) *localapi.Reach {
+	out := &localapi.Reach{
+		Reachability: r.Reachability, Confirmed: r.Confirmed, Advertised: r.Advertised,
+		AutoNAT: r.AutoNAT, RelayClient: r.RelayClient, HolePunching: r.HolePunching, PortMapping: r.PortMapping,
+		Punched: r.Punched, PunchFailed: r.PunchFailed, Gateway: r.Gateway, Mapped: r.Mapped,
+	}
+	for _, p := range r.Relays {
+		out.Relays = append(out.Relays, localapi.Relay{
+			Relay: p.Relay, PeerID: p.PeerID, Until: apiTime(p.Until),
+			Addrs:      append([]string{}, p.Addrs...), // [] rather than null
+			LimitBytes: p.LimitBytes, LimitS: p.LimitDuration.Seconds(), Error: p.Error,
+		})
+	}
+	if s := r.Service; s != nil {
+		out.Service = &localapi.RelayService{
+			Reservations: s.Reservations, Circuits: s.Circuits, CircuitsTotal: s.CircuitsTotal, Bytes: s.Bytes, Refused: s.Refused,
+			MaxReservations: s.Limits.Reservations, MaxCircuits: s.Limits.Circuits, MaxBytes: s.Limits.Data, MaxS: s.Limits.Duration.Seconds(),
+		}
+	}
+	return out
 }
 
 // APITotals are a node's totals in the form of the local API.
@@ -96,7 +121,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 		RTTMillis:  float64(p.RTT.Microseconds()) / 1000,
 		PendingOps: p.PendingOps, PendingBytes: p.PendingBytes, MissingOps: p.MissingOps,
 		LastAck: apiTime(p.LastAck), Settled: p.Settled, Durability: p.Durability, LastError: p.LastError,
-		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(),
+		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(), Relayed: p.Relayed,
 	}
 	for _, l := range p.Paused {
 		side := "the peer refuses: "

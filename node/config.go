@@ -108,6 +108,26 @@ type Config struct {
 	// NoTCP and NoQUIC switch a transport off. Default: both on.
 	NoTCP, NoQUIC bool
 
+	// Relays are relays that keep a place at which peers reach this node, for as
+	// long as it is not known to be reachable otherwise: in every form that Connect
+	// takes. Connected members that run the relay service are asked for one too, if
+	// the node listens beyond loopback. At most 8; default none.
+	Relays []string
+	// NoRelay uses no relay: neither to be reached nor to dial.
+	NoRelay bool
+	// RelayService lets peers that cannot reach each other meet through this node,
+	// within RelayLimits. Default off.
+	RelayService bool
+	RelayLimits  RelayLimits
+	// NoAutoNAT and NoHolePunching switch off what a node that listens beyond
+	// loopback does else: ask peers whether its addresses work, and answer them;
+	// make relayed connections direct.
+	NoAutoNAT, NoHolePunching bool
+	// PortMapping asks the router, by UPnP and NAT-PMP, to forward the listening
+	// ports to this node. Default off: it would open an open network to the whole
+	// internet.
+	PortMapping bool
+
 	// Durability says when a write counts as done. Default Strict.
 	Durability Durability
 	// MaxPeers bounds sessions; a peer beyond it is told that this node is busy.
@@ -238,8 +258,15 @@ func (c *Config) check() error {
 			return err
 		}
 	}
+	if err := c.checkReach(); err != nil {
+		return err
+	}
 	for _, s := range c.Connect {
-		if _, err := parseTarget(s); err != nil {
+		t, err := parseTarget(s)
+		if err == nil {
+			err = t.check()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -259,6 +259,14 @@ func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, h
 	if slices.ContainsFunc(addrs, c.isOwn) {
 		return nil, ErrSelf
 	}
+	if t.relayed() {
+		if err := t.check(); err != nil {
+			return nil, err
+		}
+		if err := c.reachRelay(ctx, t.Addr, by); err != nil {
+			return nil, err
+		}
+	}
 	id := cmp.Or(t.ID, hint)
 	if id == "" {
 		actual, err := c.whoIs(ctx, addrs, by)
@@ -312,6 +320,9 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 	if sw, ok := nw.(interface{ Backoff() *swarm.DialBackoff }); ok {
 		sw.Backoff().Clear(id)
 	}
+	if have := pickConn(nw.ConnsToPeer(id)); have != nil && relayed(have) && !slices.ContainsFunc(addrs, isRelayed) {
+		ctx = network.WithForceDirectDial(ctx, "there is a relayed connection already")
+	}
 	if nw.Connectedness(id) != network.Connected {
 		others := store.Addrs(id)
 		store.ClearAddrs(id)
@@ -331,7 +342,7 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 func pickConn(conns []network.Conn) (best network.Conn) {
 	rank := func(c network.Conn) int {
 		r := 0
-		if !c.Stat().Limited {
+		if !relayed(c) {
 			r += 2
 		}
 		if c.Stat().Direction == network.DirOutbound {

@@ -48,6 +48,8 @@ type link interface {
 	// dialled because its user or ours asked for a disconnect; until is when that
 	// ends by itself, zero: with unhold only.
 	busy(id peer.ID) (connected, held bool, until time.Time)
+	// relayed tells that a peer has a session, and that it goes through a relay.
+	relayed(id peer.ID) bool
 	// reached are the endpoints of peers that have a session, as far as they are
 	// known.
 	reached() map[string]bool
@@ -278,7 +280,10 @@ func (d *dialer) dueLocked(now time.Time) (due []*dialTarget, next time.Time) {
 		id := t.expected()
 		if id != "" {
 			connected, held, until := d.link.busy(id)
-			if connected {
+			switch {
+			case connected && d.mayMove(t, id):
+				connected = false
+			case connected:
 				d.guard.forgive(key)
 			}
 			if held && !until.IsZero() {
@@ -300,12 +305,19 @@ func (d *dialer) dueLocked(now time.Time) (due []*dialTarget, next time.Time) {
 	return slices.AppendSeq(due, maps.Values(best)), next
 }
 
-// better chooses between two endpoints of one peer: what failed less often, what a
-// user named, what answered before, what was named first.
+// mayMove tells that a relayed session could move to this target: it is direct
+// and has not failed since there was reason to believe in it.
+func (d *dialer) mayMove(t *dialTarget, id peer.ID) bool {
+	failures, _ := d.guard.failures(t.Key)
+	return failures == 0 && !t.relayed() && d.link.relayed(id)
+}
+
+// better chooses between two endpoints of one peer: what failed less often, what
+// leads to it without a relay, what a user named, what answered before, what was named first.
 func (d *dialer) better(a, b *dialTarget) bool {
 	af, _ := d.guard.failures(a.Key)
 	bf, _ := d.guard.failures(b.Key)
-	return cmp.Or(cmp.Compare(af, bf), cmp.Compare(b.kind, a.kind), cmp.Compare(b2i(b.proven), b2i(a.proven)), cmp.Compare(a.first, b.first)) < 0
+	return cmp.Or(cmp.Compare(af, bf), cmp.Compare(b2i(a.relayed()), b2i(b.relayed())), cmp.Compare(b.kind, a.kind), cmp.Compare(b2i(b.proven), b2i(a.proven)), cmp.Compare(a.first, b.first)) < 0
 }
 
 // sooner is the earlier time; zero is none.

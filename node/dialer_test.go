@@ -82,6 +82,8 @@ func (f *fakeLink) unhold(id peer.ID) {
 	delete(f.held, id)
 }
 
+func (f *fakeLink) relayed(peer.ID) bool { return false }
+
 func (f *fakeLink) self() peer.ID { return "self" }
 
 func (f *fakeLink) room() int { return 1 << 10 }

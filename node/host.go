@@ -36,12 +36,12 @@ const tcpHeadStart = 500 * time.Millisecond
 
 // newHost makes a host that listens nowhere yet: the node's handlers must be
 // there before the first peer.
-func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (host.Host, error) {
+func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr, r *reach) (host.Host, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the identity: %w", err)
 	}
-	limits, err := newResourceManager(cfg.MaxPeers)
+	limits, err := newResourceManager(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
 	}
@@ -63,7 +63,7 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (hos
 		libp2p.UserAgent(cfg.agent()),
 		libp2p.Ping(false), // the session has its own
 		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {
-			return append(slices.Clone(own), advertise...)
+			return r.addresses(append(slices.Clone(own), advertise...))
 		}),
 	}
 	if !cfg.NoTCP {
@@ -80,7 +80,7 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (hos
 	} else {
 		opts = append(opts, libp2p.DisableMetrics())
 	}
-	h, err := libp2p.New(opts...)
+	h, err := libp2p.New(append(opts, r.options()...)...)
 	if err != nil {
 		closeErr := errors.Join(limits.Close(), connections.Close())
 		return nil, fmt.Errorf("cannot start the network: %w", errors.Join(err, closeErr))
@@ -91,16 +91,23 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr) (hos
 // newResourceManager bounds connections, streams and memory by the number of
 // sessions. libp2p's defaults, 8 connections an address and one new one in 5
 // seconds, would keep out peers that share one address behind a NAT.
-func newResourceManager(maxPeers int) (network.ResourceManager, error) {
+func newResourceManager(cfg *Config) (network.ResourceManager, error) {
+	maxPeers := cfg.MaxPeers
 	scaled := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&scaled)
 	// Two connections a peer while crossed dials are sorted out, and as much
 	// again for those in a handshake.
 	conns := rcmgr.LimitVal(4*maxPeers + 64)
-	limits := rcmgr.PartialLimitConfig{
+	partial := rcmgr.PartialLimitConfig{
 		System:    rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
 		Transient: rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
-	}.Build(scaled.AutoScale())
+	}
+	if cfg.RelayService {
+		if err := cfg.RelayLimits.scale(&partial); err != nil {
+			return nil, err
+		}
+	}
+	limits := partial.Build(scaled.AutoScale())
 	perHost := 4 * maxPeers
 	burst := rate.Limit{RPS: 10, Burst: perHost}
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
@@ -174,6 +181,45 @@ func listen(l listener, specs []listenSpec, tcp, quic bool) error {
 		}
 	}
 	return nil
+}
+
+// openListeners opens what the configuration says.
+func openListeners(h host.Host, cfg *Config) error {
+	specs, err := cfg.listenSpecs()
+	if err != nil {
+		return err
+	}
+	l, ok := h.Network().(listener)
+	if !ok {
+		return errors.New("this libp2p network cannot listen")
+	}
+	return listen(l, specs, !cfg.NoTCP, !cfg.NoQUIC)
+}
+
+// addrsOf are the addresses at which a host listens, if it is our own, and those
+// that it tells to others; circuit addresses with its ID, without which nobody can
+// be reached there.
+func addrsOf(h host.Host, own bool) (out []string) {
+	if own {
+		// The host's own list follows with a delay.
+		if listening, err := h.Network().InterfaceListenAddresses(); err == nil {
+			for _, a := range listening {
+				if !isRelayed(a) { // a transport that waits for circuits is no address
+					out = append(out, a.String())
+				}
+			}
+		}
+	}
+	for _, a := range h.Addrs() {
+		s := a.String()
+		if isRelayed(a) {
+			s += "/p2p/" + h.ID().String()
+		}
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // freePortTries is how often another free port is looked for that is free for
@@ -301,7 +347,7 @@ func advertised(ctx context.Context, list []string, resolve resolver) ([]ma.Mult
 
 // readable gives an address as people write it, host:port with its transport.
 func readable(a ma.Multiaddr) string {
-	if key, ok := multiaddrKey(a); ok {
+	if key, ok := multiaddrKey(a); ok && !isRelayed(a) {
 		return strings.TrimSuffix(key, "/")
 	}
 	return a.String()

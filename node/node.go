@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"vixp2p/node/localapi"
@@ -36,6 +36,7 @@ type Node struct {
 	mesh      *mesh         // nil if offline
 	dialer    *dialer       // nil if offline
 	discovery *discovery    // nil if offline
+	reach     *reach        // nil if offline
 	guard     *guard
 	addresses *addressBook
 	metrics   *metrics         // nil without a Registerer
@@ -141,6 +142,9 @@ func (n *Node) join() error {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	if err := n.reach.start(); err != nil {
+		return err
+	}
 	n.dialer.start(n.static(), n.remembered(), n.discovery)
 	return nil
 }
@@ -149,12 +153,13 @@ func (n *Node) join() error {
 // yet.
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
+	reach := newReach(&n.cfg)
+	ads, err := advertised(ctx, n.cfg.Advertise, resolveHost)
+	if err != nil {
+		return err
+	}
 	if h == nil {
-		ads, err := advertised(ctx, n.cfg.Advertise, resolveHost)
-		if err != nil {
-			return err
-		}
-		if h, err = newHost(&n.cfg, n.key, ads); err != nil {
+		if h, err = newHost(&n.cfg, n.key, ads, reach); err != nil {
 			return err
 		}
 	}
@@ -171,22 +176,17 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.dialer = newDialer(n.guard, n.mesh, n.cfg.Now, n.log)
 	n.mesh.dialer = n.dialer
 	n.discovery = newDiscovery(n)
-	return nil
+	n.mesh.attend = reach.attend
+	n.mesh.moves = &network.NotifyBundle{ConnectedF: n.mesh.connected}
+	n.reach = reach
+	return reach.attach(h, ads, &n.mesh.connector, n.mesh.direct)
 }
 
 func (n *Node) listen() error {
 	if n.cfg.Host != nil {
 		return nil // its owner decides where it listens
 	}
-	specs, err := n.cfg.listenSpecs()
-	if err != nil {
-		return err
-	}
-	l, ok := n.host.Network().(listener)
-	if !ok {
-		return errors.New("this libp2p network cannot listen")
-	}
-	return listen(l, specs, !n.cfg.NoTCP, !n.cfg.NoQUIC)
+	return openListeners(n.host, &n.cfg)
 }
 
 // static is the configured list of peers.
@@ -226,6 +226,7 @@ func (n *Node) Close() error {
 		if n.mesh != nil {
 			n.mesh.closing()
 			n.dialer.close()
+			errs = append(errs, n.reach.close())
 		}
 		n.wg.Wait()
 		if n.metrics != nil {
@@ -278,21 +279,7 @@ func (n *Node) Addrs() []string {
 	if n.host == nil {
 		return nil
 	}
-	var out []string
-	if n.cfg.Host == nil {
-		// The host's own list follows with a delay.
-		if own, err := n.host.Network().InterfaceListenAddresses(); err == nil {
-			for _, a := range own {
-				out = append(out, a.String())
-			}
-		}
-	}
-	for _, a := range n.host.Addrs() {
-		if s := a.String(); !slices.Contains(out, s) {
-			out = append(out, s)
-		}
-	}
-	return out
+	return addrsOf(n.host, n.cfg.Host == nil)
 }
 
 // takeSpace decides on a space that a peer named: in an open network every one

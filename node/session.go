@@ -27,12 +27,14 @@ type session struct {
 	id       peer.ID
 	meta     protocols.SessionMeta
 	info     protocols.PeerInfo
-	endpoint string // that was dialled; empty: the peer dialled
+	endpoint string  // that was dialled; empty: the peer dialled
+	dialled  *target // of that endpoint; nil likewise
 	addr     string
 	conn     network.Conn
 	driver   *replicator.Peer
 	budget   *accountBudget
 	since    time.Time
+	moving   bool          // to a direct connection; guarded by the mesh's mu
 	closed   chan struct{} // closed when the node has drawn its conclusions from the end
 }
 
@@ -75,8 +77,10 @@ type mesh struct {
 	attempts                          atomic.Uint64 // handshakes begun as dialer
 	handshakesStarted, handshakesDone atomic.Uint64
 	refusals                          refusalLog
-	wg                                sync.WaitGroup // dialled sessions
-	mu                                sync.Mutex     // guards below; taken before the book's
+	moves                             *network.NotifyBundle                 // set before serve, like attend
+	attend                            func(ctx context.Context, id peer.ID) // see reach.attend
+	wg                                sync.WaitGroup                        // dialled sessions
+	mu                                sync.Mutex                            // guards below; taken before the book's
 	closed                            bool
 	order                             uint64
 	inbound                           int // handshakes that peers began, under way
@@ -86,6 +90,7 @@ type mesh struct {
 func (m *mesh) serve() {
 	m.service.Handle(protocols.SyncProtocol, m.accept)
 	m.service.Handle(protocols.HelloProtocol, m.probe)
+	m.host.Network().Notify(m.moves)
 }
 
 // errTooManyHandshakes resets a stream unread: who opens so many at once does
@@ -120,7 +125,7 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 		return "", err
 	}
 	id := conn.RemotePeer()
-	if m.book.live(id) != nil {
+	if s := m.book.live(id); s != nil && (relayed(conn) || !relayed(s.conn)) {
 		return id, errLostRace
 	}
 	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
@@ -169,6 +174,7 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error 
 				m.watch(s)
 				release()
 			})
+			m.moveIfRelayed(s)
 			return nil
 		}
 	}
@@ -316,7 +322,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		endpoint, addr = dialled.Key, dialled.String()
 	}
 	s := &session{
-		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, conn: st.Conn(),
+		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, dialled: dialled, conn: st.Conn(),
 		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
 		closed: make(chan struct{}),
 	}
@@ -329,7 +335,8 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
-			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
+			PieceBytes: pieceBytes(st.Conn()),
+			Spaces:     s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 		}, conn)
 	}
 	copies := false
@@ -351,6 +358,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		return nil, err
 	}
 	m.remember(s, addr, m.listens(s.conn))
+	m.wishDirect(s)
 	if older != nil {
 		older.driver.Close(replication.CodeDuplicate, "")
 	}
@@ -409,12 +417,16 @@ func (m *mesh) watch(s *session) {
 		if m.displaced(s) {
 			bad = end
 		}
+	case s.cutByRelay():
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}
 	level := slog.LevelInfo
-	if end.Code == replication.CodeDuplicate {
+	if end.Code == replication.CodeDuplicate || s.cutByRelay() {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
+	}
+	if !newest && relayed(s.conn) {
+		_ = s.conn.Close() // the session has moved on, and the relay has others to serve
 	}
 	m.log.Log(m.dialer.ctx, level, "disconnected", "peer", s.id.String(), "label", s.info.Label, "reason", end.Error())
 	m.dialer.sessionEnded(s.endpoint, bad)

@@ -43,6 +43,7 @@ type Status struct {
 	Counters  Counters
 	Spaces    map[string]SpaceStatus // by name; by id in hex where the name is not known
 	Sync      SyncProgress
+	Reach     *ReachStatus // nil if offline
 }
 
 // PeerStatus is one peer as this node sees it.
@@ -53,6 +54,7 @@ type PeerStatus struct {
 	State     State
 	Direction string // "in" or "out" of the session; empty without one
 	Addr      string
+	Relayed   bool      // the session goes through a relay
 	Since     time.Time // start of the session
 	RTT       time.Duration
 	Skew      time.Duration // by how much its clock is ahead
@@ -141,6 +143,10 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	}
 	st.Damage, st.Repairs = n.health.snapshot()
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()
+	if n.reach != nil {
+		reach := n.reach.status()
+		st.Reach = &reach
+	}
 	st.Sync = n.sync.progress(n.cfg.Now(), missingOf(st.Peers), opsOf(st.Spaces))
 	return st, nil
 }
@@ -319,6 +325,7 @@ func (b *peerBook) snapshot() map[peer.ID]*PeerStatus {
 		}
 		if r.session != nil {
 			st.Direction, st.Since, st.LastError = direction(r.outbound), r.session.since, ""
+			st.Relayed = relayed(r.session.conn)
 		}
 		if len(r.instances) > 0 {
 			st.Instance = r.instances[len(r.instances)-1].String()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,4 +196,38 @@ func flagError(err error) error {
 		return usagef("unknown flag --%s", unknown.GetSpecifiedName())
 	}
 	return &usageError{err}
+}
+
+// amount is a number of bytes, or of K, M or G of 1024, of its square or cube.
+type amount struct {
+	value int64
+	min   int64
+}
+
+func (v *amount) Type() string { return "bytes" }
+func (v *amount) String() string {
+	for i, unit := range amountUnits {
+		if size := int64(1) << (10 * (len(amountUnits) - i)); v.value >= size && v.value%size == 0 {
+			return strconv.FormatInt(v.value/size, 10) + unit
+		}
+	}
+	return strconv.FormatInt(v.value, 10)
+}
+
+// amountUnits from the largest on.
+var amountUnits = []string{"G", "M", "K"}
+
+func (v *amount) Set(s string) error {
+	digits, shift := s, 0
+	for i, unit := range amountUnits {
+		if rest, ok := strings.CutSuffix(strings.ToUpper(s), unit); ok {
+			digits, shift = rest, 10*(len(amountUnits)-i)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>shift || n<<shift < v.min {
+		return fmt.Errorf("takes a number of bytes from %s on, such as 500000, 64K, 10M or 1G, not %q", (&amount{value: v.min}).String(), s)
+	}
+	v.value = n << shift
+	return nil
 }

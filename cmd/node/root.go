@@ -82,7 +82,7 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 	}
 	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.forgetCommand(), p.waitCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
-	add("tools", p.verifyCommand(), p.registryCommand(), p.demoCommand(), p.versionCommand())
+	add("tools", p.verifyCommand(), p.registryCommand(), p.relayCommand(), p.demoCommand(), p.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")

@@ -36,6 +36,7 @@ type runFlags struct {
 	run, statsEvery            span
 	tui                        onOff
 	quiet                      bool
+	reach                      reachFlags
 	logLevel                   logLevel
 	logFormat                  choice
 }
@@ -49,6 +50,7 @@ func (p *program) runCommand() *cobra.Command {
 		discovery: newDiscoveryFlags(), registry: newRegistryFlags(),
 		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
 		tui:       onOff(p.terminal(p.stdout)),
+		reach:     newReachFlags(),
 		logLevel:  logLevel{"info", logLevels["info"]},
 		logFormat: choice{"text", []string{"text", "json"}},
 	}
@@ -78,6 +80,7 @@ whoever reaches an open node can read and write.`,
 	fs.Var(&f.connectDelay, "connect-delay", "wait before the first connect")
 	fs.BoolVar(&f.noConnect, "no-connect", false, "connect to nobody; others may connect to this node")
 	fs.Var(&f.advertise, "advertise", "address at which others reach this node, for forwarded ports; repeatable")
+	f.reach.add(fs)
 	fs.BoolVar(&f.open, "open", false, "let the open development network listen beyond this machine")
 	fs.StringVar(&f.networkName, "network-name", node.DefaultNetworkName, "the open network's `name`; nodes of other names are refused")
 	fs.Var(&f.tcp, "tcp", "use TCP")
@@ -110,6 +113,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := f.registry.config(cmd.Flags(), &cfg); err != nil {
 		return err
 	}
+	f.reach.config(&cfg)
 	if network, exists, err := node.DataDirNetwork(dir); err != nil {
 		return err
 	} else if exists && !cmd.Flags().Changed("network-name") {

@@ -87,6 +87,7 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 		row(map[bool]string{true: "listen"}[i == 0], "%s", a)
 	}
 	discoveryRows(st.Discovery, now, row)
+	reachRows(st.Reach, row)
 	if st.Recovered != "" {
 		row("RECOVERED", "%s", st.Recovered)
 	}
@@ -153,6 +154,9 @@ func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 		state := p.State
 		if p.Direction != "" {
 			state += " (" + p.Direction + ")"
+		}
+		if p.Relayed {
+			state += " relayed"
 		}
 		if p.Durability == "relaxed" {
 			state += " RELAXED"

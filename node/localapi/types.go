@@ -224,6 +224,54 @@ type Status struct {
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Sync      *Sync      `json:"sync,omitempty"`
 	Discovery *Discovery `json:"discovery,omitempty"`
+	Reach     *Reach     `json:"reach,omitempty"` // nil if offline
+}
+
+// Reach is how others reach the node, and what it does for that.
+type Reach struct {
+	// Reachability is "public": others have reached one of its addresses from
+	// outside; "private": they have tried in vain; "unknown": nobody has tried, or
+	// no public address is known.
+	Reachability string   `json:"reachability"`
+	Confirmed    []string `json:"confirmed,omitempty"`  // addresses that were reached
+	Advertised   []string `json:"advertised,omitempty"` // as configured
+	AutoNAT      bool     `json:"autonat"`
+	RelayClient  bool     `json:"relay_client"`
+	Relays       []Relay  `json:"relays,omitempty"`
+	HolePunching bool     `json:"hole_punching"`
+	Punched      uint64   `json:"punched"`      // relayed connections that became direct ones
+	PunchFailed  uint64   `json:"punch_failed"` // attempts in vain
+	PortMapping  bool     `json:"port_mapping"`
+	Gateway      bool     `json:"gateway,omitempty"` // a router that maps ports was found
+	Mapped       []string `json:"mapped,omitempty"`  // addresses that it forwards
+	// Service is nil where the node relays for nobody.
+	Service *RelayService `json:"relay_service,omitempty"`
+}
+
+// Relay is a relay and the place that the node has there.
+type Relay struct {
+	Relay  string `json:"relay"` // as configured, or the peer ID of a member
+	PeerID string `json:"peer_id,omitempty"`
+	// Addrs are where peers reach the node through it; none: it has no place there.
+	Addrs      []string `json:"addrs"`
+	Until      *Time    `json:"until,omitempty"`
+	LimitBytes uint64   `json:"limit_bytes,omitempty"` // a connection, each direction
+	LimitS     float64  `json:"limit_s,omitempty"`
+	Error      string   `json:"error,omitempty"`
+}
+
+// RelayService is what the node relays for others.
+type RelayService struct {
+	Reservations  int64  `json:"reservations"` // peers that have a place now
+	Circuits      int64  `json:"circuits"`     // relayed connections now
+	CircuitsTotal uint64 `json:"circuits_total"`
+	Bytes         uint64 `json:"bytes"` // both directions, since the start
+	Refused       uint64 `json:"refused"`
+	// The limits.
+	MaxReservations int     `json:"max_reservations"`
+	MaxCircuits     int     `json:"max_circuits"` // of one peer
+	MaxBytes        int64   `json:"max_bytes"`    // of a circuit, each direction
+	MaxS            float64 `json:"max_s"`        // of a circuit
 }
 
 // Endpoint is an address that the node has dialled.
@@ -269,6 +317,7 @@ type Peer struct {
 	// Copies tells that several copies of one data directory use this identity.
 	Copies     bool  `json:"copies,omitempty"`
 	SkewMillis int64 `json:"skew_ms,omitempty"` // by how much its clock is ahead
+	Relayed    bool  `json:"relayed,omitempty"` // the session goes through a relay
 }
 
 // Flow is pending and missing of one space.

@@ -42,6 +42,9 @@ func (c *counters) add(o *counters) {
 	}
 }
 
+// MovedBytes is how many bytes of runs the session has sent and received.
+func (p *Peer) MovedBytes() uint64 { return p.count.bytesIn.Load() + p.count.bytesOut.Load() }
+
 // Counters sums up all sessions since New.
 func (r *Replicator) Counters() Counters {
 	r.mu.Lock()

@@ -26,15 +26,9 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, accessProblem(filepath.Dir(o.Dir), fmt.Errorf("cannot make the data directory: %w", err))
-	}
-	lock, err := lockFile(filepath.Join(o.Dir, "lock"))
-	if errors.Is(err, errHeld) {
-		return nil, fmt.Errorf("%w: another process has %s open: stop it, or use another --data-dir", r.ErrLocked, o.Dir)
-	}
+	lock, err := Hold(o.Dir)
 	if err != nil {
-		return nil, accessProblem(o.Dir, fmt.Errorf("cannot lock the data directory: %w", err))
+		return nil, err
 	}
 	if err := checkAccess(o.Dir); err != nil {
 		return nil, errors.Join(err, lock.Close())

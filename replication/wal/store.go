@@ -26,7 +26,7 @@ type Store struct {
 	// committer, and Open before it runs, writes it.
 	valueSync *bool
 	dblog     *badgerLog
-	lock      *os.File
+	lock      io.Closer
 	witness   *witness
 
 	queue     *queue

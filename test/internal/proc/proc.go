@@ -151,7 +151,19 @@ func (n *Node) Addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 func (n *Node) Start(extra ...string) *Node {
 	n.t.Helper()
 	args := append([]string{"run", "--id", n.Label, "--data-dir", n.Dir, "--listen", fmt.Sprint(n.Port), "--quiet", "--log-level", "info"}, n.args...)
-	args = append(args, extra...)
+	return n.start(append(args, extra...))
+}
+
+// StartRelay runs a relay in place of a node and waits for its ready line.
+func (n *Node) StartRelay(extra ...string) *Node {
+	n.t.Helper()
+	args := append([]string{"relay", "--data-dir", n.Dir, "--listen", fmt.Sprint(n.Port)}, n.args...)
+	return n.start(append(args, extra...))
+}
+
+// start runs a command that prints a ready line.
+func (n *Node) start(args []string) *Node {
+	n.t.Helper()
 	args = append(append(slices.Clone(n.prefix), Binary(n.t)), args...)
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.stderr = &tail{}
