@@ -83,6 +83,9 @@ func apiDiscovery(d *DiscoveryStatus) *localapi.Discovery {
 	out := &localapi.Discovery{LAN: localapi.LAN{
 		On: d.LAN.On, Why: d.LAN.Why, Service: d.LAN.Service, Links: d.LAN.Links,
 		Peers: d.LAN.Peers, LastHeard: apiTime(d.LAN.LastHeard),
+	}, DHT: localapi.DHT{
+		Mode: string(d.DHT.Mode), Why: d.DHT.Why, Table: d.DHT.Table,
+		Found: d.DHT.Found, LastLookup: apiTime(d.DHT.Lookup), LastError: d.DHT.Error,
 	}}
 	if r := &d.Registry; r.On {
 		out.Registry = &localapi.Registry{

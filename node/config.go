@@ -103,6 +103,11 @@ type Config struct {
 	Registry         string
 	RegistryInterval time.Duration
 	NoAnnounce       bool
+	// DHT is the part that the node takes in the distributed hash table of its
+	// network. Default: DHTDefault. DHTBootstrap is members through which it enters,
+	// in the forms of Connect; they are kept connected like those.
+	DHT          DHTMode
+	DHTBootstrap []string
 	// Offline uses no network at all: reading and writing work.
 	Offline bool
 	// NoTCP and NoQUIC switch a transport off. Default: both on.
@@ -270,10 +275,30 @@ func (c *Config) check() error {
 			return err
 		}
 	}
+	if err := c.checkDHT(); err != nil {
+		return err
+	}
 	for _, s := range c.Advertise {
 		if _, err := parseTarget(s); err != nil {
 			return fmt.Errorf("cannot advertise: %w", err)
 		}
+	}
+	return nil
+}
+
+func (c *Config) checkDHT() error {
+	for _, s := range c.DHTBootstrap {
+		if _, err := parseTarget(s); err != nil {
+			return err
+		}
+	}
+	switch on := c.DHT != DHTDefault && c.DHT != DHTOff; {
+	case on && c.DHT != DHTClient && c.DHT != DHTServer && c.DHT != DHTAuto:
+		return fmt.Errorf("DHT mode %q is not known: use off, client, server or auto", c.DHT)
+	case c.DHT == DHTOff && len(c.DHTBootstrap) > 0:
+		return fmt.Errorf("the DHT is off, so that the member %s cannot be used to enter it: switch it on, or leave --dht-bootstrap out", c.DHTBootstrap[0])
+	case c.NoConnect && (on || len(c.DHTBootstrap) > 0):
+		return fmt.Errorf("a node that connects to nobody cannot use the DHT: leave out --no-connect, or --dht and --dht-bootstrap")
 	}
 	return nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -15,18 +17,22 @@ import (
 // to it.
 type DiscoveryStatus struct {
 	LAN      LANStatus
+	DHT      DHTStatus
 	Registry RegistryStatus
 }
 
 // discovery finds members and notices when the network changes.
 type discovery struct {
 	n        *Node
-	lan      *lan            // nil: switched off
+	lan      *lan // nil: switched off
+	dht      *dht
 	registry *registrySource // nil: none is configured
 }
 
 func newDiscovery(n *Node) *discovery {
-	d := &discovery{n: n}
+	d := &discovery{n: n, dht: newDHT(n.id, n.log)}
+	d.dht.connected, d.dht.now = n.mesh.book.connected, n.cfg.Now
+	d.dht.usable, d.dht.open = d.usable, d.openTable
 	if n.cfg.Registry != "" {
 		d.registry = n.newRegistrySource()
 	}
@@ -50,6 +56,18 @@ func (d *discovery) run(ctx context.Context, offer func(found)) {
 	if d.lan != nil {
 		wg.Go(func() { d.lan.run(ctx, offer) })
 	}
+	wg.Go(func() {
+		if mode, why := d.dhtMode(); mode == DHTOff {
+			d.dht.tell(func(st *DHTStatus) { st.Why = why })
+		} else {
+			d.dht.run(ctx, mode, offer)
+		}
+	})
+	for _, s := range d.n.cfg.DHTBootstrap {
+		if t, err := parseTarget(s); err == nil { // Config.check saw to that
+			offer(found{target: t, from: fromStatic})
+		}
+	}
 	if d.registry != nil && (d.registry.dials || d.registry.announces) {
 		wg.Go(func() {
 			addresses, stop := d.n.addressChanges()
@@ -57,6 +75,52 @@ func (d *discovery) run(ctx context.Context, offer func(found)) {
 			d.registry.run(ctx, addresses, offer)
 		})
 	}
+}
+
+// beyond tells that other machines can reach this node.
+func (d *discovery) beyond() bool {
+	return slices.ContainsFunc(d.n.host.Network().ListenAddresses(), reachesBeyond)
+}
+
+// dhtMode is the part that this node takes in the distributed hash table, and why
+// if it takes none.
+func (d *discovery) dhtMode() (mode DHTMode, why string) {
+	switch cfg := &d.n.cfg; {
+	case cfg.DHT == DHTOff:
+		return DHTOff, "it is switched off (--dht off)"
+	case cfg.DHT != DHTDefault:
+		return cfg.DHT, ""
+	case cfg.NoConnect:
+		return DHTOff, "this node connects to nobody (--no-connect)"
+	case len(cfg.DHTBootstrap) == 0 && !d.beyond():
+		return DHTOff, "this node listens on loopback only and no --dht-bootstrap is given; --dht auto switches it on"
+	}
+	return DHTAuto, ""
+}
+
+func (d *discovery) openTable(mode DHTMode) (dhtTable, error) {
+	table, err := openKad(d.n.host, d.n.network, mode, d.usable)
+	if err != nil {
+		return nil, err
+	}
+	table.own, table.needed = d.n.cfg.Host == nil, d.n.mesh.book.busyWith
+	return table, nil
+}
+
+// usable tells whether an address that a member told can lead to another one from
+// here: an IP address, and a loopback address only while this node has nothing
+// else itself. Names would make this node look up what strangers like.
+func (d *discovery) usable(a ma.Multiaddr) bool {
+	_, ip, err := hostOf(a)
+	return err == nil && !ip.IsUnspecified() && !ip.IsMulticast() && ip.IsLoopback() == !d.beyond()
+}
+
+// busyWith tells whether a peer has a session, or one is being made.
+func (b *peerBook) busyWith(id peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[id]
+	return r != nil && (r.session.alive() || r.handshakes > 0 || r.connecting > 0)
 }
 
 // changed draws the conclusions when the network has changed or the machine has
@@ -76,6 +140,7 @@ func (d *discovery) changed(c netChange) {
 	if d.registry != nil {
 		d.registry.changed()
 	}
+	d.dht.changed()
 	n.dialer.networkChanged()
 }
 
@@ -126,7 +191,12 @@ func (n *Node) Discovery() DiscoveryStatus {
 	default:
 		st.LAN = n.discovery.lan.snapshot()
 	}
-	if n.discovery != nil && n.discovery.registry != nil {
+	if n.discovery == nil {
+		st.DHT = DHTStatus{Mode: DHTOff, Why: st.LAN.Why}
+		return st
+	}
+	st.DHT = n.discovery.dht.snapshot()
+	if n.discovery.registry != nil {
 		st.Registry = n.discovery.registry.snapshot()
 	}
 	return st

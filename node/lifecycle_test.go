@@ -63,12 +63,12 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dead.Close()
-	a, err := Open(ctx, Config{Label: "A", DataDir: t.TempDir(), Registerer: prometheus.NewRegistry(), API: "127.0.0.1:0"})
+	a, err := Open(ctx, Config{Label: "A", DataDir: t.TempDir(), Registerer: prometheus.NewRegistry(), API: "127.0.0.1:0", DHT: DHTServer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// dead accepts and says nothing: the dial hangs in its handshake.
-	b, err := Open(ctx, Config{Label: "B", DataDir: t.TempDir(), Connect: []string{hostPort(t, a), dead.Addr().String()}})
+	b, err := Open(ctx, Config{Label: "B", DataDir: t.TempDir(), Connect: []string{hostPort(t, a), dead.Addr().String()}, DHT: DHTAuto})
 	if err != nil {
 		t.Fatal(err)
 	}

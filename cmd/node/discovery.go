@@ -14,12 +14,17 @@ import (
 
 // discoveryFlags are the flags of run for finding peers by itself.
 type discoveryFlags struct {
-	lan      onOff
-	interval span
+	lan          onOff
+	interval     span
+	dht          choice
+	dhtBootstrap addresses
 }
 
 func newDiscoveryFlags() discoveryFlags {
-	return discoveryFlags{lan: true, interval: span{unit: time.Millisecond, value: node.DefaultDiscoveryInterval}}
+	return discoveryFlags{
+		lan: true, interval: span{unit: time.Millisecond, value: node.DefaultDiscoveryInterval},
+		dht: choice{"", []string{"off", "client", "server", "auto"}},
+	}
 }
 
 // Flags of the original that multicast DNS has no use for.
@@ -31,11 +36,14 @@ func (f *discoveryFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.interval, "disc-interval", "interval of asking the LAN who is there")
 	fs.Var(&count{value: 37020, max: math.MaxUint16}, "disc-port", "port of LAN discovery"+none)
 	fs.Var(&choice{"broadcast", []string{"broadcast", "multicast"}}, "disc-mode", "kind of LAN discovery"+none)
+	fs.Var(&f.dht, "dht", "part in the network's distributed hash table; by default auto where others can reach this node or --dht-bootstrap is given, else off")
+	fs.Var(&f.dhtBootstrap, "dht-bootstrap", "member through which to enter the distributed hash table, in the forms of --connect; repeatable")
 }
 
 // config puts what the flags say into cfg.
 func (f *discoveryFlags) config(cfg *node.Config) {
 	cfg.NoDiscovery, cfg.DiscoveryInterval = !bool(f.lan), f.interval.value
+	cfg.DHT, cfg.DHTBootstrap = node.DHTMode(f.dht.value), f.dhtBootstrap
 }
 
 // idleNote is one sentence if the command line has flags without an effect; they
@@ -68,6 +76,7 @@ func discoveryRows(d *localapi.Discovery, now time.Time, row func(name, format s
 	default:
 		row("LAN", "asking on %s; %s", strings.Join(lan.Links, ", "), heardText(lan, now))
 	}
+	row("DHT", "%s", dhtText(&d.DHT, now))
 	registryRow(d.Registry, now, row)
 }
 
@@ -76,4 +85,16 @@ func heardText(lan *localapi.LAN, now time.Time) string {
 		return "nobody heard yet"
 	}
 	return fmt.Sprintf("%d heard, the last one %s", lan.Peers, ago(lan.LastHeard, now))
+}
+
+func dhtText(d *localapi.DHT, now time.Time) string {
+	switch {
+	case d.Why != "":
+		return fmt.Sprintf("%s: %s", d.Mode, shown(d.Why, 0))
+	case d.LastError != "":
+		return fmt.Sprintf("%s: %d in the table; %s", d.Mode, d.Table, shown(d.LastError, 0))
+	case d.LastLookup == nil:
+		return d.Mode
+	}
+	return fmt.Sprintf("%s: %d in the table; %d found %s", d.Mode, d.Table, d.Found, ago(d.LastLookup, now))
 }

@@ -3,6 +3,7 @@ package localapi
 // Discovery tells how the node looks for peers beside those that are named to it.
 type Discovery struct {
 	LAN      LAN       `json:"lan"`
+	DHT      DHT       `json:"dht"`
 	Registry *Registry `json:"registry,omitempty"` // where one is configured
 }
 
@@ -17,6 +18,19 @@ type LAN struct {
 	// announce itself.
 	Peers     int   `json:"peers"`
 	LastHeard *Time `json:"last_heard"` // null: never
+}
+
+// DHT is the distributed hash table of the node's network.
+type DHT struct {
+	Mode string `json:"mode"` // off, client, server or auto
+	// Why tells why it is off, or what it waits for.
+	Why   string `json:"why,omitempty"`
+	Table int    `json:"table"` // peers in the routing table
+	// Found are the members that the last lookup brought, LastLookup is when that
+	// was, and LastError what was wrong with it.
+	Found      int    `json:"found"`
+	LastLookup *Time  `json:"last_lookup"` // null: not yet
+	LastError  string `json:"last_error,omitempty"`
 }
 
 // Registry is the HTTP registry that the node asks for peers.
