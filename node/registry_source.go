@@ -49,7 +49,8 @@ type RegistryStatus struct {
 	Announced bool
 	Why       string
 	// LastSuccess is when the registry answered as it should, zero: never.
-	// LastError is why it did not since; empty if it did.
+	// LastError is why it did not since, or why it does not take the announcement;
+	// empty if there is nothing to say.
 	LastSuccess time.Time
 	LastError   string
 	Failures    int       // in a row
@@ -82,12 +83,13 @@ type registrySource struct {
 	again     chan struct{} // capacity 1: the network has changed
 
 	// Of run only: the endpoints that were given to the dialer, until when they
-	// count as known; the last announcement, and when it was made; the trouble that
-	// was told last.
+	// count as known; the last announcement; how often and when the registry was
+	// asked; the trouble that was told last.
 	named     map[string]time.Time
 	announced whereabouts
+	asked     int
 	spoke     time.Time
-	trouble   registry.Trouble
+	trouble   string
 
 	mu     sync.Mutex // guards below
 	status RegistryStatus
@@ -141,11 +143,11 @@ func (r *registrySource) run(ctx context.Context, addresses <-chan any, offer fu
 				return
 			}
 		}
-		err := r.ask(ctx, offer)
+		o := r.ask(ctx, offer)
 		if ctx.Err() != nil {
 			return
 		}
-		next.Reset(r.report(err))
+		next.Reset(r.report(o))
 	}
 }
 
@@ -164,19 +166,25 @@ func sleepFor(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// outcome is how asking went.
+type outcome struct {
+	asked error // why the registry is of no use
+	told  error // why it does not take the announcement, although it answers
+}
+
 // ask announces this node and takes what the registry names.
-func (r *registrySource) ask(ctx context.Context, offer func(found)) error {
+func (r *registrySource) ask(ctx context.Context, offer func(found)) outcome {
 	r.spoke = r.now()
 	announceErr := r.announce(ctx)
 	if !r.dials {
-		return announceErr
+		return outcome{asked: announceErr}
 	}
 	peers, err := r.client.Peers(ctx, registry.DefaultLimit, r.network)
 	if err != nil {
-		return err
+		return outcome{asked: err}
 	}
 	r.offer(peers, offer)
-	return announceErr
+	return outcome{told: announceErr}
 }
 
 // announce tells the registry where this node is, if that is of use to anybody.
@@ -254,7 +262,7 @@ func (r *registrySource) offer(peers []registry.Peer, offer func(found)) {
 
 // endpoints are the addresses of another node that may be dialled from here: as
 // the registry sees it first, then as it says itself. None of this node, or of
-// another network.
+// another network. Relayed ones come last.
 func (r *registrySource) endpoints(p *registry.Peer, expires time.Time) (list []found) {
 	id, err := peer.Decode(cmp.Or(p.PeerID, p.NodeID))
 	if err != nil {
@@ -283,6 +291,7 @@ func (r *registrySource) endpoints(p *registry.Peer, expires time.Time) (list []
 			add(transport)
 		}
 	}
+	slices.SortStableFunc(list, func(a, b found) int { return b2i(isRelayed(a.Addr)) - b2i(isRelayed(b.Addr)) })
 	return list
 }
 
@@ -301,41 +310,62 @@ func (r *registrySource) reachable(addr ma.Multiaddr) bool {
 }
 
 // report notes how it went, tells what has changed, and returns how long to wait.
-func (r *registrySource) report(err error) time.Duration {
+func (r *registrySource) report(o outcome) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st, now, wait := &r.status, r.now(), r.every
-	if err == nil {
-		if r.trouble != "" || st.LastSuccess.IsZero() {
-			r.log.Info("the registry answers", "registry", st.URL, "peers", st.Peers, "announced", st.Announced)
-		}
-		st.LastSuccess, st.LastError, st.Failures, r.trouble = now, "", 0, ""
-	} else {
-		st.LastError, st.Failures = err.Error(), st.Failures+1
+	if o.asked != nil {
+		st.LastError, st.Failures = o.asked.Error(), st.Failures+1
 		for i := 0; i < st.Failures && wait < maxRegistryWait; i++ {
 			wait *= 2
 		}
 		wait = max(r.every, min(wait, maxRegistryWait))
+	} else {
+		st.LastSuccess, st.LastError, st.Failures = now, "", 0
+		if o.told != nil {
+			st.LastError = o.told.Error()
+		}
 	}
 	wait -= time.Duration(r.rand(int64(wait / jitterPart))) // nodes that started together part
 	st.Next = now.Add(wait)
-	if trouble := troubleOf(err); trouble != r.trouble {
-		r.trouble = trouble
-		r.log.Warn("the registry is of no use at the moment", "registry", st.URL, "err", err, "retry_in", wait.Round(100*time.Millisecond))
-	}
+	r.tellLocked(o, wait)
 	return wait
 }
 
-// troubleOf is the kind of a failure: what is worth a line when it changes.
-func troubleOf(err error) registry.Trouble {
+// tellLocked writes a line when the kind of trouble changes, and when it is over.
+func (r *registrySource) tellLocked(o outcome, wait time.Duration) {
+	trouble, first := o.trouble(), r.asked == 0
+	r.asked++
+	if trouble == r.trouble && !first {
+		return
+	}
+	r.trouble = trouble
+	log := r.log.With("registry", r.status.URL)
+	switch {
+	case o.asked != nil:
+		log.Warn("the registry is of no use at the moment", "err", o.asked, "retry_in", wait.Round(100*time.Millisecond))
+	case o.told != nil:
+		log.Warn("the registry answers, and does not take this node's announcement", "err", o.told)
+	default:
+		log.Info("the registry answers", "peers", r.status.Peers, "announced", r.status.Announced)
+	}
+}
+
+// trouble is the kind of a failure: what is worth a line when it changes. The
+// text of an error is not: a registry could make it new each time.
+func (o outcome) trouble() string {
+	err, what := o.asked, "asked"
+	if err == nil {
+		err, what = o.told, "told"
+	}
 	var e *registry.Error
 	switch {
 	case err == nil:
 		return ""
 	case errors.As(err, &e):
-		return e.Trouble + registry.Trouble(fmt.Sprint(" ", e.Status))
+		return fmt.Sprintf("%s: %s %d", what, e.Trouble, e.Status)
 	}
-	return "other"
+	return what
 }
 
 func (r *registrySource) snapshot() RegistryStatus {
@@ -406,10 +436,18 @@ func (w *whereabouts) add(a ma.Multiaddr) {
 	}
 }
 
-// byReach sorts direct addresses before relayed ones, public ones before private
-// ones, and then as byPreference.
+// byReach sorts by how many others an address is of use to: public ones, then those
+// through a relay, then private ones; and these as byPreference.
 func byReach(a, b ma.Multiaddr) int {
-	rank := func(m ma.Multiaddr) int { return 8*b2i(isRelayed(m)) + 4*b2i(!manet.IsPublicAddr(m)) }
+	rank := func(m ma.Multiaddr) int {
+		switch {
+		case isRelayed(m):
+			return 1
+		case manet.IsPublicAddr(m):
+			return 0
+		}
+		return 2
+	}
 	return cmp.Or(rank(a)-rank(b), byPreference(a, b))
 }
 

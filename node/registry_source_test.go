@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -288,7 +289,7 @@ func TestRegistryOffers(t *testing.T) {
 func TestRegistryBackoff(t *testing.T) {
 	t.Parallel()
 	r := testSource(t, "http://registry.example/")
-	fails := &registry.Error{Trouble: registry.Unreachable, Message: "nobody there"}
+	fails := outcome{asked: &registry.Error{Trouble: registry.Unreachable, Message: "nobody there"}}
 	for i, want := range []time.Duration{30 * time.Second, time.Minute, time.Minute} {
 		if got := r.report(fails); got != want {
 			t.Errorf("after %d failures: %s, want %s", i+1, got, want)
@@ -297,8 +298,12 @@ func TestRegistryBackoff(t *testing.T) {
 	if st := r.snapshot(); st.Failures != 3 || st.LastError != "nobody there" {
 		t.Errorf("%+v", st)
 	}
-	if got := r.report(nil); got != 15*time.Second || r.snapshot().Failures != 0 {
+	if got := r.report(outcome{}); got != 15*time.Second || r.snapshot().Failures != 0 {
 		t.Errorf("after success: %s", got)
+	}
+	// An announcement that is refused is no reason to ask less often.
+	if got := r.report(outcome{told: errors.New("no room")}); got != 15*time.Second || r.snapshot().LastError != "no room" || r.snapshot().LastSuccess.IsZero() {
+		t.Errorf("after a refusal: %s, %+v", got, r.snapshot())
 	}
 	r.every = 5 * time.Minute
 	if got := r.report(fails); got != 5*time.Minute {
@@ -306,7 +311,7 @@ func TestRegistryBackoff(t *testing.T) {
 	}
 	r.rand = func(n int64) int64 { return n - 1 }
 	r.every = 15 * time.Second
-	if got := r.report(nil); got < 12*time.Second || got >= 15*time.Second {
+	if got := r.report(outcome{}); got < 12*time.Second || got >= 15*time.Second {
 		t.Errorf("with jitter: %s", got)
 	}
 }

@@ -41,7 +41,7 @@ type Registry struct {
 	Announced   bool   `json:"announced"`
 	Why         string `json:"why,omitempty"`
 	LastSuccess *Time  `json:"last_success"` // null: never
-	LastError   string `json:"last_error"`   // why not since; empty: it answered
+	LastError   string `json:"last_error"`   // why not since, or why it refuses the announcement
 	Failures    int    `json:"failures"`     // in a row
 	Next        *Time  `json:"next"`         // when it is asked again
 	Peers       int    `json:"peers"`        // other nodes in its last answer, not of another network

@@ -187,20 +187,29 @@ func (c *Client) Peers(ctx context.Context, limit int, network string) ([]Peer, 
 	if err != nil {
 		return nil, err
 	}
+	peers, ok := readPeers(body)
+	if !ok {
+		return nil, &Error{Trouble: Garbage, Status: http.StatusOK, Message: c.says("answers what is not a list of peers: is the URL right?")}
+	}
+	return peers, nil
+}
+
+// readPeers reads an answer, at most MaxLimit sensible entries of it; false if it
+// is not one.
+func readPeers(body []byte) (peers []Peer, ok bool) {
 	var answer struct {
 		Peers []json.RawMessage `json:"peers"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || answer.Peers == nil {
-		return nil, &Error{Trouble: Garbage, Status: http.StatusOK, Message: c.says("answers what is not a list of peers: is the URL right?")}
+		return nil, false
 	}
-	var peers []Peer
 	for _, raw := range answer.Peers {
 		var p Peer
 		if json.Unmarshal(raw, &p) == nil && p.sensible() && len(peers) < MaxLimit {
 			peers = append(peers, p)
 		}
 	}
-	return peers, nil
+	return peers, true
 }
 
 // sensible tells whether there is something to dial, written as it must be.

@@ -273,3 +273,20 @@ func TestStrangeEntries(t *testing.T) {
 		t.Errorf("%d peers, %v", len(peers), err)
 	}
 }
+
+// Whatever a registry answers, what is taken from it is fit to be used and shown.
+func FuzzReadPeers(f *testing.F) {
+	f.Add([]byte(`{"peers":[{"node_id":"A","host":"192.0.2.1","tcp_port":9001,"peer_id":"","addrs":[]}]}`))
+	f.Add([]byte(`{"peers":[{"host":"::1","tcp_port":1,"addrs":["/ip4/192.0.2.1/tcp/1"],"network":"00000000000000000000000000000000"},null,7]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		peers, _ := readPeers(data)
+		if len(peers) > MaxLimit {
+			t.Fatalf("%d peers", len(peers))
+		}
+		for _, p := range peers {
+			if !p.sensible() || strings.ContainsAny(p.NodeID+p.Host+p.PeerID+strings.Join(p.Addrs, ""), "\n\r\x1b") {
+				t.Fatalf("%+v", p)
+			}
+		}
+	})
+}

@@ -54,10 +54,15 @@ func readEntries(path string) ([]entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", errDamaged, maxFile)
+	}
+	return parseFile(data)
+}
+
+func parseFile(data []byte) ([]entry, error) {
 	var file fileJSON
 	switch {
-	case len(data) > maxFile:
-		return nil, fmt.Errorf("%w: it has more than %d bytes", errDamaged, maxFile)
 	case json.Unmarshal(data, &file) != nil:
 		return nil, fmt.Errorf("%w: it is not the JSON of a registry", errDamaged)
 	case file.Format > fileFormat:

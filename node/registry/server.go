@@ -33,8 +33,8 @@ const (
 	closeTimeout  = 2 * time.Second  // for answers under way at the end
 	maxHeader     = 8 << 10          // bytes
 	// sweepEvery is how often expired entries are forgotten and the file is
-	// written if something changed: a crash loses no more than that, and nodes
-	// announce themselves again.
+	// written if more changed than times: a crash loses no more than that, and
+	// nodes announce themselves again.
 	sweepEvery = 10 * time.Second
 )
 
@@ -179,6 +179,7 @@ func (s *Server) Close() error {
 		}
 		close(s.stop)
 		s.wg.Wait()
+		s.table.changed() // renewals too
 		s.closeErr = s.save()
 	})
 	return s.closeErr

@@ -657,3 +657,55 @@ func TestCodesAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// A file that only something else can have written gives no entry that the
+// registry would not have taken.
+func FuzzParseFile(f *testing.F) {
+	f.Add([]byte(`{"format":1,"entries":[{"host":"192.0.2.1","announcement":{"node_id":"A","tcp_port":1}}]}`))
+	f.Add([]byte(`{"format":1,"entries":[{"host":"::1%x","announcement":null},{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, _ := parseFile(data)
+		for _, e := range list {
+			if !e.host.IsValid() || e.a.Check() != nil || e.a.Verify() != nil {
+				t.Fatalf("%+v", e)
+			}
+		}
+	})
+}
+
+// Nodes that only renew what they said do not wear the disk out; the end saves
+// everything.
+func TestRenewalsAreNotSavedEachTime(t *testing.T) {
+	c := newClock()
+	tb := newTable(DefaultTTL, 10, 10)
+	host := netip.MustParseAddr("192.0.2.1")
+	put := func(change func(*Announcement)) bool {
+		t.Helper()
+		c.pass(time.Second)
+		a := signed(t, 1, func(a *Announcement) { a.TimeMS = uint64(c.now().UnixMilli()); change(a) })
+		if _, err := tb.put(a, host, c.now()); err != nil {
+			t.Fatal(err)
+		}
+		_, changed := tb.export(c.now())
+		return changed
+	}
+	for i, c := range []struct {
+		change func(*Announcement)
+		want   bool
+	}{
+		{func(*Announcement) {}, true},
+		{func(*Announcement) {}, false},
+		{func(a *Announcement) { a.TCPPort = 1 }, true},
+		{func(a *Announcement) { a.TCPPort, a.Addrs = 1, nil }, true},
+		{func(a *Announcement) { a.TCPPort, a.Addrs = 1, nil }, false},
+	} {
+		if got := put(c.change); got != c.want {
+			t.Errorf("announcement %d: to be saved %t, want %t", i, got, c.want)
+		}
+	}
+	c.pass(10 * time.Minute)
+	tb.sweep(c.now())
+	if list, changed := tb.export(c.now()); !changed || len(list) != 0 {
+		t.Errorf("after expiry: %v, %t", list, changed)
+	}
+}

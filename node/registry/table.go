@@ -38,7 +38,7 @@ type table struct {
 	mu       sync.Mutex // guards below
 	entries  map[entryKey]*entry
 	byAddr   map[netip.Prefix]map[entryKey]*entry // the same entries; no empty maps
-	modified bool                                 // since the last export
+	modified bool                                 // since the last export, more than by renewals
 }
 
 // entryKey tells entries apart: a signed one by its peer ID, wherever it is; any
@@ -108,8 +108,12 @@ func (t *table) put(a *Announcement, host netip.Addr, now time.Time) (fresh bool
 	if err := t.roomLocked(e, old, now); err != nil {
 		return false, err
 	}
+	fresh = old == nil || !old.listed(now, t.ttl)
+	if fresh || old.host != host || old.a.TCPPort != a.TCPPort || !slices.Equal(old.a.Addrs, a.Addrs) {
+		t.modified = true
+	}
 	t.addLocked(e)
-	return old == nil || !old.listed(now, t.ttl), nil
+	return fresh, nil
 }
 
 // roomLocked sees to it that e may be added in place of old, which may be nil.
@@ -141,16 +145,21 @@ func (t *table) roomLocked(e, old *entry, now time.Time) error {
 // addLocked puts e in the place of the entry with its key.
 func (t *table) addLocked(e *entry) {
 	key, address := e.key(), addressOf(e.host)
-	t.removeLocked(key)
+	t.dropLocked(key)
 	t.entries[key] = e
 	if t.byAddr[address] == nil {
 		t.byAddr[address] = map[entryKey]*entry{}
 	}
 	t.byAddr[address][key] = e
+}
+
+// removeLocked forgets an entry.
+func (t *table) removeLocked(key entryKey) {
+	t.dropLocked(key)
 	t.modified = true
 }
 
-func (t *table) removeLocked(key entryKey) {
+func (t *table) dropLocked(key entryKey) {
 	e := t.entries[key]
 	if e == nil {
 		return
@@ -161,7 +170,6 @@ func (t *table) removeLocked(key entryKey) {
 	if len(t.byAddr[address]) == 0 {
 		delete(t.byAddr, address)
 	}
-	t.modified = true
 }
 
 // sweep forgets what is useless.
@@ -269,7 +277,7 @@ func (t *table) export(now time.Time) (list []entry, changed bool) {
 	return list, true
 }
 
-// changed makes the next export return everything: the last one was lost.
+// changed makes the next export return everything.
 func (t *table) changed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
