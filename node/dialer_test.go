@@ -28,12 +28,13 @@ type fakeLink struct {
 	held      map[peer.ID]bool
 	until     map[peer.ID]time.Time // held as long
 	addrs     map[string]bool       // of connected peers
+	wanted    int                   // sessions that automatic attempts make
 }
 
 func newFakeLink() *fakeLink {
 	return &fakeLink{
 		answers: map[string]func() (peer.ID, error){}, dials: map[string][]time.Time{},
-		connected: map[peer.ID]bool{}, held: map[peer.ID]bool{}, until: map[peer.ID]time.Time{}, addrs: map[string]bool{},
+		wanted: 1 << 10, connected: map[peer.ID]bool{}, held: map[peer.ID]bool{}, until: map[peer.ID]time.Time{}, addrs: map[string]bool{},
 	}
 }
 
@@ -63,6 +64,23 @@ func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, by time.T
 	return id, err
 }
 
+// answer sets who answers at an endpoint; nobody does elsewhere.
+func (f *fakeLink) answer(t target, id peer.ID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[t.Key] = func() (peer.ID, error) { return id, err }
+}
+
+// all is how many dials there were.
+func (f *fakeLink) all() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, times := range f.dials {
+		n += len(times)
+	}
+	return n
+}
+
 func (f *fakeLink) busy(id peer.ID) (connected, held bool, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -86,7 +104,31 @@ func (f *fakeLink) relayed(peer.ID) bool { return false }
 
 func (f *fakeLink) self() peer.ID { return "self" }
 
-func (f *fakeLink) room() int { return 1 << 10 }
+func (f *fakeLink) room() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wanted - len(f.connected)
+}
+
+// mostAtOnce is how many dials were under way at one time.
+func (f *fakeLink) mostAtOnce() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.most
+}
+
+// sessions are the peers that are connected.
+func (f *fakeLink) sessions() []peer.ID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.connected))
+}
+
+func (f *fakeLink) want(sessions int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted = sessions
+}
 
 func (f *fakeLink) drop(id peer.ID) {
 	f.mu.Lock()
@@ -120,12 +162,21 @@ func testDialer(f *fakeLink) *dialer {
 	return newDialer(newGuard(nil), f, time.Now, slog.New(slog.DiscardHandler))
 }
 
-// TestDialerRetriesForLife: a configured peer that is away is tried on the
-// manual schedule until it is there, and again when its session ends.
-func TestDialerRetriesForLife(t *testing.T) {
+// inBubble runs a test of a dialer in virtual time.
+func inBubble(t *testing.T, test func(t *testing.T, f *fakeLink, d *dialer)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeLink()
 		d := testDialer(f)
+		defer d.close()
+		test(t, f, d)
+	})
+}
+
+// TestDialerRetriesForLife: a configured peer that is away is tried on the
+// manual schedule until it is there, and again when its session ends.
+func TestDialerRetriesForLife(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		tgt := mustTarget(t, "10.0.0.1:9001")
 		d.start(staticSource{targets: []target{tgt}, delay: 3 * time.Second})
 		time.Sleep(2 * time.Second)
@@ -137,9 +188,7 @@ func TestDialerRetriesForLife(t *testing.T) {
 		if n := f.count(tgt.Key); n != 10 {
 			t.Errorf("%d dials in 100 s, want 10", n)
 		}
-		f.mu.Lock()
-		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
-		f.mu.Unlock()
+		f.answer(tgt, "B", nil)
 		time.Sleep(time.Hour)
 		if n := f.count(tgt.Key); n != 11 {
 			t.Errorf("%d dials, want one more that succeeds and then none", n)
@@ -150,18 +199,15 @@ func TestDialerRetriesForLife(t *testing.T) {
 		if n := f.count(tgt.Key); n != 12 {
 			t.Errorf("%d dials after the session ended, want another at once", n)
 		}
-		d.close()
 	})
 }
 
 // TestPatienceGrows: where nobody answers in time the path may be slow, and the
 // next attempts wait longer; a refusal is one at once.
 func TestPatienceGrows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		silent, refused := mustTarget(t, "10.0.0.1:9001"), mustTarget(t, "10.0.0.1:9002")
-		f.answers[silent.Key] = func() (peer.ID, error) { return "", context.DeadlineExceeded }
+		f.answer(silent, "", context.DeadlineExceeded)
 		d.start(staticSource{targets: []target{silent}})
 		time.Sleep(time.Minute)
 		want := []time.Duration{1, 2, 3, 4, 4}
@@ -176,16 +222,13 @@ func TestPatienceGrows(t *testing.T) {
 		if n, _ := d.guard.failures(refused.Key); n < 5 || d.patience(refused.Key) != answerTime {
 			t.Errorf("after %d refusals the patience is %s", n, d.patience(refused.Key))
 		}
-		d.close()
 	})
 }
 
 // TestDialerPacesShortSessions: a peer that accepts and drops us at once is
 // dialled with growing pauses, not in a loop.
 func TestDialerPacesShortSessions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		tgt := mustTarget(t, "10.0.0.1:9001")
 		f.answers[tgt.Key] = func() (peer.ID, error) {
 			time.AfterFunc(10*time.Millisecond, func() {
@@ -199,20 +242,17 @@ func TestDialerPacesShortSessions(t *testing.T) {
 		if n := f.count(tgt.Key); n > 11 {
 			t.Errorf("%d dials in 9 s: closer than the window of %s", n, dedupeWindow)
 		}
-		d.close()
 	})
 }
 
 // TestConnectSharesOneDial: many who ask for one endpoint cause one dial and get
 // one answer.
 func TestConnectSharesOneDial(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		f.took = time.Second
-		d := testDialer(f)
 		d.start()
 		tgt := mustTarget(t, "10.0.0.1:9001")
-		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		f.answer(tgt, "B", nil)
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
@@ -235,17 +275,14 @@ func TestConnectSharesOneDial(t *testing.T) {
 		if n := f.count(tgt.Key); n != 2 {
 			t.Errorf("%d dials, want a second to keep the session", n)
 		}
-		d.close()
 	})
 }
 
 // TestConnectToDeadPort: it fails within 5 s, however often it is repeated, and
 // repeating it does not storm the endpoint.
 func TestConnectToDeadPort(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		f.took = 20 * time.Millisecond
-		d := testDialer(f)
 		d.start()
 		tgt := mustTarget(t, "10.0.0.1:9001")
 		began := time.Now()
@@ -268,15 +305,12 @@ func TestConnectToDeadPort(t *testing.T) {
 				t.Errorf("an attempt with a patience of %s", p)
 			}
 		}
-		d.close()
 	})
 }
 
 func TestDialsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		f.took = time.Second
-		d := testDialer(f)
 		var targets []target
 		for _, port := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
 			targets = append(targets, mustTarget(t, "10.0.0.1:"+port))
@@ -284,8 +318,8 @@ func TestDialsAreBounded(t *testing.T) {
 		d.start(staticSource{targets: targets})
 		time.Sleep(30 * time.Second)
 		d.close()
-		if f.most != maxDials {
-			t.Errorf("%d dials at one time, want %d", f.most, maxDials)
+		if n := f.mostAtOnce(); n != maxDials {
+			t.Errorf("%d dials at one time, want %d", n, maxDials)
 		}
 		for _, tgt := range targets {
 			if f.count(tgt.Key) == 0 {
@@ -298,11 +332,9 @@ func TestDialsAreBounded(t *testing.T) {
 // TestHeldPeerIsLeftAlone: after Disconnect nothing dials the peer until a user
 // asks for it again.
 func TestHeldPeerIsLeftAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		tgt := mustTarget(t, "10.0.0.1:9001")
-		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		f.answer(tgt, "B", nil)
 		d.start(staticSource{targets: []target{tgt}})
 		time.Sleep(time.Second)
 		f.mu.Lock()
@@ -323,17 +355,14 @@ func TestHeldPeerIsLeftAlone(t *testing.T) {
 		if n := f.count(tgt.Key); n != 3 {
 			t.Errorf("%d dials, want the user's and then an automatic one", n)
 		}
-		d.close()
 	})
 }
 
 // TestPartedPeerIsTriedLater: a hold that ends by itself is kept to the moment.
 func TestPartedPeerIsTriedLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		tgt := mustTarget(t, "10.0.0.1:9001")
-		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		f.answer(tgt, "B", nil)
 		d.start(staticSource{targets: []target{tgt}})
 		time.Sleep(time.Second)
 		f.mu.Lock()
@@ -349,16 +378,13 @@ func TestPartedPeerIsTriedLater(t *testing.T) {
 		if n := f.count(tgt.Key); n != 2 {
 			t.Errorf("%d dials after the hold, want 2", n)
 		}
-		d.close()
 	})
 }
 
 // TestDialerCloses: attempts and callers that wait end with the dialer.
 func TestDialerCloses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		f.took = time.Hour
-		d := testDialer(f)
 		d.start()
 		result := make(chan error)
 		go func() {
@@ -379,9 +405,7 @@ func TestDialerCloses(t *testing.T) {
 // TestStraysAreForgotten: addresses that never worked and that only Connect named
 // leave the status again; configured ones stay.
 func TestStraysAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		static := mustTarget(t, "10.0.0.1:9001")
 		d.start(staticSource{targets: []target{static}})
 		list := func() (keys []string) {
@@ -413,18 +437,15 @@ func TestStraysAreForgotten(t *testing.T) {
 		if keys := list(); !slices.Equal(keys, []string{static.Key}) {
 			t.Errorf("endpoints after a while: %v", keys)
 		}
-		d.close()
 	})
 }
 
 // TestConnectedPeerHasNoFailures: when the peer of an endpoint that failed is
 // connected, because it dialled, nothing is said against the endpoint.
 func TestConnectedPeerHasNoFailures(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeLink()
-		d := testDialer(f)
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
 		tgt := mustTarget(t, "10.0.0.1:9001")
-		f.answers[tgt.Key] = func() (peer.ID, error) { return "B", nil }
+		f.answer(tgt, "B", nil)
 		d.start(staticSource{targets: []target{tgt}})
 		synctest.Wait()
 		f.drop("B")
@@ -444,6 +465,5 @@ func TestConnectedPeerHasNoFailures(t *testing.T) {
 		if n, err := d.guard.failures(tgt.Key); n != 0 || err != nil {
 			t.Errorf("%d failures of a connected peer: %v", n, err)
 		}
-		d.close()
 	})
 }
