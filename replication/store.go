@@ -17,7 +17,7 @@ type Store interface {
 	// Append makes one batch durable and returns where it stands. The batch is
 	// a transaction: it never spans blocks. It waits for room in the queue and
 	// for the commit; a cancelled ctx gives up waiting, and then the write may
-	// still happen.
+	// still happen. Append changes nothing in b; the caller does not either.
 	Append(ctx context.Context, b Batch) (Appended, error)
 
 	// Ingest queues a run from a peer; done is called once, from the committer

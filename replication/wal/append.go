@@ -102,6 +102,8 @@ type localBatch struct {
 	open   map[r.SpaceID]*blockBuilder
 	order  []*blockBuilder // in order of creation
 	placed []*placed
+	// room is how many operations the first block has room for without growing.
+	room int
 }
 
 // blockBuilder gathers the batches of one block.
@@ -117,7 +119,12 @@ type blockBuilder struct {
 // where one is full.
 func (c *committer) stageLocals(t *tx) *localBatch {
 	b := &localBatch{c: c, t: t, open: map[r.SpaceID]*blockBuilder{}}
-	for _, req := range c.s.queue.takeLocals(localTx) {
+	taken := c.s.queue.takeLocals(localTx)
+	b.placed = make([]*placed, 0, len(taken))
+	for _, req := range taken {
+		b.room += len(req.batch.Ops)
+	}
+	for _, req := range taken {
 		if err := b.place(req); err != nil {
 			req.done <- appendAnswer{err: err}
 		}
@@ -136,38 +143,51 @@ func (b *localBatch) place(req *appendReq) error {
 	bb := b.open[space]
 	if bb == nil {
 		bb = b.builder(space)
+		bb.ops, b.room = make([]r.Op, 0, b.room), 0
 		b.open[space] = bb
 		b.order = append(b.order, bb)
 	}
-	first := r.Dot{Log: bb.log.id, Seq: bb.log.tip.Seq + uint64(len(bb.ops)) + 1}
-	ops := slices.Clone(req.batch.Ops)
-	now := b.c.s.opt.Now()
-	for i := range ops {
-		ops[i].HLC = b.c.clock.Tick(now)
-	}
-	if res := req.batch.Resolver; res != nil {
-		if err := res.Resolve(space, first, ops, req.batch.If); err != nil {
-			return err
-		}
-	} else {
-		orderAbove(ops)
-	}
-	bound, err := checkResolved(bb.log.id, ops)
+	n := len(bb.ops)
+	first := r.Dot{Log: bb.log.id, Seq: bb.log.tip.Seq + uint64(n) + 1}
+	bb.ops = append(bb.ops, req.batch.Ops...) // the caller's stay as they are
+	ops := bb.ops[n:]
+	bound, err := b.resolve(req, first, ops)
 	if err != nil {
-		if res := req.batch.Resolver; res != nil {
-			res.Discard(space, first.Log, first.Seq)
-		}
+		bb.ops = bb.ops[:n]
 		return err
 	}
-	if len(bb.ops) > 0 && (bb.bound+bound > r.MaxRawBody || len(bb.ops)+len(ops) > r.MaxOpsPerBlock) {
+	if n > 0 && (bb.bound+bound > r.MaxRawBody || len(bb.ops) > r.MaxOpsPerBlock) {
+		ops = slices.Clone(ops)
+		bb.ops = bb.ops[:n]
 		b.build(bb)
+		bb.ops = ops
 	}
 	p := &placed{req: req, at: r.Appended{First: first, HLC: ops[0].HLC}}
-	bb.ops = append(bb.ops, ops...)
 	bb.bound += bound
 	bb.in = append(bb.in, p)
 	b.placed = append(b.placed, p)
 	return nil
+}
+
+// resolve gives the operations of a batch, which begin at a dot, their readings
+// and what they supersede; bound is that of checkResolved.
+func (b *localBatch) resolve(req *appendReq, first r.Dot, ops []r.Op) (bound int, err error) {
+	now := b.c.s.opt.Now()
+	for i := range ops {
+		ops[i].HLC = b.c.clock.Tick(now)
+	}
+	res := req.batch.Resolver
+	if res == nil {
+		orderAbove(ops)
+		return checkResolved(first.Log, ops)
+	}
+	if err := res.Resolve(req.batch.Space, first, ops, req.batch.If); err != nil {
+		return 0, err
+	}
+	if bound, err = checkResolved(first.Log, ops); err != nil {
+		res.Discard(req.batch.Space, first.Log, first.Seq)
+	}
+	return bound, err
 }
 
 // orderAbove ranks keyed operations just above what the caller set.
