@@ -104,26 +104,9 @@ func (e *engine) close() error {
 }
 
 // caughtUp returns when the view has applied what the store holds of a space at
-// the moment of the call. Arrival numbers count over all spaces, so it asks the
-// store which block of this space comes next.
+// the moment of the call.
 func (e *engine) caughtUp(ctx context.Context, space replication.SpaceID) error {
-	head := e.store.Head()
-	for {
-		at := e.view.Applied(space)
-		if at >= head {
-			return nil
-		}
-		next, err := e.store.ReadArrivals(space, at, 1)
-		if err != nil && len(next) == 0 {
-			return err
-		}
-		if len(next) == 0 || next[0].Number > head {
-			return nil
-		}
-		if err := e.view.WaitApplied(ctx, space, next[0].Number); err != nil {
-			return err
-		}
-	}
+	return e.view.WaitApplied(ctx, space, e.store.Head())
 }
 
 // allCaughtUp is caughtUp for every space.

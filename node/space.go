@@ -21,6 +21,9 @@ type Space struct {
 	name string
 	id   replication.SpaceID
 	err  error // the name is not fit; every call returns it
+
+	// announced is the engine that knows the space by its name already.
+	announced atomic.Pointer[engine]
 }
 
 // Space returns the space of that name; "" means "default". A space exists from
@@ -258,10 +261,8 @@ func (s *Space) append(ctx context.Context, e *engine, b *Batch) (replication.Ap
 		if err := e.view.Admit(ctx, s.id); err != nil {
 			return replication.Appended{}, err
 		}
-		// The committer fills in what the operations name, so that another
-		// attempt needs them as they were.
 		done, err := e.store.Append(ctx, replication.Batch{
-			Space: s.id, Ops: slices.Clone(b.ops), If: b.conds, Resolver: e.view,
+			Space: s.id, Ops: b.ops, If: b.conds, Resolver: e.view,
 		})
 		if !errors.Is(err, kv.ErrNotReady) {
 			return done, err
@@ -272,6 +273,9 @@ func (s *Space) append(ctx context.Context, e *engine, b *Batch) (replication.Ap
 // announce makes the space known to this node and its peers, and its name
 // durable, before its first operation.
 func (s *Space) announce(ctx context.Context, e *engine) error {
+	if s.announced.Load() == e {
+		return nil
+	}
 	info := replication.SpaceInfo{ID: s.id, Name: s.name}
 	if !s.n.names.learn(info) {
 		return fmt.Errorf("space %q would be one more than the %d that a node takes: use one that exists", s.name, MaxSpaces)
@@ -282,6 +286,7 @@ func (s *Space) announce(ctx context.Context, e *engine) error {
 	if e.replicator != nil {
 		e.replicator.AddSpace(info)
 	}
+	s.announced.Store(e)
 	return nil
 }
 
