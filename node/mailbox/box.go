@@ -1,0 +1,242 @@
+package mailbox
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/routing"
+)
+
+// The defaults of Options.
+const (
+	DefaultInboxCount = 10000
+	DefaultInboxBytes = 64 << 20
+)
+
+// Options say where a Box is and what it may take.
+type Options struct {
+	// Dir is the box's own directory; it is made if there is none.
+	Dir string
+	// InboxCount and InboxBytes bound the inbox. Defaults 10,000 and 64 MiB.
+	InboxCount, InboxBytes int
+	// ReserveBytes of the disk are left free: below that nothing is taken in and
+	// Apply fails with replication.ErrNoSpace. Negative: no check.
+	ReserveBytes int64
+	// FreeBytes tells how many bytes are free where path is. Default: statfs on
+	// Unix, no check elsewhere.
+	FreeBytes func(path string) (uint64, error)
+}
+
+// Box is an open mailbox. Its methods are safe for concurrent use.
+type Box struct {
+	opts      Options
+	path      string
+	recovered string // set by Open
+
+	mu      sync.Mutex // guards all below, and is held while the disk works
+	file    journal
+	index   index
+	tooSoon int64         // the file is not written anew below this size: it failed a moment ago
+	changed chan struct{} // closed and replaced when a text arrives
+}
+
+// ID names the box's history in cursors, as hex.
+func (b *Box) ID() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return hex.EncodeToString(b.index.id[:])
+}
+
+// Recovered tells what Open found damaged and what became of it; empty: nothing.
+func (b *Box) Recovered() string { return b.recovered }
+
+// Close releases the file.
+func (b *Box) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if errors.Is(b.file.broken, replication.ErrClosed) {
+		return nil
+	}
+	b.file.broken = fmt.Errorf("the messages of this node are closed: %w", replication.ErrClosed)
+	return b.file.f.Close()
+}
+
+// Apply makes changes durable in one transaction: it returns after an fsync, or
+// with an error and nothing changed. It fails with replication.ErrNoSpace on a full
+// disk, and with ErrDamaged. After another error it may be of no further use: open
+// it again.
+func (b *Box) Apply(ops []routing.StoreOp) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if slices.ContainsFunc(ops, adds) {
+		if err := b.checkRoom(); err != nil {
+			return err
+		}
+	}
+	var records []record
+	last, texts := b.index.last, slices.Clip(b.index.inbox)
+	bytes := b.index.bytes
+	for _, op := range ops {
+		r := recordOf(op)
+		if r.kind == recPutInbox {
+			last++
+			r.number = last
+			texts = append(texts, inboxRecord{arrival: last, place: place{size: len(r.data)}})
+			bytes += len(r.data)
+		}
+		records = append(records, r)
+		for len(texts) > 0 && texts[0].arrival <= b.index.read && (len(texts) > b.opts.InboxCount || bytes > b.opts.InboxBytes) {
+			records = append(records, record{kind: recDropInbox, number: texts[0].arrival})
+			bytes -= texts[0].size
+			texts = texts[1:]
+		}
+	}
+	if err := b.write(records); err != nil {
+		return explain(err, "the change to the stored messages")
+	}
+	if slices.ContainsFunc(records, func(r record) bool { return r.kind == recPutInbox }) {
+		close(b.changed)
+		b.changed = make(chan struct{})
+	}
+	return nil
+}
+
+// write makes records durable and takes them in; mu is held.
+func (b *Box) write(records []record) error {
+	places, err := b.file.write(records)
+	if err != nil {
+		return err
+	}
+	for i := range records {
+		b.index.apply(&records[i], places[i])
+	}
+	if size := b.file.size; size > max(b.tooSoon, minRewrite, 2*b.index.live) {
+		if b.checkRoom() != nil || b.rewrite("") != nil {
+			b.tooSoon = size + size/4 // the journal goes on, and gets longer
+		}
+		return b.file.broken
+	}
+	return nil
+}
+
+// minRewrite is the size below which a file is not worth writing anew.
+const minRewrite = 1 << 20
+
+// adds tells whether an operation needs room.
+func adds(op routing.StoreOp) bool {
+	switch op.(type) {
+	case routing.PutHeld, routing.PutSeen, routing.PutInbox:
+		return true
+	}
+	return false
+}
+
+func (b *Box) checkRoom() error {
+	if b.opts.ReserveBytes < 0 {
+		return nil
+	}
+	free, err := b.opts.FreeBytes(b.opts.Dir)
+	if err != nil {
+		return fmt.Errorf("cannot tell how much room the disk of %s has: %w", b.opts.Dir, err)
+	}
+	if free < uint64(b.opts.ReserveBytes) {
+		return fmt.Errorf("%w: %d bytes are free for messages in %s and %d are kept in reserve: make room", replication.ErrNoSpace, free, b.opts.Dir, b.opts.ReserveBytes)
+	}
+	return nil
+}
+
+// explain adds what failed; nil stays nil.
+func explain(err error, what string) error {
+	switch {
+	case err == nil, errors.Is(err, ErrDamaged), errors.Is(err, replication.ErrNoSpace), errors.Is(err, replication.ErrClosed):
+		return err
+	case isFull(err):
+		return fmt.Errorf("%w: %s did not fit: make room", replication.ErrNoSpace, what)
+	}
+	return fmt.Errorf("cannot write %s: %w", what, err)
+}
+
+// Broken is why the box is of no further use until it is opened again; nil: it is
+// well.
+func (b *Box) Broken() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.file.broken
+}
+
+// Room tells whether the inbox takes a text of that size.
+func (b *Box) Room(size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, bytes := b.index.unread()
+	return n < b.opts.InboxCount && bytes+size <= b.opts.InboxBytes
+}
+
+// Held reads a message in custody: nil if there is none, ErrDamaged if it is not
+// what was written.
+func (b *Box) Held(key routing.Key) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, ok := b.index.held[key]
+	if !ok {
+		return nil, nil
+	}
+	return b.file.read(h.place)
+}
+
+// Inbox reads up to n texts after an arrival number, in the order of arrival.
+func (b *Box) Inbox(after uint64, n int) ([]Entry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := b.index.inbox[b.index.after(after):]
+	var out []Entry
+	for _, r := range list[:min(n, len(list))] {
+		text, err := b.file.read(r.place)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, Entry{Arrival: r.arrival, From: r.key.From, ID: r.key.ID, Created: time.UnixMilli(r.created), Text: text})
+	}
+	return out, nil
+}
+
+// Last is the newest arrival.
+func (b *Box) Last() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.index.last
+}
+
+// Changed is closed when a text arrives. Fetch it before looking.
+func (b *Box) Changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
+
+// MarkRead says that the inbox was read up to an arrival: from now on these texts
+// may go when there is no room for new ones.
+func (b *Box) MarkRead(arrival uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if arrival = min(arrival, b.index.last); arrival <= b.index.read {
+		return nil
+	}
+	return explain(b.write([]record{{kind: recRead, number: arrival}}), "how far messages were read")
+}
+
+// Sizes are the texts in the inbox.
+type Sizes struct{ Inbox, Unread, InboxBytes int }
+
+// Sizes tells how full the inbox is.
+func (b *Box) Sizes() Sizes {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, _ := b.index.unread()
+	return Sizes{Inbox: len(b.index.inbox), Unread: n, InboxBytes: b.index.bytes}
+}
