@@ -1,15 +1,18 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"vixp2p/replication/replicator"
 )
@@ -33,6 +36,45 @@ func TestKnownPeerIsGone(t *testing.T) {
 	if at := peerState(t, b, a.ID()); !strings.Contains(at.LastError, "nothing listens at tcp://") {
 		t.Errorf("status says %q", at.LastError)
 	}
+}
+
+// TestNamesAreResolvedAgain: a name is looked up for every dial, so that a peer is
+// found again where its name leads now; one that leads nowhere is told as such.
+func TestNamesAreResolvedAgain(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A", NoConnect: true})
+	b := open(t, Config{Label: "B", NoConnect: true}) // remembers no addresses of A
+	var at atomic.Pointer[string]
+	b.mesh.connector.resolve = func(ctx context.Context, scheme, host string, _ uint16) ([]ma.Multiaddr, error) {
+		if host != "a.example" {
+			t.Errorf("%s is resolved", host)
+		}
+		if at.Load() == nil {
+			return nil, fmt.Errorf("no: %w", &net.DNSError{Err: "no such host", Name: host})
+		}
+		host, port, err := splitHostPort(*at.Load())
+		if err != nil {
+			return nil, err
+		}
+		return resolveHost(ctx, scheme, host, port)
+	}
+	_, _, err := b.Connect(deadline(t), "a.example:9001")
+	if err == nil || !strings.Contains(err.Error(), "the name a.example cannot be resolved (no such host)") {
+		t.Errorf("a name that leads nowhere: %v", err)
+	}
+	first := hostPort(t, a)
+	at.Store(&first)
+	if _, _, err := b.Connect(deadline(t), "a.example:9001"); err != nil {
+		t.Fatal(err)
+	}
+	dir := a.DataDir()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = open(t, Config{Label: "A", DataDir: dir, NoConnect: true})
+	second := hostPort(t, a)
+	at.Store(&second)
+	connected(t, a, b)
 }
 
 // TestBroken: libp2p's layers each say that a stream was reset; people read it

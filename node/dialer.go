@@ -136,7 +136,11 @@ func (d *dialer) offer(f found) {
 	known, room := d.learn(f)
 	switch {
 	case !room:
-		d.log.Debug("too many addresses to dial: this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
+		level := slog.LevelDebug
+		if f.kind() == manual {
+			level = slog.LevelWarn
+		}
+		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
 	case f.heard && d.guard.heard(d.now(), f.Key):
 	case !known:
 	case d.now().Before(d.guard.next(f.Key)):

@@ -139,6 +139,7 @@ func TestConnectFails(t *testing.T) {
 		{"another program", garbage.Addr().String(), "is no vix-node"},
 		{"a web server", strings.TrimPrefix(web.URL, "http://"), "is no vix-node"},
 		{"itself", hostPort(t, b), "this node itself"},
+		{"itself by its ID", "/ip4/127.0.0.1/tcp/1/p2p/" + b.ID(), "this node itself"},
 		{"itself over quic", "quic://" + hostPort(t, b), "this node itself"},
 		{"another peer", addr(t, a, tcp4) + "/p2p/" + other.String(), "is peer " + a.ID() + ", not " + other.String()},
 		{"no host", "no-such-host.invalid:1", "cannot be resolved"},

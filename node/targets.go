@@ -119,11 +119,15 @@ func (b *targetTable) add(f found, use func(t *dialTarget) int) bool {
 	}
 	b.all[f.Key], t.sources[f.from], t.named = t, f.expires, b.named
 	t.kind = max(t.kind, f.kind())
+	_, met := t.sources[fromRemembered]
 	switch {
 	case f.kind() == manual:
 		t.ID = cmp.Or(f.ID, t.ID)
 	case f.ID != "" && !t.proven:
 		t.seen = f.ID
+	}
+	if t.kind == manual && !t.proven && !met {
+		t.seen = "" // an announcement must not make a user's target look connected
 	}
 	return true
 }

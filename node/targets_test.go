@@ -268,6 +268,15 @@ func TestDiscoveryDoesNotBindAPeer(t *testing.T) {
 	if got := b.all["tcp://10.0.0.1:1"]; got.ID != "B" || got.kind != manual {
 		t.Errorf("a user's target became %+v", got)
 	}
+	for _, order := range [][]string{{fromStatic, fromLAN}, {fromLAN, fromStatic}} {
+		b := newTargetTable()
+		for _, from := range order {
+			b.add(named(t, from, "10.0.0.1:1", map[string]peer.ID{fromLAN: "X"}[from]), nil)
+		}
+		if got := b.all["tcp://10.0.0.1:1"].expected(); got != "" {
+			t.Errorf("%v: a user's target looks as if it led to %s", order, got)
+		}
+	}
 	b.add(named(t, fromLAN, "10.0.0.2:1", "X"), nil)
 	got := b.all["tcp://10.0.0.2:1"]
 	if got.ID != "" || got.expected() != "X" {
@@ -374,11 +383,11 @@ func TestEndpointsTellTheirSources(t *testing.T) {
 		d.start()
 		id := numbered(t, 1)
 		d.offer(named(t, fromLAN, "10.0.0.1:1", id))
-		d.offer(named(t, fromStatic, "10.0.0.1:1", ""))
+		d.offer(named(t, fromRegistry, "10.0.0.1:1", ""))
 		time.Sleep(time.Second)
 		_, list := d.guard.snapshot()
 		d.describe(list)
-		if len(list) != 1 || strings.Join(list[0].Sources, " ") != "lan static" || list[0].PeerID != id.String() || list[0].Error == "" {
+		if len(list) != 1 || strings.Join(list[0].Sources, " ") != "lan registry" || list[0].PeerID != id.String() || list[0].Error == "" {
 			t.Errorf("endpoints %+v", list)
 		}
 	})
