@@ -32,7 +32,7 @@ func judge(id *identity, h *head, boot string, lease leaseFile, w testimony, cle
 	switch {
 	case w.valid && w.commits > h.commits:
 		c.lost = true
-		fresh("%d acknowledged commits are missing from the store", w.commits-h.commits)
+		fresh("%s missing from the store", many(w.commits-h.commits, "acknowledged commit is", "acknowledged commits are"))
 	case w.valid && (w.commits == h.commits && w.head != hash || w.commits+1 == h.commits && w.head != h.prev):
 		c.lost = true
 		fresh("the store's last commit is not the one that was acknowledged")

@@ -49,7 +49,7 @@ func TestJudge(t *testing.T) {
 		{"reboot, witness not written back", "next", lease, behind(5, r.Hash{1}), false, true, false, ""},
 		{"reboot, witness torn", "next", lease, unreadable, false, true, false, ""},
 		{"no boot id", "", lease, wit, false, true, false, ""},
-		{"store behind", "boot", lease, ahead, false, false, true, "1 acknowledged commits are missing"},
+		{"store behind", "boot", lease, ahead, false, false, true, "1 acknowledged commit is missing"},
 		{"store behind after a reboot", "next", lease, ahead, false, false, true, "missing"},
 		{"another head", "boot", lease, other, false, false, true, "not the one"},
 		{"lease copied", "boot", copied, wit, false, false, false, "lease"},

@@ -50,7 +50,7 @@ func (l *Lost) String() string {
 	}
 	var what []string
 	if n := len(l.Logs); n > 0 {
-		what = append(what, fmt.Sprintf("%d logs end earlier than they did", n))
+		what = append(what, endEarlier(n))
 	}
 	if l.Note != "" {
 		what = append(what, l.Note)

@@ -128,7 +128,7 @@ func TestLossIsDismissed(t *testing.T) {
 		}
 		damageBytes(t, dir, "text 1 abcabc")
 		a = openAt(t, dir, "a")
-		if !strings.Contains(a.Info().Recovered, "1 logs end earlier") {
+		if !strings.Contains(a.Info().Recovered, "1 log ends earlier than it did") {
 			t.Error(a.Info().Recovered)
 		}
 		second := largeLog(t, a, 6, false)

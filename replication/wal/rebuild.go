@@ -41,17 +41,29 @@ type rebuilt struct {
 }
 
 func (b *rebuilt) String() string {
-	what := []string{fmt.Sprintf("%d blocks were kept", b.kept)}
+	what := []string{many(b.kept, "block was", "blocks were") + " kept"}
 	if b.logs > 0 || b.note == "" {
-		what = append(what, fmt.Sprintf("%d logs end earlier than they did", b.logs))
+		what = append(what, endEarlier(b.logs))
 	}
 	if b.aside > 0 {
-		what = append(what, fmt.Sprintf("%d blocks wait for what is missing", b.aside))
+		what = append(what, many(uint64(b.aside), "block waits", "blocks wait")+" for what is missing")
 	}
 	if b.note != "" {
 		what = append(what, b.note)
 	}
 	return strings.Join(what, ", ") + "; the damaged database is in " + b.setAside
+}
+
+// many counts things.
+func many(n uint64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", more)
+}
+
+func endEarlier(logs int) string {
+	return many(uint64(logs), "log ends earlier than it", "logs end earlier than they") + " did"
 }
 
 // rebuild replaces the database of a directory. w is what the witness said.

@@ -84,7 +84,7 @@ func (m *mender) missing(w testimony) string {
 	case m.known:
 		return ""
 	case m.hasHead && w.valid && w.commits > m.head.commits:
-		return fmt.Sprintf("%d acknowledged commits are missing and it is not known which", w.commits-m.head.commits)
+		return many(w.commits-m.head.commits, "acknowledged commit is", "acknowledged commits are") + " missing and it is not known which"
 	case m.hasHead:
 		var n uint64
 		for number := uint64(1); number <= m.numbersGiven; number++ {
@@ -95,7 +95,7 @@ func (m *mender) missing(w testimony) string {
 		if n == 0 {
 			return "" // every block is kept or known
 		}
-		return fmt.Sprintf("%d blocks are missing and it is not known of which logs", n)
+		return many(n, "block is missing and it is not known of which log", "blocks are missing and it is not known of which logs")
 	case w.valid && w.commits > 0:
 		return fmt.Sprintf("the store's head is lost: which of its %d acknowledged commits are missing is not known", w.commits)
 	}

@@ -191,7 +191,7 @@ func (v *verifier) snapshot(known *head) error {
 		return err
 	}
 	if v.head.commits < known.commits {
-		v.found(nil, 0, fmt.Sprintf("the last %d commits are missing", known.commits-v.head.commits))
+		v.found(nil, 0, "missing: the last "+many(known.commits-v.head.commits, "commit", "commits"))
 	}
 	if err := v.part(nil, v.logRecords); err != nil {
 		return err
@@ -303,8 +303,8 @@ func (v *verifier) logBlocks(l *logState) error {
 		return err
 	}
 	if at != l.tip || blocks != l.blocks || bytesSeen != l.bytes {
-		v.found(l, at.Seq+1, fmt.Sprintf("the log ends at seq %d with %d blocks where its record says %d with %d",
-			at.Seq, blocks, l.tip.Seq, l.blocks))
+		v.found(l, at.Seq+1, fmt.Sprintf("the log ends at seq %d after %s where its record says %d after %d",
+			at.Seq, many(blocks, "block", "blocks"), l.tip.Seq, l.blocks))
 		return nil
 	}
 	if l.flags&flagTail != 0 {
@@ -370,7 +370,7 @@ func (v *verifier) arrivals() error {
 		}
 	}
 	if n != v.blocks {
-		v.found(nil, 0, fmt.Sprintf("the arrival index has %d entries for %d blocks", n, v.blocks))
+		v.found(nil, 0, fmt.Sprintf("the arrival index has %s for %s", many(n, "entry", "entries"), many(v.blocks, "block", "blocks")))
 	}
 	return nil
 }
