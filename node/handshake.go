@@ -1,0 +1,195 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+)
+
+// errTooManyHandshakes resets a stream unread: who opens so many at once does
+// not wait for an answer.
+var errTooManyHandshakes = errors.New("too many handshakes at one time")
+
+// RefusedError: the peer and this node do not make a session.
+type RefusedError struct {
+	Peer  peer.ID
+	Cause error
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("no session with %s: %v", e.Peer, e.Cause)
+}
+func (e *RefusedError) Unwrap() error { return e.Cause }
+
+// initiate runs the handshake as the dialer and starts the session.
+func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error {
+	m.handshakesStarted.Add(1)
+	opening, cancel := context.WithTimeout(ctx, m.timeout)
+	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
+	cancel()
+	if err != nil {
+		m.giveUp(id)
+		return &RefusedError{Peer: id, Cause: fmt.Errorf("it does not answer to %s (%w): is it a vix node?", protocols.SyncProtocol, err)}
+	}
+	stop := context.AfterFunc(ctx, func() { st.Reset() })
+	budget := newAccountBudget(m.engine().budget)
+	hello := m.hello(id, budget)
+	hello.Attempt = m.attempts.Add(1)
+	sess, err := protocols.Initiate(st, hello)
+	if !stop() && err == nil {
+		err = ctx.Err() // the stream was reset at the last moment
+	}
+	if err == nil {
+		var s *session
+		if s, err = m.start(sess, st, dialled, budget); err == nil {
+			m.wg.Go(func() {
+				m.watch(s)
+				release()
+			})
+			m.moveIfRelayed(s)
+			return nil
+		}
+	}
+	release()
+	switch {
+	case errors.Is(err, protocols.ErrDuplicate):
+		// The other one was dialled by the peer and arrives here in a moment.
+		if m.book.waitLive(ctx, id) {
+			return errLostRace
+		}
+	case errors.Is(err, protocols.ErrHelloTimeout) || ctx.Err() != nil:
+		m.giveUp(id)
+	}
+	return &RefusedError{Peer: id, Cause: err}
+}
+
+// accept runs the handshake as the responder, and the session to its end.
+func (m *mesh) accept(st network.Stream) error {
+	if !m.enter() {
+		return errTooManyHandshakes
+	}
+	id := st.Conn().RemotePeer()
+	m.handshakesStarted.Add(1)
+	budget := newAccountBudget(m.engine().budget)
+	sess, err := protocols.Respond(st, m.hello(id, budget))
+	m.leave()
+	if err != nil {
+		m.refused(st, err)
+		return err
+	}
+	s, err := m.start(sess, st, nil, budget)
+	if err != nil {
+		m.refused(st, err)
+		return nil // start has told the peer
+	}
+	m.watch(s)
+	return nil
+}
+
+// probe answers a peer that asks whether it would be let in.
+func (m *mesh) probe(st network.Stream) error {
+	if !m.enter() {
+		return errTooManyHandshakes
+	}
+	id := st.Conn().RemotePeer()
+	defer m.leave()
+	sess, err := protocols.Respond(st, m.hello(id, nil))
+	if err != nil {
+		m.refused(st, err)
+		return err
+	}
+	return sess.Close()
+}
+
+// enter counts a handshake that a peer began; false if there are too many.
+func (m *mesh) enter() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inbound >= 2*m.maxPeers {
+		return false
+	}
+	m.inbound++
+	return true
+}
+
+func (m *mesh) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inbound--
+}
+
+// hello is what this node shows to a peer, and how it decides on it.
+func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
+	cfg := protocols.HelloConfig{
+		Network: m.network, Self: m.host.ID(), Peer: id,
+		Instance: m.engine().store.Info().Instance, Boot: m.boot,
+		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
+		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
+	}
+	if m.book.parted(id) {
+		cfg.Features = append(cfg.Features, protocols.FeatureAgain)
+	}
+	if m.engine().store.Info().Relaxed {
+		cfg.Features = append(cfg.Features, protocols.FeatureRelaxed)
+	}
+	if budget != nil {
+		cfg.Budget = budget
+	}
+	return cfg
+}
+
+// verdict refuses what start would refuse, in time for the peer to hear it
+// before the session begins.
+func (m *mesh) verdict(p protocols.PeerHello) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, held, until := m.busy(p.ID); held && until.IsZero() && p.Has(protocols.FeatureAgain) {
+		return protocols.Refuse(replication.CodeDisconnect, "")
+	}
+	meta := p.Meta
+	meta.Order = m.order + 1
+	return m.admitLocked(p.ID, meta)
+}
+
+// admitLocked decides on a session: an error matches ErrShutdown, ErrDuplicate
+// or ErrBusy of package protocols.
+func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
+	if m.closed {
+		return protocols.Refuse(replication.CodeShutdown, "")
+	}
+	if m.engine().isRetired() {
+		return protocols.Refuse(replication.CodeBusy, "it repairs its data at this moment")
+	}
+	if have := m.book.live(id); have != nil {
+		// A peer dials only if it has no session. So a session that is older than
+		// any handshake under way is no crossed dial: the peer has lost it, and
+		// this side has not noticed yet.
+		crossed := m.now().Sub(have.since) < 2*m.timeout
+		if crossed && protocols.KeepWhich(have.meta, meta) == protocols.KeepFirst {
+			return protocols.Refuse(replication.CodeDuplicate, "")
+		}
+		return nil
+	}
+	if _, connected := m.book.counts(); connected >= m.maxPeers {
+		return protocols.Refuse(replication.CodeBusy, fmt.Sprintf("it has %d peers already", connected))
+	}
+	return nil
+}
+
+// refused logs a refusal of an inbound handshake: one line, and the same one at
+// most once a minute.
+func (m *mesh) refused(st network.Stream, err error) {
+	if errors.Is(err, protocols.ErrDuplicate) || errors.Is(err, protocols.ErrDisconnect) {
+		return // crossed dials, or what our user asked for: nothing is wrong
+	}
+	id := st.Conn().RemotePeer().String()
+	if m.refusals.fresh(id+err.Error(), m.now()) {
+		m.log.Warn("handshake refused", "peer", id, "addr", readable(st.Conn().RemoteMultiaddr()), "err", err)
+	}
+}

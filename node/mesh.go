@@ -1,0 +1,173 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+)
+
+// mesh makes and keeps the sessions: at most one with each peer, at most
+// MaxPeers in all.
+type mesh struct {
+	host      host.Host
+	connector connector
+	service   *protocols.Service
+	book      *peerBook
+	engine    func() *engine // the one in use
+	network   replication.NetworkID
+	names     *spaceNames
+	label     string
+	agent     string
+	boot      protocols.BootNonce
+	maxPeers  int
+	timeout   time.Duration // of a handshake
+	pause     time.Duration // in place of partedPause, in tests
+	now       func() time.Time
+	log       *slog.Logger
+	dialer    *dialer      // set before the first session, like addresses
+	addresses *addressBook // who is met
+	redial    bool         // peers that are remembered are dialled
+
+	attempts                          atomic.Uint64 // handshakes begun as dialer
+	handshakesStarted, handshakesDone atomic.Uint64
+	refusals                          refusalLog
+	moves                             *network.NotifyBundle                 // set before serve, like attend
+	attend                            func(ctx context.Context, id peer.ID) // see reach.attend
+	wg                                sync.WaitGroup                        // dialled sessions
+	mu                                sync.Mutex                            // guards below; taken before the book's
+	closed                            bool
+	order                             uint64
+	inbound                           int // handshakes that peers began, under way
+}
+
+// serve answers peers that dial this node.
+func (m *mesh) serve() {
+	m.service.Handle(protocols.SyncProtocol, m.accept)
+	m.service.Handle(protocols.HelloProtocol, m.probe)
+	m.host.Network().Notify(m.moves)
+}
+
+// establish implements link: connection, Hello, session.
+func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Time) (peer.ID, error) {
+	expected := cmp.Or(t.ID, hint)
+	if expected != "" {
+		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
+		defer m.book.change(expected, func(r *peerRecord) { r.connecting-- })
+	}
+	by, err := m.dropStale(ctx, t, expected, by)
+	if err != nil {
+		return "", err
+	}
+	conn, err := m.connector.connect(ctx, t, hint, by)
+	if err != nil {
+		m.note(expected, err)
+		return "", err
+	}
+	id := conn.RemotePeer()
+	if s := m.book.live(id); s != nil && (relayed(conn) || !relayed(s.conn)) {
+		return id, errLostRace
+	}
+	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
+	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
+	err = m.initiate(ctx, id, &t)
+	if err != nil && !errors.Is(err, errLostRace) {
+		m.note(id, err)
+	}
+	return id, err
+}
+
+// note keeps why there is no session with a peer, for status.
+func (m *mesh) note(id peer.ID, err error) {
+	if id != "" {
+		m.book.change(id, func(r *peerRecord) {
+			r.lastErr = err.Error()
+			if errors.Is(err, protocols.ErrDisconnect) {
+				m.part(r)
+			}
+		})
+	}
+}
+
+// giveUp closes connections to a peer that do not answer, so that the next attempt
+// does not find and use them.
+func (m *mesh) giveUp(id peer.ID) {
+	if m.book.live(id) == nil {
+		_ = m.host.Network().ClosePeer(id) // they are given up
+	}
+}
+
+// busy implements link.
+func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
+	return m.book.busy(id, m.now())
+}
+
+// unhold implements link.
+func (m *mesh) unhold(id peer.ID) {
+	m.book.change(id, func(r *peerRecord) { r.held, r.parted, r.rest = false, time.Time{}, time.Time{} })
+}
+
+// self implements link.
+func (m *mesh) self() peer.ID { return m.host.ID() }
+
+// room implements link: automatic attempts leave half of the sessions to peers
+// that dial this node, so that newcomers find room in a network of nodes that
+// have found each other. Without any session there is always room.
+func (m *mesh) room() int {
+	_, connected := m.book.counts()
+	return (m.maxPeers+1)/2 - connected
+}
+
+// shutdownRest is how long a peer is left alone that said that it shuts down.
+const shutdownRest = time.Second
+
+// partedPause is after how long a peer is asked whether its user still wants no
+// session.
+const partedPause = time.Minute
+
+// part leaves a peer alone for a while whose user wants no session.
+func (m *mesh) part(r *peerRecord) {
+	r.parted = m.now().Add(cmp.Or(m.pause, partedPause))
+}
+
+// disconnect ends the session with a peer and leaves it alone until a user asks
+// for it again.
+func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
+	var s *session
+	known := false
+	m.book.change(id, func(r *peerRecord) { s, known, r.held = r.session, true, true })
+	switch {
+	case !known:
+		return fmt.Errorf("peer %s: %w", id, ErrNotConnected)
+	case s == nil:
+		return nil // it is not dialled any more
+	}
+	s.driver.Close(replication.CodeDisconnect, "")
+	select {
+	case <-s.closed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the session with %s is ending: %w", id, context.Cause(ctx))
+	}
+}
+
+// closing refuses new sessions from now on.
+func (m *mesh) closing() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+}
+
+// wait returns when every session has ended. The service must be closed first.
+func (m *mesh) wait() { m.wg.Wait() }
