@@ -129,9 +129,12 @@ func (b *peerBook) busyWith(id peer.ID) bool {
 func (d *discovery) changed(c netChange) {
 	n := d.n
 	n.log.Info("looking for peers again", "why", c.what, "slept", c.slept)
-	own, err := manet.InterfaceMultiaddrs()
-	if err != nil {
-		n.log.Warn("cannot list the addresses of this machine", "err", err)
+	var own []ma.Multiaddr
+	if n.cfg.Host == nil { // else it may stand on another network
+		var err error
+		if own, err = manet.InterfaceMultiaddrs(); err != nil {
+			n.log.Warn("cannot list the addresses of this machine", "err", err)
+		}
 	}
 	n.mesh.dropLost(ipsOf(own), c.slept >= n.cfg.StaleAfter)
 	if d.lan != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	kad "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	libdiscovery "github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -32,6 +33,9 @@ const (
 	// that in a large network not all dial the same.
 	maxProviders   = 512
 	providersShown = 64
+	// kadValue is what the connection to a peer of the table's widest buckets is worth
+	// to the connection manager; the table gives the others 5.
+	kadValue = 10
 	// idleConnection is after how long a connection that nobody needs is closed.
 	idleConnection = time.Minute
 )
@@ -63,7 +67,7 @@ type kadTable struct {
 func openKad(h host.Host, network replication.NetworkID, mode DHTMode, filter func(ma.Multiaddr) bool) (*kadTable, error) {
 	key := rendezvous(network)
 	modes := map[DHTMode]kad.ModeOpt{DHTClient: kad.ModeClient, DHTServer: kad.ModeServer, DHTAuto: kad.ModeAutoServer}
-	d, err := kad.New(h,
+	d, err := kad.New(kadHost{h},
 		kad.ProtocolPrefix(kadPrefix(network)),
 		kad.Mode(modes[mode]),
 		kad.DisableValues(),
@@ -83,6 +87,20 @@ func openKad(h host.Host, network replication.NetworkID, mode DHTMode, filter fu
 		return nil, fmt.Errorf("cannot start the distributed hash table: %w", err)
 	}
 	return &kadTable{dht: d, host: h, lookup: routing.NewRoutingDiscovery(d), key: key}, nil
+}
+
+// kadHost is a host of which the table keeps connections as long as there is room:
+// sessions come first. The table would protect some from being closed at all.
+type kadHost struct{ host.Host }
+
+func (h kadHost) ConnManager() connmgr.ConnManager { return kadManager{h.Host.ConnManager()} }
+
+type kadManager struct{ connmgr.ConnManager }
+
+func (m kadManager) Protect(id peer.ID, tag string) { m.TagPeer(id, tag, kadValue) }
+func (m kadManager) Unprotect(id peer.ID, tag string) bool {
+	m.UntagPeer(id, tag)
+	return false
 }
 
 func (k *kadTable) peers() []peer.AddrInfo {

@@ -13,6 +13,10 @@ import (
 	"vixp2p/replication/replicator"
 )
 
+// sessionTag protects the connections of peers with a session from being closed
+// when there are too many.
+const sessionTag = "vix-session"
+
 // skewWarning is the clock difference from which on a peer's is reported.
 const skewWarning = time.Minute
 
@@ -80,6 +84,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 			r.session, r.stale, r.held, r.parted, r.lastErr = s, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
 			copies = r.meet(s.info.Instance)
+			m.host.ConnManager().Protect(s.id, sessionTag)
 		})
 	}
 	m.mu.Unlock()
@@ -135,6 +140,7 @@ func (m *mesh) watch(s *session) {
 		if newest = r.session == s; !newest {
 			return // a newer one lives, or has ended too
 		}
+		m.host.ConnManager().Unprotect(s.id, sessionTag)
 		r.session, r.stale, r.seen = nil, false, m.now()
 		r.lastErr = end.Error()
 		if end.Code == replication.CodeDisconnect && end.FromPeer {
