@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dgraph-io/badger/v4"
+
 	r "vixp2p/replication"
 )
 
@@ -41,13 +43,16 @@ func (s *Store) survey(w testimony) (found []fileDamage, err error) {
 		report(fileDamage{path: filepath.Join(dir, manifestName), problem: "the list of tables is missing"})
 	}
 	checkFile(filepath.Join(dir, manifestName), report)
+	listed := s.listedTables(filepath.Join(dir, manifestName))
 	var tables []string
 	var lastLog string
 	mem := memtableSurvey{report: report}
 	for _, path := range paths {
 		switch filepath.Ext(path) {
 		case ".sst":
-			tables = append(tables, path)
+			if listed == nil || listed[fileID(path)] {
+				tables = append(tables, path)
+			}
 		case ".vlog":
 			lastLog = path
 		case ".mem":
@@ -65,6 +70,31 @@ func (s *Store) survey(w testimony) (found []fileDamage, err error) {
 	}
 	s.surveyTables(tables, clean, report)
 	return found, nil
+}
+
+// listedTables are the numbers of the tables that Badger's list names; nil if it
+// cannot be read. A table that is not listed is one whose writing a crash cut
+// short, or whose data has moved on: Badger removes it when it opens, whole or not,
+// and what it holds is in the memtable's log or the tables from which it was made.
+func (s *Store) listedTables(path string) map[uint32]bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var m badger.Manifest
+	err = guard(func() error {
+		m, _, err = badger.ReplayManifestFile(f, 0, badgerOptions(&s.opt, filepath.Dir(path), s.dblog))
+		return err
+	})
+	if err != nil {
+		return nil
+	}
+	listed := make(map[uint32]bool, len(m.Tables))
+	for id := range m.Tables {
+		listed[uint32(id)] = true
+	}
+	return listed
 }
 
 // memtableSurvey reads the log of a memtable. What is damaged in its last

@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -124,6 +125,48 @@ func TestDamagedListOfTables(t *testing.T) {
 		if err := errors.Join(s.Close(), os.RemoveAll(d)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestHalfATable: a process that is killed while Badger writes a table leaves a
+// part of it, which no list names; what would be in it is still where it came from.
+func TestHalfATable(t *testing.T) {
+	dir := filepath.Join(fastDir(t), "db")
+	s := openAt(t, dir, "a")
+	fill(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	instance := s.Info().Instance
+	tables, err := listFiles(filepath.Join(dir, dbDir), ".sst")
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("tables: %v, %v", tables, err)
+	}
+	whole, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := append(bytes.Clone(whole[:len(whole)/2]), make([]byte, len(whole)-len(whole)/2)...)
+	for i, data := range [][]byte{half, {}} {
+		next := filepath.Join(dir, dbDir, fmt.Sprintf("%06d.sst", 900+i))
+		if err := os.WriteFile(next, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = openAt(t, dir, "a")
+	if s.Info().Recovered != "" || s.Info().Instance != instance {
+		t.Errorf("found %q", s.Info().Recovered)
+	}
+	mustBeWhole(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The same damage to one that is listed is damage.
+	if err := os.WriteFile(tables[0], half, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s = openAt(t, dir, "a"); !strings.Contains(s.Info().Recovered, filepath.Base(tables[0])) {
+		t.Errorf("found %q", s.Info().Recovered)
 	}
 }
 
