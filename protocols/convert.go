@@ -11,7 +11,7 @@ import (
 )
 
 // Decode turns a frame into its message: one of replication's messages, or
-// *Hello, *HelloAck, *HelloFinish or *Welcome. It is pure and checks all that
+// *Hello, *HelloAck, *HelloFinish, *Welcome, *MsgPush or *MsgAnswer. It is pure and checks all that
 // one message alone can break: lengths of ids, counts, ranges. Fields that it
 // does not know are skipped if the sender's minor version is newer and refused
 // otherwise. Byte slices of the result alias the frame's attachment. An error is
@@ -83,6 +83,10 @@ func TypeOf(m any) MessageType {
 		return TypeForkProof
 	case *replication.Control:
 		return TypeControl
+	case *MsgPush:
+		return TypeMsgPush
+	case *MsgAnswer:
+		return TypeMsgAnswer
 	}
 	return 0
 }
@@ -148,6 +152,11 @@ func toWire(f *Frame, m any) proto.Message {
 	case *replication.Control:
 		f.Attachment = m.Data
 		return &p2pv1.Control{}
+	case *MsgPush:
+		f.Flags, f.Attachment = FlagAckReq, m.Data
+		return &p2pv1.MsgPush{Number: m.Number, Hops: uint32(m.Hops)}
+	case *MsgAnswer:
+		return m.toWire()
 	}
 	return nil
 }
@@ -205,6 +214,10 @@ func (d *decoder) decode() any {
 		return d.forkProof()
 	case TypeControl:
 		return d.control()
+	case TypeMsgPush:
+		return d.msgPush()
+	case TypeMsgAnswer:
+		return d.msgAnswer()
 	}
 	d.err = faultf(ErrUnknownType, f.Type, "it is none of version %d.%d", VersionMajor, VersionMinor)
 	return nil

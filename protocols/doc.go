@@ -13,6 +13,7 @@
 //	convert_sync.go  the same for replication's messages
 //	hello.go         the handshake that opens a stream
 //	walsync.go       Conn: replication's messages over a stream after Hello
+//	msg.go           routed messages over a stream of their own
 //	dispatch.go      handlers by message type
 //	duplicate.go     which of two sessions of one pair stays
 //	service.go       stream handlers on a libp2p host, tracked to their end

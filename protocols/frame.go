@@ -24,7 +24,7 @@ import (
 //	                            |<envelope length>|<--- the rest -->|
 //
 // Both lengths are minimal varints. The attachment is what the envelope leaves
-// of the frame; only WalPush, ForkProof and Control have one.
+// of the frame; only WalPush, ForkProof, Control and MsgPush have one.
 
 // Frame is one decoded frame.
 type Frame struct {
@@ -60,6 +60,8 @@ type Reader struct {
 
 	// expect is what may come while the handshake runs; nil afterwards.
 	expect []MessageType
+	// only is the one type that this stream carries this way; 0: any.
+	only MessageType
 
 	armed     bool                                          // the frame being read has a deadline
 	deadlines interface{ SetReadDeadline(time.Time) error } // nil: the stream has none
@@ -152,7 +154,12 @@ type phaseLimits struct{ frame, envelope int }
 // phase gives what any frame may have now, before its type is known.
 func (r *Reader) phase() phaseLimits {
 	if r.expect == nil {
-		return phaseLimits{frame: maxFramePrefix + MaxEnvelope + maxAttachment, envelope: MaxEnvelope}
+		attachment := maxAttachment
+		if r.only != 0 {
+			row, _ := limitOf(r.only)
+			attachment = row.Attachment
+		}
+		return phaseLimits{frame: maxFramePrefix + MaxEnvelope + attachment, envelope: MaxEnvelope}
 	}
 	var l phaseLimits
 	for _, t := range r.expect {
@@ -180,7 +187,7 @@ func (r *Reader) check(f *Frame, envelope, attachment int) (skip bool, err error
 		return true, nil
 	case !known:
 		return false, faultf(ErrUnknownType, f.Type, "it is none of version %d.%d", VersionMajor, VersionMinor)
-	case limit == 0:
+	case limit == 0, r.only != 0 && r.only != f.Type:
 		return false, faultf(ErrUnexpected, f.Type, "it does not belong here")
 	case envelope > limit:
 		return false, faultf(ErrOversize, f.Type, "an envelope of %d bytes, more than %d", envelope, limit)

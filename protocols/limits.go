@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"vixp2p/replication"
+	"vixp2p/routing"
 )
 
 // Every limit of the wire stands in this file; docs/wire.md repeats the table
@@ -94,6 +95,8 @@ var limits = [...]Limit{
 	{TypeReceipt, "Receipt", 0, MaxEnvelope, 0},
 	{TypeForkProof, "ForkProof", 0, 1 << 10, replication.MaxForkProofBytes},
 	{TypeControl, "Control", 0, 1 << 10, replication.MaxRunBytes},
+	{TypeMsgPush, "MsgPush", 0, 256, routing.MaxMessage},
+	{TypeMsgAnswer, "MsgAnswer", 0, 256, 0},
 }
 
 // Limits is the table of message types in the order of their numbers.

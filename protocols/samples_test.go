@@ -2,8 +2,10 @@ package protocols
 
 import (
 	"bytes"
+	"time"
 
 	"vixp2p/replication"
+	"vixp2p/routing"
 )
 
 // fill makes n bytes that tell their place.
@@ -92,5 +94,8 @@ func samples() []sample {
 		}}},
 		{"control", &replication.Control{Data: []byte("trust state")}},
 		{"control_empty", &replication.Control{}},
+		{"msg_push", &MsgPush{Number: 3, Hops: 2, Data: []byte("a routed message")}},
+		{"msg_answer", &MsgAnswer{Number: 3, Verdict: routing.Stored}},
+		{"msg_answer_busy", &MsgAnswer{Number: 1 << 40, Verdict: routing.Busy, Retry: 1500 * time.Millisecond}},
 	}
 }

@@ -16,7 +16,7 @@ const (
 	HelloProtocol protocol.ID = "/vix/hello/1"
 	// JoinProtocol is kept for redeeming an invite.
 	JoinProtocol protocol.ID = "/vix/join/1"
-	// MsgProtocol is kept for routed messages.
+	// MsgProtocol carries routed messages between peers that have a session.
 	MsgProtocol protocol.ID = "/vix/msg/1"
 )
 
@@ -40,6 +40,10 @@ const FeatureRelaxed = "relaxed"
 // DISCONNECT if that still stands.
 const FeatureAgain = "again"
 
+// FeatureMsg, among the features of a Hello, says that the sender takes routed
+// messages on MsgProtocol.
+const FeatureMsg = "msg"
+
 // MessageType is the number of a message on the wire; append-only.
 type MessageType uint32
 
@@ -62,6 +66,8 @@ const (
 	TypeReceipt        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_RECEIPT)
 	TypeForkProof      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_FORK_PROOF)
 	TypeControl        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_CONTROL)
+	TypeMsgPush        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_MSG_PUSH)
+	TypeMsgAnswer      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_MSG_ANSWER)
 )
 
 // String is the message's name, or its number where this version has none.

@@ -75,7 +75,7 @@ func (c *Conn) Read() (m replication.Message, release func(), err error) {
 func (c *Conn) check(v any) (replication.Message, error) {
 	m, ok := v.(replication.Message)
 	if !ok {
-		return nil, faultf(ErrUnexpected, TypeOf(v), "it belongs to the handshake")
+		return nil, faultf(ErrUnexpected, TypeOf(v), "it does not belong to a session")
 	}
 	switch m := m.(type) {
 	case *replication.FrontierDigest:

@@ -84,7 +84,7 @@ func (Flag) EnumDescriptor() ([]byte, []int) {
 
 // MessageType says what Envelope.message is. Append-only: a number is never
 // used for another message. 32 to 39 are kept for redeeming an invite on
-// /vix/join/1, 40 to 47 for routed messages on /vix/msg/1.
+// /vix/join/1; 40 to 47 are for routed messages on /vix/msg/1.
 type MessageType int32
 
 const (
@@ -126,6 +126,10 @@ const (
 	MessageType_MESSAGE_TYPE_FORK_PROOF MessageType = 19
 	// Control, with attachment.
 	MessageType_MESSAGE_TYPE_CONTROL MessageType = 20
+	// MsgPush, with attachment; on /vix/msg/1 only.
+	MessageType_MESSAGE_TYPE_MSG_PUSH MessageType = 40
+	// MsgAnswer; on /vix/msg/1 only.
+	MessageType_MESSAGE_TYPE_MSG_ANSWER MessageType = 41
 )
 
 // Enum value maps for MessageType.
@@ -150,6 +154,8 @@ var (
 		18: "MESSAGE_TYPE_RECEIPT",
 		19: "MESSAGE_TYPE_FORK_PROOF",
 		20: "MESSAGE_TYPE_CONTROL",
+		40: "MESSAGE_TYPE_MSG_PUSH",
+		41: "MESSAGE_TYPE_MSG_ANSWER",
 	}
 	MessageType_value = map[string]int32{
 		"MESSAGE_TYPE_UNSPECIFIED":     0,
@@ -171,6 +177,8 @@ var (
 		"MESSAGE_TYPE_RECEIPT":         18,
 		"MESSAGE_TYPE_FORK_PROOF":      19,
 		"MESSAGE_TYPE_CONTROL":         20,
+		"MESSAGE_TYPE_MSG_PUSH":        40,
+		"MESSAGE_TYPE_MSG_ANSWER":      41,
 	}
 )
 
@@ -466,7 +474,7 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x10FLAG_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFLAG_ENCRYPTED\x10\x01\x12\x13\n" +
 	"\x0fFLAG_COMPRESSED\x10\x02\x12\x10\n" +
-	"\fFLAG_ACK_REQ\x10\x04*\x8d\x04\n" +
+	"\fFLAG_ACK_REQ\x10\x04*\xc5\x04\n" +
 	"\vMessageType\x12\x1c\n" +
 	"\x18MESSAGE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12MESSAGE_TYPE_HELLO\x10\x01\x12\x15\n" +
@@ -487,7 +495,9 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x12MESSAGE_TYPE_GRAFT\x10\x11\x12\x18\n" +
 	"\x14MESSAGE_TYPE_RECEIPT\x10\x12\x12\x1b\n" +
 	"\x17MESSAGE_TYPE_FORK_PROOF\x10\x13\x12\x18\n" +
-	"\x14MESSAGE_TYPE_CONTROL\x10\x14*\xfb\x04\n" +
+	"\x14MESSAGE_TYPE_CONTROL\x10\x14\x12\x19\n" +
+	"\x15MESSAGE_TYPE_MSG_PUSH\x10(\x12\x1b\n" +
+	"\x17MESSAGE_TYPE_MSG_ANSWER\x10)*\xfb\x04\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_CODE_OTHER_NETWORK\x10\x01\x12\x1a\n" +
