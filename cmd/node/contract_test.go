@@ -301,6 +301,9 @@ func TestLoad(t *testing.T) {
 	if r := n.vix("load", file).ok(t); !strings.HasPrefix(r.out, "5,000 records, ") {
 		t.Errorf("load prints %q", r.out)
 	}
+	if r := vixIn(t, nil, `{"key":"one","value":1}`, "load", "-", "--data-dir", n.dir).ok(t); !strings.HasPrefix(r.out, "1 record, ") {
+		t.Errorf("load of one record prints %q", r.out)
+	}
 	// What ls prints can be loaded elsewhere, bytes included.
 	vixIn(t, nil, "\xff", "put", "bytes", "-", "--data-dir", n.dir).ok(t)
 	dump := n.vix("ls", "--json").ok(t).out
@@ -337,7 +340,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("a slow producer: %s", l)
 	}
 	load.signal(os.Interrupt)
-	if code := load.end(); code != 1 || !strings.Contains(load.errText(), "1 records are stored") {
+	if code := load.end(); code != 1 || !strings.Contains(load.errText(), "1 record is stored") {
 		t.Errorf("interrupted: exit %d, %s", code, load.errText())
 	}
 }

@@ -77,7 +77,7 @@ func (p *program) load(ctx context.Context, b localapi.Backend, in io.Reader, to
 			return p.print(localapi.Acked{N: d.Records})
 		}
 		if bar != nil {
-			bar.Describe(grouped(d.Records) + " records")
+			bar.Describe(many(d.Records, "record", "records"))
 			return bar.Set64(read.n.Load())
 		}
 		return nil
@@ -87,14 +87,14 @@ func (p *program) load(ctx context.Context, b localapi.Backend, in io.Reader, to
 	}
 	if err != nil {
 		if isEnding(err) && ctx.Err() != nil {
-			return localapi.Errorf(localapi.CodeCancelled, "stopped (%w): %d records are stored; load again to go on, a record twice does no harm", context.Cause(ctx), done.Records)
+			return localapi.Errorf(localapi.CodeCancelled, "stopped (%w): %s stored; load again to go on, a record twice does no harm", context.Cause(ctx), many(done.Records, "record is", "records are"))
 		}
 		return err
 	}
 	if p.flags.json {
 		return p.print(done)
 	}
-	fmt.Fprintf(p.stdout, "%s records, %s, in %s\n", grouped(done.Records), size(done.Bytes), brief(time.Duration(done.Seconds*float64(time.Second))))
+	fmt.Fprintf(p.stdout, "%s, %s, in %s\n", many(done.Records, "record", "records"), size(done.Bytes), brief(time.Duration(done.Seconds*float64(time.Second))))
 	return nil
 }
 

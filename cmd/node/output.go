@@ -81,6 +81,14 @@ func grouped(n uint64) string {
 	return s
 }
 
+// many counts things: "1 record", "2,000 records".
+func many(n uint64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return grouped(n) + " " + more
+}
+
 // size writes bytes in powers of 1,000.
 func size(n uint64) string {
 	switch {

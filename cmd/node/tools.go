@@ -112,7 +112,7 @@ func (p *program) printFindings(found []localapi.Finding) error {
 		}
 	}
 	if !ok {
-		return localapi.Errorf(localapi.CodeDamaged, "%d things are wrong: run the node with peers connected, which fetches damaged data again, and verify once more", len(found))
+		return localapi.Errorf(localapi.CodeDamaged, "%s wrong: run the node with peers connected, which fetches damaged data again, and verify once more", many(uint64(len(found)), "thing is", "things are"))
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func (l *Loader) Run(ctx context.Context, acked func(Loaded) error) (res Loaded,
 			if len(batch.ops) == 1 && CodeOf(err) == CodeTooLarge {
 				return res, &LineError{Line: batch.line, Acked: res.Records, Cause: err}
 			}
-			return res, fmt.Errorf("after %d stored records: %w", res.Records, err)
+			return res, afterError(res.Records, err)
 		}
 		res.Records += uint64(len(batch.ops))
 		res.Bytes += uint64(batch.bytes)
@@ -134,6 +134,17 @@ func (l *Loader) Run(ctx context.Context, acked func(Loaded) error) (res Loaded,
 			return res, err
 		}
 	}
+}
+
+// afterError tells how much is stored of a load that err ended.
+func afterError(records uint64, err error) error {
+	switch records {
+	case 0:
+		return err
+	case 1:
+		return fmt.Errorf("after 1 stored record: %w", err)
+	}
+	return fmt.Errorf("after %d stored records: %w", records, err)
 }
 
 func (l *Loader) stop() {

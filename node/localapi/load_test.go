@@ -97,6 +97,33 @@ func TestLoadBadLineStops(t *testing.T) {
 	}
 }
 
+// A commit that fails ends the load, which says how far it came.
+func TestLoadFails(t *testing.T) {
+	for stored, want := range map[uint64]string{0: "no", 1: "after 1 stored record: no", 2: "after 2 stored records: no"} {
+		in, out := io.Pipe()
+		l := NewLoader(in, func(context.Context, []Op) error {
+			if stored == 0 {
+				return errors.New("no")
+			}
+			stored--
+			return nil
+		})
+		line := func() error {
+			_, err := io.WriteString(out, `{"key":"k","value":1}`+"\n")
+			return err
+		}
+		if err := line(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := l.Run(t.Context(), func(Loaded) error { return line() })
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, not %q", err, want)
+		}
+		_ = in.Close()
+		l.Wait()
+	}
+}
+
 func TestLoadGzip(t *testing.T) {
 	var z bytes.Buffer
 	w := gzip.NewWriter(&z)
