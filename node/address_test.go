@@ -36,7 +36,7 @@ func TestParseTarget(t *testing.T) {
 		{in: "/ip6zone/eth0/ip6/fe80::1/tcp/9001", key: "tcp://[fe80::1]:9001"},
 		{in: "/dns/example.com/udp/9001/quic-v1", key: "quic://example.com:9001"},
 		{in: relayed, key: "relay://" + relayed},
-		{in: relayed + "/p2p/" + id, key: "relay://" + relayed},
+		{in: relayed + "/p2p/" + id, key: "relay://" + relayed + "/p2p/" + id},
 		{in: "/ip4/127.0.0.1/tcp/9001/ws", err: "does not speak the transport /ws, only TCP and QUIC: use host:port"},
 		{in: "/dns4/example.com/tcp/443/wss/p2p/" + id, err: "does not speak the transport /wss"},
 		{in: "/ip4/127.0.0.1/udp/9001/quic-v1/webtransport", err: "does not speak the transport /webtransport"},

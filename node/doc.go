@@ -18,7 +18,9 @@
 //	connect.go    libp2p connections, to peers whose ID is not known yet too
 //	guard.go      when an endpoint may be dialled (pure)
 //	dialer.go     one dialer for all sources of addresses
-//	session.go    handshakes, duplicate sessions, attaching to the replicator
+//	targets.go    what is to be dialled: sources, limits, turns
+//	addrbook.go   peers that once worked, over restarts
+//	mesh.go       sessions with peers; handshake.go, session.go: their start, life and end
 //	peers.go      what is known of each peer
 //	engine.go     store, view and replicator as one; their repair after damage
 //	budget.go     memory of what peers send, per session

@@ -109,7 +109,9 @@ func (b *targetTable) add(f found, use func(t *dialTarget) int) bool {
 	t := b.all[f.Key]
 	if t == nil {
 		t = &dialTarget{target: f.target, sources: map[string]time.Time{}, first: b.named}
-		t.ID = ""
+		if !t.relayed() { // of those the peer is a part of the endpoint
+			t.ID = ""
+		}
 	}
 	if _, again := t.sources[f.from]; !again {
 		if b.count[f.from] >= maxTargets && !b.displace(f.from, use) {
@@ -213,5 +215,6 @@ func inTurn(due []*dialTarget) {
 // dialled one at a time.
 func foundAt(addr ma.Multiaddr, id peer.ID, from string, expires time.Time) (found, bool) {
 	key, ok := multiaddrKey(addr)
-	return found{target: target{Key: key, ID: id, Addr: addr}, from: from, expires: expires}, ok
+	t := target{Key: key, Addr: addr}.of(id)
+	return found{target: t, from: from, expires: expires}, ok && t.check() == nil
 }

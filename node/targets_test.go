@@ -402,4 +402,16 @@ func TestFoundAt(t *testing.T) {
 	if _, ok := foundAt(ma.StringCast("/ip4/10.0.0.1/tcp/1/ws"), "B", fromDHT, at); ok {
 		t.Error("a websocket address is taken")
 	}
+	relay := ma.StringCast("/ip4/10.0.0.1/tcp/1/p2p/" + numbered(t, 1).String() + "/p2p-circuit")
+	if _, ok := foundAt(relay, "", fromDHT, at); ok {
+		t.Error("an address through a relay without a peer is taken")
+	}
+	if f, ok = foundAt(relay, "B", fromDHT, at); !ok {
+		t.Error("an address through a relay is not taken")
+	}
+	b := newTargetTable()
+	b.add(f, nil)
+	if got := b.all[f.Key]; got == nil || got.ID != "B" {
+		t.Errorf("the peer behind a relay is lost: %+v", got)
+	}
 }
