@@ -232,7 +232,7 @@ func (b backend) Tail(ctx context.Context, space string, q localapi.Tail, emit f
 		if err := emit(localapi.Record{
 			Cursor:  string(op.Cursor),
 			Version: localapi.Version{Origin: op.Origin, Log: op.Log, Seq: op.Seq, Time: localapi.Time{Time: op.Time}},
-			Kind:    op.Kind, Key: localapi.KeyOf([]byte(op.Key)), Payload: localapi.PayloadOf(op.Payload),
+			Kind:    localapi.KindOf([]byte(op.Kind)), Key: localapi.KeyOf([]byte(op.Key)), Payload: localapi.PayloadOf(op.Payload),
 		}); err != nil {
 			return err
 		}

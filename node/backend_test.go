@@ -1,12 +1,15 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
 
 	"vixp2p/node/localapi"
+	"vixp2p/replication"
 )
 
 // A node is asked through its local API as a command would.
@@ -112,5 +115,35 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 	}
 	if apiError(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// What a tail tells of a kind that is no text is its bytes, as of a key.
+func TestLocalAPIShowsForeignKinds(t *testing.T) {
+	n := open(t, Config{Label: "A", API: "127.0.0.1:0", Offline: true})
+	ctx := deadline(t)
+	for _, kind := range []string{"note", "n\xffte"} {
+		// Not by way of the node, which refuses what cannot be shown.
+		op := replication.Op{Kind: replication.KindApp, Name: kind, Payload: []byte("x")}
+		batch := replication.Batch{Space: replication.SpaceOf(n.network, replication.DefaultSpace), Ops: []replication.Op{op}}
+		if _, err := n.engines.get().store.Append(ctx, batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := localapi.Dial(ctx, n.DataDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var kinds []string
+	if err := c.Tail(ctx, "default", localapi.Tail{}, func(r localapi.Record) error {
+		line, err := json.Marshal(r)
+		if err != nil || bytes.Contains(line, []byte(`\ufffd`)) || bytes.Contains(line, []byte("\ufffd")) {
+			t.Errorf("%s, %v", line, err)
+		}
+		kinds = append(kinds, string(r.Kind.Bytes()), r.Kind.String())
+		return nil
+	}); err != nil || fmt.Sprintf("%q", kinds) != `["note" "note" "n\xffte" "bv90ZQ=="]` {
+		t.Errorf("kinds %q, %v", kinds, err)
 	}
 }

@@ -31,7 +31,8 @@ type Operation struct {
 	Log    string // hex; Log and Seq name the operation
 	Seq    uint64 // from 1
 	Time   time.Time
-	// Kind is "put", "delete", or the name of an application's own kind.
+	// Kind is "put", "delete", or the name of an application's own kind, which
+	// need not be UTF-8 where another member wrote it.
 	Kind    string
 	Key     string // empty where it has none
 	Payload []byte // the value of a put

@@ -99,7 +99,8 @@ func (p *program) tailCommand() *cobra.Command {
 		Short: "Print operations in order of arrival",
 		Long: `Print the operations of all members, in the order in which they became durable
 here, from the first one: puts, deletes, and what append wrote.
-With --json each line has a cursor; --from goes on after it, without a gap.
+With --json each line has a cursor; --from goes on after it, without a gap. Bytes
+that are no text stand under key_base64, payload_base64 and kind_base64.
 --follow goes on with what comes; Ctrl-C ends it.`,
 		Example: `  vix-node tail --id A
   vix-node tail --id A --json --follow --from "$CURSOR"`,
@@ -137,6 +138,6 @@ func printRecord(w io.Writer, r localapi.Record) error {
 	if len(r.Key.Bytes()) > 0 {
 		key = "  " + keyText(r.Key)
 	}
-	_, err := fmt.Fprintf(w, "%s  %s  %s/%d  %s%s  %s\n", r.Time, short(r.Origin), short(r.Log), r.Seq, shown(r.Kind, 0), key, shown(r.Payload.String(), 120))
+	_, err := fmt.Fprintf(w, "%s  %s  %s/%d  %s%s  %s\n", r.Time, short(r.Origin), short(r.Log), r.Seq, shown(r.Kind.String(), 0), key, shown(r.Payload.String(), 120))
 	return err
 }

@@ -96,7 +96,7 @@ func TestClientIsABackend(t *testing.T) {
 		t.Errorf("List = %v, %v", keys, err)
 	}
 	var kinds []string
-	if err := c.Tail(ctx, "default", Tail{}, func(r Record) error { kinds = append(kinds, r.Kind); return nil }); err != nil || fmt.Sprint(kinds) != "[put put put note]" {
+	if err := c.Tail(ctx, "default", Tail{}, func(r Record) error { kinds = append(kinds, r.Kind.String()); return nil }); err != nil || fmt.Sprint(kinds) != "[put put put note]" {
 		t.Errorf("Tail = %v, %v", kinds, err)
 	}
 	if err := c.Tail(ctx, "default", Tail{From: "other"}, nil); CodeOf(err) != CodeReset {

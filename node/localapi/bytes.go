@@ -8,7 +8,7 @@ import (
 )
 
 // Bytes in JSON: a text member when they are valid UTF-8, else the same name
-// with "_base64" (standard alphabet, padded). Each of the three types below is
+// with "_base64" (standard alphabet, padded). Each of the four types below is
 // embedded where its member stands.
 
 // Key is a key of the key-value view, or of an application's operation.
@@ -29,20 +29,30 @@ type Payload struct {
 	Base64 []byte  `json:"payload_base64,omitempty"`
 }
 
-// KeyOf, ValueOf and PayloadOf give bytes their JSON form.
+// Kind is the kind of an operation. What this node writes has a text; another
+// member may name its kind with any bytes.
+type Kind struct {
+	Text   *string `json:"kind,omitempty"`
+	Base64 []byte  `json:"kind_base64,omitempty"`
+}
+
+// KeyOf, ValueOf, PayloadOf and KindOf give bytes their JSON form.
 func KeyOf(b []byte) Key         { t, raw := split(b); return Key{t, raw} }
 func ValueOf(b []byte) Value     { t, raw := split(b); return Value{t, raw} }
 func PayloadOf(b []byte) Payload { t, raw := split(b); return Payload{t, raw} }
+func KindOf(b []byte) Kind       { t, raw := split(b); return Kind{t, raw} }
 
 // Bytes of the member that is there; nil if neither is.
 func (k Key) Bytes() []byte     { return join(k.Text, k.Base64) }
 func (v Value) Bytes() []byte   { return join(v.Text, v.Base64) }
 func (p Payload) Bytes() []byte { return join(p.Text, p.Base64) }
+func (k Kind) Bytes() []byte    { return join(k.Text, k.Base64) }
 
 // String is for people: text as it is, other bytes in base64.
 func (k Key) String() string     { return display(k.Text, k.Base64) }
 func (v Value) String() string   { return display(v.Text, v.Base64) }
 func (p Payload) String() string { return display(p.Text, p.Base64) }
+func (k Kind) String() string    { return display(k.Text, k.Base64) }
 
 func split(b []byte) (*string, []byte) {
 	if !utf8.Valid(b) {

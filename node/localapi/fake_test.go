@@ -107,7 +107,7 @@ func (f *fake) Write(_ context.Context, _ string, w Write) (Written, error) {
 	f.commits = append(f.commits, w.Ops)
 	for _, op := range w.Ops {
 		v := Version{Origin: "me", Log: "ab", Seq: uint64(len(f.records) + 1), Time: at}
-		r := Record{Cursor: "c", Version: v, Kind: op.Op, Key: KeyOf(op.Key), Payload: PayloadOf(op.Value)}
+		r := Record{Cursor: "c", Version: v, Kind: KindOf([]byte(op.Op)), Key: KeyOf(op.Key), Payload: PayloadOf(op.Value)}
 		switch op.Op {
 		case OpPut:
 			f.keys[string(op.Key)] = Entry{Key: KeyOf(op.Key), Value: ValueOf(op.Value), Version: v,
@@ -115,7 +115,7 @@ func (f *fake) Write(_ context.Context, _ string, w Write) (Written, error) {
 		case OpDelete:
 			delete(f.keys, string(op.Key))
 		case OpAppend:
-			r.Kind, r.Payload = op.Kind, PayloadOf(op.Payload)
+			r.Kind, r.Payload = KindOf([]byte(op.Kind)), PayloadOf(op.Payload)
 		}
 		f.records = append(f.records, r)
 	}
@@ -133,7 +133,7 @@ func (f *fake) Watch(ctx context.Context, space string, q Watch, emit func(Event
 		if !bytes.HasPrefix(r.Key.Bytes(), q.Prefix) {
 			return nil
 		}
-		return emit(Event{Cursor: r.Cursor, Event: r.Kind, EventEntry: &EventEntry{Key: r.Key, Version: &r.Version}})
+		return emit(Event{Cursor: r.Cursor, Event: r.Kind.String(), EventEntry: &EventEntry{Key: r.Key, Version: &r.Version}})
 	})
 }
 

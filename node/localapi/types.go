@@ -111,7 +111,7 @@ const (
 type Record struct {
 	Cursor string `json:"cursor"`
 	Version
-	Kind string `json:"kind"`
+	Kind
 	Key
 	Payload
 }
