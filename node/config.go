@@ -133,6 +133,10 @@ type Config struct {
 	// internet.
 	PortMapping bool
 
+	// NoMessages takes no part in routed messages: none is sent, received or carried
+	// for others. Default: it does.
+	NoMessages bool
+
 	// Durability says when a write counts as done. Default Strict.
 	Durability Durability
 	// MaxPeers bounds sessions; a peer beyond it is told that this node is busy.

@@ -26,6 +26,7 @@ import (
 //	log/          the logs (package replication/wal)
 //	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
+//	mail/         routed messages (package node/mailbox)
 //
 // The local API keeps its address and token beside them.
 const (
@@ -192,7 +193,7 @@ func refuseForeign(dir string) error {
 		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
-		if !ours && name != logDir && name != viewDir && name != "lost+found" {
+		if !ours && name != logDir && name != viewDir && name != mailDir && name != "lost+found" {
 			return fmt.Errorf("%s is not empty and has no node data (there is %s, for example): name an empty or new directory", dir, e.Name())
 		}
 	}

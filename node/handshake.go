@@ -138,6 +138,9 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 	if m.engine().store.Info().Relaxed {
 		cfg.Features = append(cfg.Features, protocols.FeatureRelaxed)
 	}
+	if m.messages {
+		cfg.Features = append(cfg.Features, protocols.FeatureMsg)
+	}
 	if budget != nil {
 		cfg.Budget = budget
 	}

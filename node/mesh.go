@@ -32,6 +32,7 @@ type mesh struct {
 	agent     string
 	boot      protocols.BootNonce
 	maxPeers  int
+	messages  bool          // this node takes routed messages
 	timeout   time.Duration // of a handshake
 	pause     time.Duration // in place of partedPause, in tests
 	now       func() time.Time

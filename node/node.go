@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"vixp2p/node/localapi"
 	"vixp2p/protocols"
@@ -28,6 +29,7 @@ type Node struct {
 	id      peer.ID
 	network replication.NetworkID
 	names   *spaceNames
+	ads     []ma.Multiaddr // Config.Advertise, resolved
 
 	engines   engines
 	health    health
@@ -39,6 +41,7 @@ type Node struct {
 	reach     *reach        // nil if offline
 	guard     *guard
 	addresses *addressBook
+	messages  *messenger       // nil if offline, or with NoMessages
 	metrics   *metrics         // nil without a Registerer
 	api       *localapi.Server // nil without Config.API
 	sync      syncMeter
@@ -136,6 +139,7 @@ func (n *Node) join() error {
 	n.mesh.addresses, n.mesh.redial = n.addresses, !n.cfg.NoConnect
 	n.mesh.recall()
 	n.mesh.serve()
+	n.carryMessages()
 	if err := n.mesh.rememberLoop(n.ctx); err != nil {
 		return fmt.Errorf("cannot hear where peers listen: %w", err)
 	}
@@ -163,7 +167,7 @@ func (n *Node) openHost(ctx context.Context) error {
 			return err
 		}
 	}
-	n.host = h
+	n.host, n.ads = h, ads
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(),

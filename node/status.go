@@ -44,6 +44,10 @@ type Status struct {
 	Spaces    map[string]SpaceStatus // by name; by id in hex where the name is not known
 	Sync      SyncProgress
 	Reach     *ReachStatus // nil if offline
+	// Messages tells about routed messages, Routes where they go; nil if offline or
+	// with NoMessages.
+	Messages *MessageStatus
+	Routes   []Route
 }
 
 // PeerStatus is one peer as this node sees it.
@@ -143,6 +147,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	}
 	st.Damage, st.Repairs = n.health.snapshot()
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()
+	st.Messages, st.Routes = n.messages.status(), n.Routes()
 	if n.reach != nil {
 		reach := n.reach.status()
 		st.Reach = &reach
