@@ -396,14 +396,9 @@ func (w whereabouts) transports() string {
 // advertises or that were found out about it, then those that it listens on. Where
 // it listens on loopback only, these.
 func (n *Node) whereabouts() whereabouts {
-	var own []ma.Multiaddr
-	if n.cfg.Host == nil {
-		own, _ = n.host.Network().InterfaceListenAddresses() // without them, what the host says
-	}
-	isOwn := func(a ma.Multiaddr) bool { return slices.ContainsFunc(own, a.Equal) }
-	said := slices.DeleteFunc(slices.Clone(n.host.Addrs()), isOwn)
-	slices.SortStableFunc(own, byReach)
+	said, own := n.saidAddrs(), n.ownAddrs()
 	slices.SortStableFunc(said, byReach)
+	slices.SortStableFunc(own, byReach)
 	w := whereabouts{local: true}
 	var near []ma.Multiaddr
 	for _, a := range slices.Concat(said, own) {
@@ -425,6 +420,38 @@ func (n *Node) whereabouts() whereabouts {
 		}
 	}
 	return w
+}
+
+// saidAddrs are the addresses that are not this machine's own: as they were
+// configured, as seen from outside, or at relays. A caller's own host says all of
+// its addresses.
+func (n *Node) saidAddrs() []ma.Multiaddr {
+	said := slices.Clone(n.ads)
+	for _, a := range n.host.Addrs() {
+		// Of private addresses the host may name some that are gone: see ownAddrs.
+		if n.cfg.Host != nil || isRelayed(a) || manet.IsPublicAddr(a) {
+			said = append(said, a)
+		}
+	}
+	return said
+}
+
+// ownAddrs are those that the node listens on, with the addresses that the machine
+// has now: libp2p looks for new ones only once a minute.
+func (n *Node) ownAddrs() []ma.Multiaddr {
+	if n.cfg.Host != nil {
+		return nil
+	}
+	listening := n.host.Network().ListenAddresses()
+	machine, err := manet.InterfaceMultiaddrs()
+	if err != nil {
+		return listening
+	}
+	own, err := manet.ResolveUnspecifiedAddresses(listening, machine)
+	if err != nil {
+		return listening // none is unspecified, or none of the machine's fits
+	}
+	return own
 }
 
 func (w *whereabouts) add(a ma.Multiaddr) {

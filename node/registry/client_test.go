@@ -109,7 +109,7 @@ func TestParseURL(t *testing.T) {
 // A hostile registry costs a little time and memory, and one sentence.
 func TestHostileRegistries(t *testing.T) {
 	chunk := []byte(strings.Repeat("[[[[[[[[", 4096))
-	var sent atomic.Int64
+	var sent, looped atomic.Int64
 	for _, c := range []struct {
 		name    string
 		handler http.HandlerFunc
@@ -140,6 +140,7 @@ func TestHostileRegistries(t *testing.T) {
 		}, TimedOut, "in time"},
 		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, TimedOut, "in time"},
 		{"loop", func(w http.ResponseWriter, r *http.Request) {
+			looped.Add(1)
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		}, Redirected, "more than 3 times"},
 		{"elsewhere", func(w http.ResponseWriter, r *http.Request) {
@@ -188,6 +189,9 @@ func TestHostileRegistries(t *testing.T) {
 			check("peers", err)
 			check("announce", cl.Announce(t.Context(), key(1), *sample()))
 		})
+	}
+	if n := looped.Load(); n != 2*(1+maxRedirects) {
+		t.Errorf("%d requests in a loop of redirects, in two attempts", n)
 	}
 	if n := sent.Load(); n > 64<<20 {
 		t.Errorf("%d bytes of a gigabyte were taken", n)
