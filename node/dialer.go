@@ -410,10 +410,7 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 				d.link.unhold(a.id)
 				d.keep(t, a.id)
 			}
-			if a.err == nil || a.Key == t.Key || time.Until(by) < leastTime {
-				return a.id, a.err
-			}
-			continue // the peer's other address is no good; this one may be
+			return a.id, a.err
 		}
 		if d.ctx.Err() != nil {
 			return "", errNodeClosed
@@ -461,8 +458,10 @@ func gaveUp(ctx context.Context, t target) error {
 	return fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
 }
 
-// beginConnect finds a session that is there, an attempt at the endpoint or the
-// peer that is under way, or starts one; else it returns when to ask again.
+// beginConnect finds a session that is there, an attempt at the endpoint that is
+// under way, or starts one; else it returns when to ask again. Attempts at other
+// endpoints of the peer go on beside it: they may fail late, and their reasons are
+// not what the user asked for. If both succeed there is one session (errLostRace).
 func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, under *attempt, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -479,11 +478,9 @@ func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, under *attemp
 		}
 		d.link.unhold(id)
 	}
-	for key, other := range d.attempts {
-		if key == t.Key || id != "" && other.expected() == id {
-			d.guard.dedupe()
-			return "", other, time.Time{}
-		}
+	if other := d.attempts[t.Key]; other != nil {
+		d.guard.dedupe()
+		return "", other, time.Time{}
 	}
 	under, at = d.beginLocked(a)
 	return "", under, at

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -164,30 +165,31 @@ func TestOneDialPerPeer(t *testing.T) {
 	})
 }
 
-// TestConnectWaitsForThePeer: a user who names another endpoint of a peer that is
-// being dialled gets that session, and the endpoint's own where that fails.
-func TestConnectWaitsForThePeer(t *testing.T) {
-	for _, works := range []bool{true, false} {
-		t.Run(fmt.Sprint(works), func(t *testing.T) {
-			inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
-				f.took = time.Second
-				d.start()
-				first, second := named(t, fromLAN, "10.0.0.1:1", "B"), named(t, fromLAN, "10.0.0.2:1", "B")
-				f.answer(second.target, "B", nil)
-				if works {
-					f.answer(first.target, "B", nil)
-				}
-				d.offer(first)
-				synctest.Wait()
-				if id, err := d.connect(t.Context(), second.target); id != "B" || err != nil {
-					t.Errorf("connect: %q, %v", id, err)
-				}
-				if want := map[bool]int{true: 0, false: 1}[works]; f.count(second.Key) != want || f.mostAtOnce() != 1 {
-					t.Errorf("%d dials to the second endpoint, %d at one time", f.count(second.Key), f.mostAtOnce())
-				}
-			})
-		})
-	}
+// TestConnectTakesTheNamedEndpoint: a user who names another endpoint of a peer
+// that is being dialled does not wait for that dial, and hears of what was named.
+func TestConnectTakesTheNamedEndpoint(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
+		f.took = time.Hour
+		d.start()
+		d.offer(named(t, fromLAN, "10.0.0.1:1", "B"))
+		synctest.Wait()
+		f.mu.Lock()
+		f.took = time.Second
+		f.mu.Unlock()
+		second := named(t, fromLAN, "10.0.0.2:1", "B")
+		d.offer(second)
+		began := time.Now()
+		if _, err := d.connect(t.Context(), second.target); !errors.Is(err, errRefused) {
+			t.Errorf("connect: %v", err)
+		}
+		f.answer(second.target, "B", nil)
+		if id, err := d.connect(t.Context(), second.target); id != "B" || err != nil {
+			t.Errorf("connect: %q, %v", id, err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("that took %s", took)
+		}
+	})
 }
 
 // TestNewcomersFindRoom: automatic dials stop at half of the sessions, and choose
