@@ -109,9 +109,9 @@ func (t target) of(id peer.ID) target {
 // errNoPeer: an address through a relay that does not name the peer behind it.
 var errNoPeer = errors.New("an address through a relay names the peer: use ADDRESS/p2p/RELAY/p2p-circuit/p2p/PEER, as `status` of that peer shows it")
 
-// check tells what a target lacks to be dialled.
-func (t *target) check() error {
-	if t.relayed() && t.ID == "" {
+// check tells what a target lacks to be dialled; hint is who answered there last.
+func (t *target) check(hint peer.ID) error {
+	if t.relayed() && t.ID == "" && hint == "" {
 		return errNoPeer
 	}
 	return nil

@@ -273,7 +273,7 @@ func (c *Config) check() error {
 	for _, s := range c.Connect {
 		t, err := parseTarget(s)
 		if err == nil {
-			err = t.check()
+			err = t.check("")
 		}
 		if err != nil {
 			return err

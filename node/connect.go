@@ -260,7 +260,7 @@ func (c *connector) reach(ctx context.Context, t target, addrs []ma.Multiaddr, h
 		return nil, ErrSelf
 	}
 	if t.relayed() {
-		if err := t.check(); err != nil {
+		if err := t.check(hint); err != nil {
 			return nil, err
 		}
 		if err := c.reachRelay(ctx, t.Addr, by); err != nil {

@@ -182,6 +182,16 @@ func (g *guard) heard(now time.Time, endpoint string) bool {
 	return true
 }
 
+// goOn lets an endpoint be dialled at once: its session was of use, and a relay cut
+// it at a limit.
+func (g *guard) goOn(endpoint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.endpoints[endpoint]; e != nil {
+		e.last = time.Time{}
+	}
+}
+
 // forgiveAll clears every backoff; why attempts failed stays known until the next
 // ones.
 func (g *guard) forgiveAll() {

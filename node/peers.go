@@ -71,6 +71,7 @@ type peerRecord struct {
 	// displaced counts sessions that the peer ended in favour of another one
 	// that this node does not have, in a row.
 	displaced int
+	cut       bool // the last session was of use, and a relay cut it
 	skew      time.Duration
 }
 

@@ -77,7 +77,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 			Spaces:     s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 		}, conn)
 	}
-	copies := false
+	copies, again := false, false
 	if err == nil {
 		m.handshakesDone.Add(1)
 		m.book.update(s.id, func(r *peerRecord) {
@@ -85,6 +85,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
 			copies = r.meet(s.info.Instance)
 			m.host.ConnManager().Protect(s.id, sessionTag)
+			again = r.cut
 		})
 	}
 	m.mu.Unlock()
@@ -101,7 +102,11 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if older != nil {
 		older.driver.Close(replication.CodeDuplicate, "")
 	}
-	log.Info("connected", "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
+	level := slog.LevelInfo
+	if again {
+		level = slog.LevelDebug // one of many
+	}
+	log.Log(m.dialer.ctx, level, "connected", "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
 	if copies {
 		log.Warn("this peer runs twice: two copies of one data directory use its identity by turns; stop one of them, or give one a new data directory, where it gets an identity of its own", "label", s.info.Label)
 	}
@@ -142,7 +147,7 @@ func (m *mesh) watch(s *session) {
 		}
 		m.host.ConnManager().Unprotect(s.id, sessionTag)
 		r.session, r.stale, r.seen = nil, false, m.now()
-		r.lastErr = end.Error()
+		r.lastErr, r.cut = end.Error(), s.cutByRelay()
 		if end.Code == replication.CodeDisconnect && end.FromPeer {
 			m.part(r)
 		}
@@ -158,6 +163,7 @@ func (m *mesh) watch(s *session) {
 			bad = end
 		}
 	case s.cutByRelay():
+		m.dialer.guard.goOn(s.endpoint)
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}

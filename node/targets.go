@@ -216,5 +216,5 @@ func inTurn(due []*dialTarget) {
 func foundAt(addr ma.Multiaddr, id peer.ID, from string, expires time.Time) (found, bool) {
 	key, ok := multiaddrKey(addr)
 	t := target{Key: key, Addr: addr}.of(id)
-	return found{target: t, from: from, expires: expires}, ok && t.check() == nil
+	return found{target: t, from: from, expires: expires}, ok && t.check("") == nil
 }

@@ -77,7 +77,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		log:      r.o.Logger.With("peer", info.ID),
 		box:      newMailbox(source),
 		incoming: make(chan incoming),
-		out:      newWriter(conn),
+		out:      newWriter(conn, batchBytes),
 		done:     make(chan struct{}),
 		timer:    time.NewTimer(time.Hour),
 		pushed:   map[replication.LogID]uint64{},
@@ -90,6 +90,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 	piece := r.o.PieceBytes
 	if info.PieceBytes != 0 {
 		piece = info.PieceBytes
+		p.out.batch = min(batchBytes, max(piece, 1))
 	}
 	p.session = replication.NewSession(replication.SessionConfig{
 		Instance: info.Instance, PeerPullOnly: info.PullOnly,

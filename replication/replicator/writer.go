@@ -12,6 +12,7 @@ import (
 // network.
 type writer struct {
 	conn   Conn
+	batch  int         // about how many bytes go into one Write
 	failed func(error) // called once, from the writer's goroutine
 	sent   func(msg replication.Message)
 
@@ -32,11 +33,13 @@ type outgoing struct {
 }
 
 // batchBytes is about how much goes into one Conn.Write, so that acks and pings
-// cost no system call each and a write's time says something about the path.
+// cost no system call each and a write's time says something about the path. On a
+// path that is cut often it is one piece, so that what was sent before the cut is
+// known.
 const batchBytes = 256 << 10
 
-func newWriter(conn Conn) *writer {
-	return &writer{conn: conn, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+func newWriter(conn Conn, batch int) *writer {
+	return &writer{conn: conn, batch: batch, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 }
 
 // put queues a message, unless the writer has finished.
@@ -138,7 +141,7 @@ func (w *writer) next() (batch []outgoing, last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n, size := 0, 0
-	for n < len(w.queue) && (n == 0 || size+w.queue[n].size <= batchBytes) {
+	for n < len(w.queue) && (n == 0 || size+w.queue[n].size <= w.batch) {
 		size += w.queue[n].size
 		n++
 	}

@@ -5,6 +5,8 @@
 package nat
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -65,10 +67,11 @@ func (w *internet) site(kind netns.NAT) *site {
 // status is the part of a node's status that these tests look at.
 type status struct {
 	Peers []struct {
-		PeerID  string `json:"peer_id"`
-		State   string `json:"state"`
-		Addr    string `json:"addr"`
-		Relayed bool   `json:"relayed"`
+		PeerID    string `json:"peer_id"`
+		State     string `json:"state"`
+		Direction string `json:"direction"`
+		Addr      string `json:"addr"`
+		Relayed   bool   `json:"relayed"`
 	} `json:"peers"`
 	Counters struct {
 		Handshakes uint64 `json:"handshakes_completed"`
@@ -177,4 +180,63 @@ func TestTwoSymmetric(t *testing.T) {
 			t.Errorf("%s: session %v, relayed %v", n.Label, live, relayed)
 		}
 	}
+}
+
+// Over a relay with libp2p's default limits, 128 KiB and 2 minutes a connection,
+// 20 MB arrive by going on where each connection was cut. The keys of both sides
+// arrive: each one is sender and receiver.
+func TestForeignRelay(t *testing.T) {
+	w := newInternet(t, "--relay-data", "128K", "--relay-duration", "120")
+	a, b := w.pair(w.site(netns.Symmetric), w.site(netns.Symmetric), "--hole-punching", "off")
+	until(t, b, "a relayed session", func(s status) bool { live, relayed := connected(s); return live && relayed })
+	began := time.Now()
+	value := make([]byte, 1<<20-64)
+	for i := range 20 {
+		n := []*proc.Node{a, b}[i%2]
+		if _, err := rand.Read(value); err != nil {
+			t.Fatal(err)
+		}
+		if r := n.RunInput(bytes.NewReader(value), "put", fmt.Sprintf("large/%d", i), "-"); r.Code != 0 {
+			t.Fatalf("put: %+v", r)
+		}
+	}
+	for _, n := range []*proc.Node{a, b} {
+		until(t, n, "all 20 keys", func(status) bool { return strings.Count(n.OK("ls", "large/"), "\n") == 20 })
+	}
+	s := statusOf(t, b)
+	t.Logf("20 MB after %v over %d sessions", time.Since(began).Round(time.Millisecond), s.Counters.Handshakes)
+	if s.Counters.Handshakes < 80 || !s.Peers[0].Relayed {
+		t.Errorf("20 MB over %d sessions, relayed %v: the relay's limit was not in the way", s.Counters.Handshakes, s.Peers[0].Relayed)
+	}
+	proc.Converged(t, a, b)
+}
+
+// A port that the router forwards by hand: --advertise tells others about it, and a
+// peer that never heard of it otherwise comes in there.
+func TestAdvertise(t *testing.T) {
+	w := newInternet(t)
+	at := w.site(netns.Cone)
+	const outside = 4444
+	hub := w.lab.Host("hub")
+	hub.Plug(w.net, "44.1.1.20/24")
+	b := hub.Node("B", "--open").Start()
+
+	a := at.host.Node("A", "--open", "--advertise", fmt.Sprintf("%s:%d", at.ip, outside), "--connect", fmt.Sprintf("44.1.1.20:%d", b.Port))
+	at.router.PortForward(at.wan, outside, inside, a.Port)
+	a.Start()
+	until(t, b, "a session with A", func(s status) bool { live, _ := connected(s); return live })
+	replicate(t, a, b)
+
+	// A dials nobody any more, so that B comes to A: where A said that it is.
+	a.Kill()
+	a.Start("--no-connect")
+	s := until(t, b, "a session that B began", func(s status) bool {
+		live, _ := connected(s)
+		return live && s.Peers[0].Direction == "out"
+	})
+	if want := fmt.Sprintf("%s:%d", at.ip, outside); !strings.Contains(s.Peers[0].Addr, want) {
+		t.Errorf("B reaches A at %s, want %s", s.Peers[0].Addr, want)
+	}
+	a.OK("put", "after", "3")
+	proc.Converged(t, a, b)
 }
