@@ -160,13 +160,18 @@ func ipsOf(addrs []ma.Multiaddr) map[netip.Addr]bool {
 // dropLost ends sessions that cannot go on, so that they are made again now and
 // not when they are found to be silent: those from an address that this machine
 // has no longer, or all of them after a sleep in which their peers gave them up.
+// A peer may have a second connection, of a dial that crossed: it goes too, since
+// the next dial would use it and wait for an answer in vain.
 func (m *mesh) dropLost(own map[netip.Addr]bool, all bool) {
 	for _, s := range m.book.sessions() {
-		_, ip, err := hostOf(s.conn.LocalMultiaddr())
-		gone := err == nil && len(own) > 0 && !ip.IsUnspecified() && !own[ip]
-		if all || gone {
-			m.log.Info("a session is made again: the network has changed", "peer", s.id.String(), "local", fmt.Sprint(ip))
-			_ = s.conn.Close() // it is given up
+		for _, c := range m.host.Network().ConnsToPeer(s.id) {
+			_, ip, err := hostOf(c.LocalMultiaddr())
+			gone := err == nil && len(own) > 0 && !ip.IsUnspecified() && !own[ip]
+			if !all && !gone {
+				continue
+			}
+			m.log.Info("a connection is made again: the network has changed", "peer", s.id.String(), "local", fmt.Sprint(ip))
+			_ = c.Close() // it is given up
 		}
 	}
 }

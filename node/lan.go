@@ -6,39 +6,21 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
-	"vixp2p/node/mdns"
 	"vixp2p/replication"
 )
 
 const (
-	// maxLANPeers bounds the peers that are remembered from announcements, and
-	// maxPerSource those that one machine announces: strangers can announce what
-	// they like. Beyond the first the one not heard for the longest time is
-	// forgotten, beyond the second a machine is not listened to.
-	maxLANPeers  = 256
-	maxPerSource = 32
-	// maxLANAddrs bounds the addresses that are announced, or taken from one
-	// announcement.
-	maxLANAddrs = 8
-	// lanSilence: a peer that was not heard for so long, or so many questions, is
-	// back when it is heard; newsPause is between two of the news of one peer.
-	lanSilence   = 10 * time.Second
-	lanQuestions = 4
-	newsPause    = 5 * time.Second
-	// lanKeep is how long after it was heard an address is worth dialling.
-	lanKeep = 10 * time.Minute
 	// lanRetry is after how long links that could not be used are tried again; a
 	// change of the network comes sooner.
 	lanRetry = 30 * time.Second
@@ -51,33 +33,24 @@ const (
 // lan finds members on the local links by multicast DNS (design 8): it says where
 // this node listens and hears the others, without any server.
 type lan struct {
-	service  string // of the network
-	instance string // of this node, random
-	self     peer.ID
-	every    time.Duration // between questions
+	service string // of the network
+	self    peer.ID
+	every   time.Duration // between questions
 	// listening are the addresses as they were bound: unspecified ones stand for
 	// those of the link.
 	listening func() []ma.Multiaddr
 	connected func() []peer.ID
-	links     func() ([]mdns.Link, error)
-	open      func(mdns.Config, []mdns.Link) (io.Closer, error)
+	links     func() ([]lanLink, error)
+	open      func(announcement, lanEar) (io.Closer, error)
 	now       func() time.Time
 	log       *slog.Logger
 	again     chan struct{} // capacity 1: the network has changed
 
 	mu     sync.Mutex // guards below
-	heard  map[peer.ID]*lanPeer
+	heard  *lanPeers
+	near   []lanLink // that are used
 	status LANStatus
-}
-
-// lanPeer is a peer that was heard.
-type lanPeer struct {
-	instance string
-	source   string                 // the machine that announced it
-	addrs    map[int][]ma.Multiaddr // by the link where they were heard
-	at       time.Time
-	news     bool      // it is back, or elsewhere, and that was not told yet
-	told     time.Time // when news of it was told last
+	silent error // why nobody can be asked, although it is on
 }
 
 // LANStatus tells about discovery on the local links.
@@ -87,20 +60,17 @@ type LANStatus struct {
 	Why     string
 	Service string   // the name that is announced and asked for
 	Links   []string // interfaces that are used
-	// Peers were heard in the last minutes; LastHeard is when the last one was,
-	// zero: none. A peer that is connected is not asked to announce itself.
+	// Peers were heard in the last 10 minutes, connected ones too; LastHeard is when
+	// the last one was, zero: none.
 	Peers     int
 	LastHeard time.Time
 }
 
 func newLAN(network replication.NetworkID, self peer.ID, every time.Duration, log *slog.Logger) *lan {
-	var name [8]byte
-	_, _ = rand.Read(name[:]) // never fails
 	return &lan{
-		service: lanService(network), instance: hex.EncodeToString(name[:]), self: self, every: every,
-		links: mdns.Links,
-		open:  func(c mdns.Config, l []mdns.Link) (io.Closer, error) { return mdns.Open(c, l) },
-		log:   log, again: make(chan struct{}, 1), heard: map[peer.ID]*lanPeer{},
+		service: lanService(network), self: self, every: every,
+		links: lanLinks, open: openMDNS,
+		log: log, again: make(chan struct{}, 1), heard: newLANPeers(every),
 	}
 }
 
@@ -163,17 +133,29 @@ func (l *lan) start(offer func(found)) (io.Closer, error) {
 	if len(links) == 0 {
 		return nil, errNoLink
 	}
-	service, err := l.open(mdns.Config{
-		Service: l.service, Instance: l.instance, Port: l.port(), Every: l.every,
-		Text: l.text, Known: l.known, Failed: l.failed,
-		Heard: func(a mdns.Announcement) { l.hear(a, offer) },
-	}, links)
-	if err != nil {
-		return nil, err
+	var name [8]byte
+	_, _ = rand.Read(name[:]) // never fails
+	a := announcement{
+		service: l.service, instance: hex.EncodeToString(name[:]), port: l.port(),
+		links: links, every: l.every,
 	}
+	a.texts, a.ips = l.text(links)
+	l.mu.Lock()
+	l.near, l.silent = links, nil
+	l.mu.Unlock()
 	st := LANStatus{On: true}
+	if len(a.texts) == 0 {
+		st.Why = "this node listens on no address of these interfaces: it finds others, and they do not find it"
+	}
 	for i := range links {
 		st.Links = append(st.Links, links[i].Name)
+	}
+	service, err := l.open(a, lanEar{
+		heard:  func(instance string, texts []string) { l.hear(instance, texts, offer) },
+		failed: l.failed,
+	})
+	if err != nil {
+		return nil, err
 	}
 	l.tell(st)
 	return service, nil
@@ -195,13 +177,12 @@ func (l *lan) tell(st LANStatus) {
 	}
 }
 
-// failed hears from the service that sending does not work, or works again.
+// failed hears from the service why nobody can be asked, or with nil that it works
+// again.
 func (l *lan) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.status.Why = ""; err != nil {
-		l.status.Why = err.Error()
-	}
+	l.silent = err
 }
 
 // snapshot is what status shows.
@@ -210,14 +191,10 @@ func (l *lan) snapshot() LANStatus {
 	defer l.mu.Unlock()
 	st := l.status
 	st.Links, st.Service = slices.Clone(st.Links), l.service
-	for _, p := range l.heard {
-		if l.now().Sub(p.at) < lanKeep {
-			st.Peers++
-		}
-		if p.at.After(st.LastHeard) {
-			st.LastHeard = p.at
-		}
+	if st.On && l.silent != nil {
+		st.Why = l.silent.Error()
 	}
+	st.Peers, st.LastHeard = l.heard.count(l.now())
 	return st
 }
 
@@ -231,164 +208,34 @@ func (l *lan) port() uint16 {
 	return 0
 }
 
-// text is what this node says about itself on a link: the addresses that it has
-// there, TCP and IPv4 first.
-func (l *lan) text(link *mdns.Link) []string {
+// text is what this node says about itself: its addresses on the links, TCP and
+// IPv4 first, and for other tools one address of each IP version. It says the same
+// on all links: who hears it leaves out what leads elsewhere.
+func (l *lan) text(links []lanLink) (texts []string, ips []netip.Addr) {
 	var addrs []ma.Multiaddr
-	for _, bound := range l.listening() {
-		scheme, host, err := hostOf(bound)
-		if err != nil || scheme == "" || isRelayed(bound) {
-			continue
-		}
-		for _, ip := range link.Addrs() {
-			if host != ip && (!host.IsUnspecified() || host.Is4() != ip.Is4()) {
-				continue
-			}
-			if a, err := multiaddrOf(scheme, ip, portIn(bound)); err == nil {
+	for i := range links {
+		for _, ip := range links[i].addrs() {
+			for _, bound := range l.listening() {
+				scheme, host, err := hostOf(bound)
+				if err != nil || scheme == "" || isRelayed(bound) || host != ip && (!host.IsUnspecified() || host.Is4() != ip.Is4()) {
+					continue
+				}
+				a, err := multiaddrOf(scheme, ip, portIn(bound))
+				if err != nil {
+					continue
+				}
 				addrs = append(addrs, a)
+				if !slices.ContainsFunc(ips, func(have netip.Addr) bool { return have.Is4() == ip.Is4() }) {
+					ips = append(ips, ip)
+				}
 			}
 		}
 	}
 	slices.SortStableFunc(addrs, byPreference)
-	texts := make([]string, 0, maxLANAddrs)
 	for _, a := range addrs[:min(len(addrs), maxLANAddrs)] {
 		texts = append(texts, dnsaddr+a.String()+"/p2p/"+l.self.String())
 	}
-	return texts
-}
-
-// known are the instances that need not answer: there is a session with them.
-func (l *lan) known() []string {
-	connected := l.connected()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, id := range connected {
-		if p := l.heard[id]; p != nil {
-			out = append(out, p.instance)
-		}
-	}
-	return out
-}
-
-// hear takes an announcement, from anyone, and offers its addresses.
-func (l *lan) hear(a mdns.Announcement, offer func(found)) {
-	id, addrs, err := readAnnouncement(&a)
-	if err != nil {
-		l.log.Debug("an announcement is not taken", "from", a.From, "why", err)
-		return
-	}
-	if id == l.self || a.Gone {
-		return // a goodbye: dialling it would show the same
-	}
-	news, ok := l.remember(id, &a, addrs)
-	if !ok {
-		return
-	}
-	for _, addr := range addrs {
-		if f, ok := foundAt(addr, id, fromLAN, l.now().Add(lanKeep)); ok {
-			f.heard = news
-			offer(f)
-		}
-	}
-}
-
-// remember notes a peer that was heard. news tells that it is new, back or
-// elsewhere, so that what failed before says nothing; ok that there was room.
-func (l *lan) remember(id peer.ID, a *mdns.Announcement, addrs []ma.Multiaddr) (news, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now, source := l.now(), a.From.String()
-	p := l.heard[id]
-	if p == nil {
-		if !l.roomLocked(source, now) {
-			return false, false
-		}
-		p = &lanPeer{news: true, addrs: map[int][]ma.Multiaddr{}}
-		l.heard[id] = p
-	}
-	link := a.Link.Index
-	if p.instance != a.Instance || now.Sub(p.at) > max(lanSilence, lanQuestions*l.every) || !sameAddrs(p.addrs[link], addrs) {
-		p.news = true
-	}
-	p.instance, p.source, p.addrs[link], p.at = a.Instance, source, addrs, now
-	if news = p.news && now.Sub(p.told) >= newsPause; news {
-		p.news, p.told = false, now
-	}
-	return news, true
-}
-
-// roomLocked makes room for one more peer of a source; false if it has too many.
-func (l *lan) roomLocked(source string, now time.Time) bool {
-	var oldest peer.ID
-	same := 0
-	for id, p := range l.heard {
-		if now.Sub(p.at) > lanKeep {
-			delete(l.heard, id)
-			continue
-		}
-		if p.source == source {
-			same++
-		}
-		if oldest == "" || p.at.Before(l.heard[oldest].at) {
-			oldest = id
-		}
-	}
-	if same >= maxPerSource {
-		return false
-	}
-	if len(l.heard) >= maxLANPeers {
-		delete(l.heard, oldest)
-	}
-	return true
-}
-
-// readAnnouncement reads what anyone can have written: one member's addresses on
-// the link where it was heard, at most maxLANAddrs.
-func readAnnouncement(a *mdns.Announcement) (id peer.ID, addrs []ma.Multiaddr, err error) {
-	for _, text := range a.Text {
-		value, ok := strings.CutPrefix(text, dnsaddr)
-		if !ok || len(addrs) == maxLANAddrs {
-			continue
-		}
-		full, err := ma.NewMultiaddr(value)
-		if err != nil {
-			return "", nil, fmt.Errorf("%q is no multiaddr: %w", value, err)
-		}
-		addr, who := peer.SplitAddr(full)
-		switch {
-		case who == "" || id != "" && who != id:
-			return "", nil, fmt.Errorf("%q does not name the one peer that announces itself", value)
-		case !isPlain(addr):
-			continue // of a later version, perhaps
-		}
-		if _, ip, err := hostOf(addr); err != nil || !a.Link.Has(ip) && ip != a.From {
-			continue // nobody on this link can be reached there
-		} else if !dialable(ip) {
-			continue
-		}
-		id = who
-		addrs = append(addrs, addr)
-	}
-	if len(addrs) == 0 {
-		return "", nil, errors.New("it has no address that can be dialled")
-	}
-	if key, err := id.ExtractPublicKey(); err != nil || key.Type() != pb.KeyType_Ed25519 {
-		return "", nil, fmt.Errorf("%s is no Ed25519 identity", id)
-	}
-	return id, addrs, nil
-}
-
-// isPlain tells an IP address with TCP or QUIC and nothing more.
-func isPlain(a ma.Multiaddr) bool {
-	codes := make([]int, 0, 4)
-	for _, c := range a {
-		codes = append(codes, c.Protocol().Code)
-	}
-	if len(codes) == 0 || codes[0] != ma.P_IP4 && codes[0] != ma.P_IP6 {
-		return false
-	}
-	return slices.Equal(codes[1:], []int{ma.P_TCP}) || slices.Equal(codes[1:], []int{ma.P_UDP, ma.P_QUIC_V1})
+	return texts, ips
 }
 
 // byPreference sorts TCP before QUIC and IPv4 before IPv6.
@@ -398,10 +245,6 @@ func byPreference(a, b ma.Multiaddr) int {
 		return 2*b2i(ip.Is6()) + b2i(scheme == schemeQUIC)
 	}
 	return rank(a) - rank(b)
-}
-
-func sameAddrs(a, b []ma.Multiaddr) bool {
-	return slices.EqualFunc(a, b, func(x, y ma.Multiaddr) bool { return x.Equal(y) })
 }
 
 // reachesBeyond tells an address that other machines can dial.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
-	"vixp2p/node/mdns"
 	"vixp2p/replication"
 )
 
@@ -26,10 +26,11 @@ type lanBed struct {
 	*lan
 	mu     sync.Mutex // guards below
 	bound  []ma.Multiaddr
-	nets   []mdns.Link
+	nets   []lanLink
 	fail   error
 	live   []peer.ID
-	opened []mdns.Config
+	opened []announcement
+	ear    lanEar // of the last one
 	open   int
 	offers []found
 }
@@ -44,19 +45,19 @@ func newLANBed(t *testing.T, bound ...string) *lanBed {
 	for _, s := range bound {
 		b.bound = append(b.bound, ma.StringCast(s))
 	}
-	b.nets = []mdns.Link{testLink(2, "eth0", "10.1.0.5/16", "fd01::5/64", "fe80::5/64"), testLink(3, "eth1", "10.2.0.5/16")}
+	b.nets = []lanLink{testLink(2, "eth0", "10.1.0.5/16", "fd01::5/64", "fe80::5/64"), testLink(3, "eth1", "10.2.0.5/16")}
 	b.lan.now = time.Now
 	b.lan.listening = func() []ma.Multiaddr { return b.bound }
 	b.lan.connected = func() []peer.ID { return b.live }
-	b.lan.links = func() ([]mdns.Link, error) {
+	b.lan.links = func() ([]lanLink, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return b.nets, b.fail
 	}
-	b.lan.open = func(c mdns.Config, _ []mdns.Link) (io.Closer, error) {
+	b.lan.open = func(a announcement, to lanEar) (io.Closer, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.opened = append(b.opened, c)
+		b.opened, b.ear = append(b.opened, a), to
 		b.open++
 		return closer(func() error {
 			b.mu.Lock()
@@ -91,21 +92,20 @@ func somePeer(t testing.TB) peer.ID {
 	return id
 }
 
-func testLink(index int, name string, prefixes ...string) mdns.Link {
-	l := mdns.Link{Index: index, Name: name}
+func testLink(index int, name string, prefixes ...string) lanLink {
+	l := lanLink{Interface: net.Interface{Index: index, Name: name}}
 	for _, p := range prefixes {
-		l.Prefixes = append(l.Prefixes, netip.MustParsePrefix(p))
+		l.prefixes = append(l.prefixes, netip.MustParsePrefix(p))
 	}
 	return l
 }
 
-// announcement is what a peer would say on the first link.
-func announcement(id peer.ID, instance, from string, addrs ...string) mdns.Announcement {
-	a := mdns.Announcement{Instance: instance, Link: testLink(2, "eth0", "10.1.0.5/16", "fd01::5/64", "fe80::5/64"), From: netip.MustParseAddr(from)}
+// textsOf is what a peer would say.
+func textsOf(id peer.ID, addrs ...string) (texts []string) {
 	for _, s := range addrs {
-		a.Text = append(a.Text, dnsaddr+s+"/p2p/"+id.String())
+		texts = append(texts, dnsaddr+s+"/p2p/"+id.String())
 	}
-	return a
+	return texts
 }
 
 // TestLANService: a name of its own per network, that DNS-SD allows and that does
@@ -125,23 +125,30 @@ func TestLANService(t *testing.T) {
 	}
 }
 
-// TestLANText: on each link what can be dialled there.
+// TestLANText: what can be dialled on the links, the best first, and bounded.
 func TestLANText(t *testing.T) {
 	b := newLANBed(t, "/ip4/0.0.0.0/udp/9001/quic-v1", "/ip4/0.0.0.0/tcp/9001", "/ip6/::/tcp/9001", "/ip4/127.0.0.1/tcp/7", "/ip4/10.2.0.5/tcp/9")
-	got := func(l *mdns.Link) (out []string) {
-		for _, s := range b.text(l) {
-			out = append(out, strings.TrimSuffix(strings.TrimPrefix(s, dnsaddr), "/p2p/"+b.self.String()))
-		}
-		return out
+	texts, ips := b.text(b.nets)
+	want := textsOf(b.self, "/ip4/10.1.0.5/tcp/9001", "/ip4/10.2.0.5/tcp/9001", "/ip4/10.2.0.5/tcp/9",
+		"/ip4/10.1.0.5/udp/9001/quic-v1", "/ip4/10.2.0.5/udp/9001/quic-v1", "/ip6/fd01::5/tcp/9001")
+	if !slices.Equal(texts, want) {
+		t.Errorf("says %q", texts)
 	}
-	if g := got(&b.nets[0]); !slices.Equal(g, []string{"/ip4/10.1.0.5/tcp/9001", "/ip4/10.1.0.5/udp/9001/quic-v1", "/ip6/fd01::5/tcp/9001"}) {
-		t.Errorf("eth0: %q", g)
-	}
-	if g := got(&b.nets[1]); !slices.Equal(g, []string{"/ip4/10.2.0.5/tcp/9001", "/ip4/10.2.0.5/tcp/9", "/ip4/10.2.0.5/udp/9001/quic-v1"}) {
-		t.Errorf("eth1: %q", g)
+	if fmt.Sprint(ips) != "[10.1.0.5 fd01::5]" {
+		t.Errorf("for other tools %s", ips)
 	}
 	if p := b.port(); p != 9001 {
 		t.Errorf("port %d", p)
+	}
+	for i := range maxLinks {
+		b.nets = append(b.nets, testLink(10+i, "veth", fmt.Sprintf("172.16.%d.1/24", i)))
+	}
+	if texts, ips = b.text(b.nets); len(texts) != maxLANAddrs || !slices.Equal(texts[:3], want[:3]) || len(ips) != 2 {
+		t.Errorf("of many links it says %q, %s", texts, ips)
+	}
+	b.bound = []ma.Multiaddr{ma.StringCast("/ip4/192.168.9.9/tcp/1")}
+	if texts, _ = b.text(b.nets); len(texts) != 0 {
+		t.Errorf("with no address on the links it says %q", texts)
 	}
 }
 
@@ -181,16 +188,23 @@ func TestLANRun(t *testing.T) {
 		set(func() { b.nets = nil })
 		b.changed()
 		expect(false, "no network interface")
-		set(func() { b.nets, b.fail = []mdns.Link{testLink(2, "eth0", "10.1.0.5/16")}, errors.New("no answer") })
+		set(func() { b.nets, b.fail = []lanLink{testLink(2, "eth0", "10.1.0.5/16")}, errors.New("no answer") })
 		b.changed()
 		expect(false, "no answer")
 		set(func() { b.fail = nil })
 		time.Sleep(lanRetry) // by itself
 		expect(true, "")
-		b.failed(errors.New("cannot send on eth0"))
-		expect(true, "cannot send")
-		b.failed(nil)
+		b.ear.failed(errors.New("nobody can be asked"))
+		expect(true, "nobody can be asked")
+		b.ear.failed(nil)
 		expect(true, "")
+		before := b.opened[len(b.opened)-1].instance
+		set(func() { b.bound = []ma.Multiaddr{ma.StringCast("/ip4/192.168.9.9/tcp/9001")} })
+		b.changed()
+		expect(true, "no address of these interfaces")
+		if now := b.opened[len(b.opened)-1].instance; now == before {
+			t.Error("another announcement has the name of the one before: who heard that does not hear this")
+		}
 		cancel()
 		<-done
 		if b.open != 0 {
@@ -199,14 +213,20 @@ func TestLANRun(t *testing.T) {
 	})
 }
 
+// near opens the links of a bed without anything that runs.
+func (b *lanBed) near() *lanBed {
+	b.lan.near = b.nets
+	return b
+}
+
 // TestLANHear: who is heard is offered with all addresses; that is news when the
 // peer is new, was silent, has restarted or moved, and not more often than every
 // newsPause.
 func TestLANHear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, id := newLANBed(t, "/ip4/0.0.0.0/tcp/9001"), somePeer(t)
+		b, id := newLANBed(t, "/ip4/0.0.0.0/tcp/9001").near(), somePeer(t)
 		say := func(instance string, addrs ...string) (n int, news bool) {
-			b.hear(announcement(id, instance, "10.1.0.9", addrs...), b.offer)
+			b.hear(instance, textsOf(id, addrs...), b.offer)
 			offers := b.taken()
 			for _, f := range offers {
 				if f.ID != id || f.from != fromLAN || !f.expires.Equal(time.Now().Add(lanKeep)) {
@@ -225,6 +245,7 @@ func TestLANHear(t *testing.T) {
 			news  bool
 		}{
 			{"the first time", 0, "run1", []string{tcp, quic}, true},
+			{"by the other version of IP", 0, "run1", []string{tcp, quic}, false},
 			{"again", 2 * time.Second, "run1", []string{tcp, quic}, false},
 			{"moved", 10 * time.Second, "run1", []string{moved}, true},
 			{"restarted, soon after", time.Second, "run2", []string{moved}, false},
@@ -237,52 +258,43 @@ func TestLANHear(t *testing.T) {
 				t.Errorf("%s: %d offers, news %t", step.what, n, news)
 			}
 		}
-		if len(b.known()) != 0 {
-			t.Error("a peer without a session is not asked for")
-		}
-		b.live = []peer.ID{id, somePeer(t)}
-		if k := b.known(); !slices.Equal(k, []string{"run2"}) {
-			t.Errorf("known %q", k)
-		}
 		if st := b.snapshot(); st.Peers != 1 || !st.LastHeard.Equal(time.Now()) {
 			t.Errorf("status %+v", st)
 		}
-		gone := announcement(id, "run2", "10.1.0.9", tcp)
-		gone.Gone = true
-		if b.hear(gone, b.offer); len(b.taken()) != 0 {
-			t.Error("a goodbye is dialled")
-		}
-		if b.hear(announcement(b.self, "other", "10.1.0.9", tcp), b.offer); len(b.taken()) != 0 {
+		if b.hear("other", textsOf(b.self, tcp), b.offer); len(b.taken()) != 0 {
 			t.Error("this node itself is dialled")
 		}
 	})
 }
 
-// TestTwoLinks: a peer that is heard on two links is no news each time.
-func TestTwoLinks(t *testing.T) {
+// TestNewsOfNobody: who says all the time that it is back is dialled for it ever
+// more rarely, unless there was a session with it.
+func TestNewsOfNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, id := newLANBed(t, "/ip4/0.0.0.0/tcp/9001"), somePeer(t)
-		one := announcement(id, "run", "10.1.0.9", "/ip4/10.1.0.9/tcp/1")
-		two := announcement(id, "run", "10.2.0.9", "/ip4/10.2.0.9/tcp/1")
-		two.Link = testLink(3, "eth1", "10.2.0.5/16")
-		news := 0
-		for range 20 {
-			for _, a := range []mdns.Announcement{one, two} {
-				b.hear(a, b.offer)
+		b, id := newLANBed(t, "/ip4/0.0.0.0/tcp/9001").near(), somePeer(t)
+		count := func() (news int) {
+			for range 1800 {
+				b.hear(fmt.Sprint(time.Now()), textsOf(id, "/ip4/10.1.0.9/tcp/1"), b.offer)
+				for _, f := range b.taken() {
+					news += b2i(f.heard)
+				}
+				time.Sleep(2 * time.Second)
 			}
-			for _, f := range b.taken() {
-				news += b2i(f.heard)
-			}
-			time.Sleep(2 * time.Second)
+			return news
 		}
-		if news > 2 {
-			t.Errorf("news %d times in 40 s", news)
+		if n := count(); n > 30 || n < newsFree {
+			t.Errorf("%d times news in an hour of somebody who is never there", n)
+		}
+		b.live = []peer.ID{id}
+		if n := count(); n < 300 {
+			t.Errorf("%d times news in an hour of somebody who is", n)
 		}
 	})
 }
 
 func TestReadAnnouncement(t *testing.T) {
 	id, other := somePeer(t), somePeer(t)
+	near := []lanLink{testLink(2, "eth0", "10.1.0.5/16", "fd01::5/64", "fe80::5/64"), testLink(3, "eth1", "10.2.0.5/16")}
 	rsa := "/p2p/QmcgpsyWgH8Y8ajJz1Cu72KnS5uo2Aa2LpzU7kinSupNKC"
 	for _, c := range []struct {
 		name string
@@ -297,8 +309,8 @@ func TestReadAnnouncement(t *testing.T) {
 			"/ip4/10.1.2.3/tcp/1/ws/p2p/" + id.String(), "/ip4/10.1.2.3/udp/1/p2p/" + id.String(), "/ip4/10.1.2.3/p2p/" + id.String(),
 			"/ip4/10.1.2.3/tcp/1/p2p/" + other.String() + "/p2p-circuit/p2p/" + id.String(), "/ip4/10.1.2.3/tcp/2/p2p/" + id.String(),
 		}, []string{"/ip4/10.1.2.3/tcp/2"}, ""},
-		{"the sender's own address off the link", []string{"/ip4/192.168.7.7/tcp/1/p2p/" + id.String()}, []string{"/ip4/192.168.7.7/tcp/1"}, ""},
-		{"another host off the link", []string{"/ip4/192.168.7.8/tcp/1/p2p/" + id.String()}, nil, "no address that can be dialled"},
+		{"of any of the links", []string{"/ip4/10.2.7.7/tcp/1/p2p/" + id.String()}, []string{"/ip4/10.2.7.7/tcp/1"}, ""},
+		{"off the links", []string{"/ip4/192.168.7.8/tcp/1/p2p/" + id.String()}, nil, "no address that can be dialled"},
 		{"two peers", []string{"/ip4/10.1.2.3/tcp/1/p2p/" + id.String(), "/ip4/10.1.2.3/tcp/2/p2p/" + other.String()}, nil, "the one peer"},
 		{"no peer", []string{"/ip4/10.1.2.3/tcp/1"}, nil, "the one peer"},
 		{"no multiaddr", []string{"10.1.2.3:1"}, nil, "is no multiaddr"},
@@ -306,12 +318,11 @@ func TestReadAnnouncement(t *testing.T) {
 		{"nothing", nil, nil, "no address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := announcement(id, "run", "192.168.7.7")
-			a.Text = []string{"txtvers=1"} // of another program
+			texts := []string{"txtvers=1"} // of another program
 			for _, s := range c.text {
-				a.Text = append(a.Text, dnsaddr+s)
+				texts = append(texts, dnsaddr+s)
 			}
-			who, addrs, err := readAnnouncement(&a)
+			who, addrs, err := readAnnouncement(texts, near)
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
 					t.Fatalf("%v; want %q", err, c.err)
@@ -327,37 +338,121 @@ func TestReadAnnouncement(t *testing.T) {
 			}
 		})
 	}
-	a := announcement(id, "run", "10.1.0.9")
+	var many []string
 	for i := range 100 {
-		a.Text = append(a.Text, fmt.Sprintf("%s/ip4/10.1.2.3/tcp/%d/p2p/%s", dnsaddr, i+1, id))
+		many = append(many, textsOf(id, fmt.Sprintf("/ip4/10.1.2.3/tcp/%d", i+1))...)
 	}
-	if _, addrs, err := readAnnouncement(&a); err != nil || len(addrs) != maxLANAddrs {
+	if _, addrs, err := readAnnouncement(many, near); err != nil || len(addrs) != maxLANAddrs {
 		t.Errorf("of a hundred addresses %d are taken, %v", len(addrs), err)
 	}
 }
 
-// TestBogusAnnouncements: a thousand peers that do not exist, from one machine and
-// from many, cost bounded memory, and a real peer is heard among them.
-func TestBogusAnnouncements(t *testing.T) {
-	for _, machines := range []int{1, 1000} {
-		t.Run(fmt.Sprint(machines), func(t *testing.T) {
-			b, real := newLANBed(t, "/ip4/0.0.0.0/tcp/9001"), somePeer(t)
-			offered := 0
-			for i := range 1000 {
-				host := fmt.Sprintf("10.1.%d.%d", 1+i%machines/250, 1+i%machines%250)
-				b.hear(announcement(somePeer(t), fmt.Sprint(i), host, "/ip4/"+host+"/tcp/1"), b.offer)
-				offered += len(b.taken())
-			}
-			if machines == 1 && (offered != maxPerSource || len(b.heard) != maxPerSource) {
-				t.Errorf("one machine has %d peers offered, %d kept", offered, len(b.heard))
-			}
-			if len(b.heard) > maxLANPeers {
-				t.Errorf("%d peers are kept", len(b.heard))
-			}
-			b.hear(announcement(real, "run", "10.1.200.1", "/ip4/10.1.200.1/tcp/1"), b.offer)
-			if got := b.taken(); len(got) != 1 || got[0].ID != real || !got[0].heard {
-				t.Errorf("the real peer: %+v", got)
-			}
+// TestFlood: a thousand invented peers, announced once, or others in each interval,
+// or the same in each, cost bounded memory and few dials, and real ones keep their
+// place or get one.
+func TestFlood(t *testing.T) {
+	const thousand = 1000
+	for _, c := range []struct {
+		name     string
+		bogus    func(round int) int // the first of the thousand in an interval; negative: none
+		dials    int                 // bogus peers that may be offered in the first minute
+		newcomer time.Duration       // when a real one that comes later must have been offered
+	}{
+		{"once", func(round int) int { return min(0, -round) }, maxNewcomers, 15 * time.Second},
+		{"others each time", func(round int) int { return round * thousand }, 2 * maxNewcomers, 15 * time.Second},
+		{"the same each time", func(int) int { return 0 }, maxLANPeers, 5 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newLANBed(t, "/ip4/0.0.0.0/tcp/9001").near()
+				b.every = 10 * time.Second
+				b.heard = newLANPeers(b.every)
+				say := func(id peer.ID, host string) int {
+					b.hear("run of "+string(id), textsOf(id, "/ip4/"+host+"/tcp/1"), b.offer)
+					return len(b.taken())
+				}
+				var real []peer.ID // one is connected, one cannot be dialled for the time being
+				for range 2 {
+					real = append(real, somePeer(t))
+				}
+				b.live = real[:1]
+				late, lateAt := somePeer(t), time.Time{}
+				for range 3 {
+					for i, id := range real {
+						say(id, fmt.Sprintf("10.1.200.%d", i+1))
+					}
+					time.Sleep(b.every)
+				}
+				var ids []peer.ID
+				offered := map[peer.ID]bool{}
+				start := time.Now()
+				for round := 0; time.Since(start) < c.newcomer; round++ {
+					if first := c.bogus(round); first >= 0 {
+						for len(ids) < first+thousand {
+							ids = append(ids, somePeer(t))
+						}
+						for i, id := range ids[first : first+thousand] {
+							if say(id, fmt.Sprintf("10.1.%d.%d", i/250, 1+i%250)) > 0 {
+								offered[id] = true
+							}
+						}
+					}
+					for i, id := range real {
+						// Its trial is over for one that has no session; then it is as new as
+						// the others.
+						if n := say(id, fmt.Sprintf("10.1.200.%d", i+1)); n != 1 && (i == 0 || time.Since(start) < lanTrial/2) {
+							t.Fatalf("%s: a real peer that was heard before is offered with %d addresses", time.Since(start), n)
+						}
+					}
+					if say(late, "10.1.201.1") > 0 && lateAt.IsZero() {
+						lateAt = time.Now()
+					}
+					if time.Since(start) < lanTrial && len(offered) > c.dials {
+						t.Errorf("%d invented peers are to be dialled within %s", len(offered), time.Since(start))
+					}
+					if n := len(b.heard.all); n > maxLANPeers {
+						t.Fatalf("%d peers have a place", n)
+					}
+					if n := len(b.heard.young) + len(b.heard.old); n > 2*maxWaiting {
+						t.Fatalf("%d peers wait", n)
+					}
+					time.Sleep(b.every)
+				}
+				if lateAt.IsZero() {
+					t.Errorf("a real peer that came with the flood was not offered in %s", c.newcomer)
+				} else {
+					t.Logf("a real peer that came with the flood is offered %s later; %d invented ones are", lateAt.Sub(start), len(offered))
+				}
+			})
 		})
 	}
+}
+
+// TestManyMembers: a LAN of as many members as have a place is heard whole.
+func TestManyMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newLANBed(t, "/ip4/0.0.0.0/tcp/9001").near()
+		var ids []peer.ID
+		for range maxLANPeers {
+			ids = append(ids, somePeer(t))
+		}
+		endpoints := map[string]bool{}
+		for range 3 {
+			clear(endpoints)
+			for i, id := range ids {
+				var addrs []string
+				for port := range maxLANAddrs {
+					addrs = append(addrs, fmt.Sprintf("/ip4/10.1.%d.%d/tcp/%d", 1+i/250, 1+i%250, port+1))
+				}
+				b.hear("run", textsOf(id, addrs...), b.offer)
+			}
+			for _, f := range b.taken() {
+				endpoints[f.Key] = true
+			}
+			time.Sleep(b.every)
+		}
+		if len(b.heard.all) != len(ids) || len(endpoints) < len(ids) || len(endpoints) > maxTargets {
+			t.Errorf("of %d peers %d have a place, with %d endpoints", len(ids), len(b.heard.all), len(endpoints))
+		}
+	})
 }

@@ -14,8 +14,7 @@ type LAN struct {
 	Why     string   `json:"why,omitempty"`
 	Service string   `json:"service,omitempty"` // the name that is announced and asked for
 	Links   []string `json:"links,omitempty"`   // interfaces that are used
-	// Peers were heard in the last 10 minutes; one that is connected is not asked to
-	// announce itself.
+	// Peers were heard in the last 10 minutes, connected ones too.
 	Peers     int   `json:"peers"`
 	LastHeard *Time `json:"last_heard"` // null: never
 }
