@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,18 +22,25 @@ import (
 	"vixp2p/replication"
 )
 
-// startRegistry runs a registry on this machine; addr is host:port, "" any.
+// startRegistry runs a registry on this machine; addr is host:port, "" any. A
+// registry that comes back needs a port that no connection gets meanwhile: one
+// below those that the system picks by itself.
 func startRegistry(t *testing.T, addr string) *registry.Server {
 	t.Helper()
-	if addr == "" {
-		addr = "127.0.0.1:0"
+	for tries := 0; ; tries++ {
+		at := addr
+		if addr == "" {
+			at = fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		}
+		s, err := registry.Start(registry.ServerConfig{Addr: at, Logger: testLog(t, "registry")})
+		if err == nil {
+			t.Cleanup(func() { _ = s.Close() })
+			return s
+		}
+		if addr != "" || tries == 100 {
+			t.Fatal(err)
+		}
 	}
-	s, err := registry.Start(registry.ServerConfig{Addr: addr, Logger: testLog(t, "registry")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
 }
 
 func registryURL(s *registry.Server) string { return "http://" + s.Addr() + registry.Prefix }

@@ -11,8 +11,8 @@ import (
 
 // Limits of what one address may ask of a server, and all together.
 const (
-	requestRate   = 20  // a second, for one address
-	requestBurst  = 100 // at once, for one address
+	requestRate   = 50  // a second, for one address: more than DefaultPerAddress nodes need
+	requestBurst  = 500 // at once, for one address
 	maxLimiters   = 4096
 	maxConns      = 1024
 	maxAddrConns  = 128
