@@ -289,10 +289,8 @@ func (m *messenger) take(from routing.PeerKey, push *protocols.MsgPush) reply {
 			return m.dropped(from, msg, err)
 		}
 	}
-	m.mu.Lock()
-	c := m.courier
-	m.mu.Unlock()
-	if c == nil {
+	c, err := m.use(m.ctx)
+	if err != nil {
 		return reply{routing.Full, reopenPause}
 	}
 	return c.receive(ev)

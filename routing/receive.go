@@ -16,8 +16,6 @@ const (
 func (r *Router) receive(ev Received) {
 	m := ev.Msg
 	switch {
-	case r.links[ev.Peer] == nil:
-		r.answer(ev, Busy) // its session has just ended
 	case m.CheckTime(r.now) != nil:
 		r.counters.Expired++
 		r.answer(ev, Expired)
