@@ -89,7 +89,7 @@ type Config struct {
 	// ConnectDelay is how long after the start the first of them is dialled.
 	// Default 0.
 	ConnectDelay time.Duration
-	// NoConnect dials nothing by itself; Node.Connect still works, and peers
+	// NoConnect dials nothing by itself, nobody who is remembered either; Node.Connect still works, and peers
 	// may dial this node.
 	NoConnect bool
 	// NoDiscovery switches off LAN discovery: no multicast at all. It is on by
@@ -140,7 +140,8 @@ type Config struct {
 	// Durability says when a write counts as done. Default Strict.
 	Durability Durability
 	// MaxPeers bounds sessions; a peer beyond it is told that this node is busy.
-	// Default 64.
+	// By itself the node dials peers that it was not told to until it has half as
+	// many, so that newcomers find room. Default 64.
 	MaxPeers int
 	// BudgetBytes bounds the memory in which runs from all peers together wait
 	// to be verified and committed. Default 32 MiB.
