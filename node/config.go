@@ -89,8 +89,8 @@ type Config struct {
 	// ConnectDelay is how long after the start the first of them is dialled.
 	// Default 0.
 	ConnectDelay time.Duration
-	// NoConnect dials nothing by itself, nobody who is remembered either; Node.Connect still works, and peers
-	// may dial this node.
+	// NoConnect dials nothing by itself, nobody who is remembered either;
+	// Node.Connect still works, and peers may dial this node.
 	NoConnect bool
 	// NoDiscovery switches off LAN discovery: no multicast at all. It is on by
 	// default; a node that listens on loopback only has nothing to offer and sends
