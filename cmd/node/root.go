@@ -80,7 +80,7 @@ Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
 			root.AddCommand(c)
 		}
 	}
-	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.forgetCommand(), p.waitCommand())
+	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.sendCommand(), p.messagesCommand(), p.forgetCommand(), p.waitCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
 	add("tools", p.verifyCommand(), p.registryCommand(), p.relayCommand(), p.demoCommand(), p.versionCommand())
 	root.SetHelpCommand(helpCommand())

@@ -88,6 +88,7 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	}
 	discoveryRows(st.Discovery, now, row)
 	reachRows(st.Reach, row)
+	messageRows(st.Messages, st.Routes, row)
 	if st.Recovered != "" {
 		row("RECOVERED", "%s", st.Recovered)
 	}

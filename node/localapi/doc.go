@@ -57,6 +57,8 @@
 //	GET    /v1/log         [from follow count]         operations, a line each
 //	POST   /v1/log         kind [replicas timeout_ms]  the body is the payload; {"log","seq","replicas"}
 //	POST   /v1/batch       [replicas timeout_ms]       lines {"op","key","value","kind","payload"}: one transaction
+//	POST   /v1/send        {"peer","text",...}         {"id","to","delivered","expires"} when the recipient has it
+//	GET    /v1/messages    [from follow count]         messages to this node, a line each
 //	POST   /v1/verify      [rebuild]                   findings, a line each
 //
 // Answers of one object are application/json, those of many lines

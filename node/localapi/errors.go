@@ -20,6 +20,7 @@ const (
 	CodeConflict     Code = "conflict"       // a condition no longer holds
 	CodeTimeout      Code = "timeout"        // what was waited for did not come in time
 	CodeReplicas     Code = "not_replicated" // durable here, not yet at as many members as asked for
+	CodeUndelivered  Code = "not_delivered"  // a message is durable here, and its recipient has not acknowledged it
 	CodeUnreachable  Code = "unreachable"    // a peer that does not answer, or refuses
 	CodeNoNode       Code = "no_node"        // needs a running node
 	CodeReset        Code = "cursor_reset"   // a cursor of another history
@@ -44,6 +45,7 @@ var statusOf = map[Code]int{
 	CodeConflict:     http.StatusConflict,
 	CodeTimeout:      http.StatusRequestTimeout,
 	CodeReplicas:     http.StatusGatewayTimeout,
+	CodeUndelivered:  http.StatusGatewayTimeout,
 	CodeUnreachable:  http.StatusBadGateway,
 	CodeNoNode:       http.StatusServiceUnavailable,
 	CodeReset:        http.StatusGone,
@@ -63,6 +65,9 @@ type Error struct {
 	// Written is set when a write is durable here although the request failed
 	// (CodeReplicas).
 	Written *Written `json:"written,omitempty"`
+	// Sent is set when a message is durable here and not delivered yet
+	// (CodeUndelivered).
+	Sent *Sent `json:"sent,omitempty"`
 	// Cause is what it came from, on the side where it happened.
 	Cause error `json:"-"`
 }
@@ -113,7 +118,7 @@ func asError(err error) *Error {
 		if err.Error() == e.Message {
 			return e
 		}
-		return &Error{Message: err.Error(), Code: e.Code, Written: e.Written, Cause: err}
+		return &Error{Message: err.Error(), Code: e.Code, Written: e.Written, Sent: e.Sent, Cause: err}
 	}
 	return &Error{Message: err.Error(), Code: CodeOf(err), Cause: err}
 }

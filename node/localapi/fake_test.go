@@ -19,6 +19,7 @@ type fake struct {
 	waited  []Wait
 	verify  []Finding
 	rebuilt bool
+	sent    []Send
 	writes  func(Write) error // nil: all succeed
 }
 
@@ -175,6 +176,31 @@ func (f *fake) Verify(_ context.Context, rebuild bool, emit func(Finding) error)
 	for _, x := range f.verify {
 		if err := emit(x); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (f *fake) Send(_ context.Context, m Send) (Sent, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sent = append(f.sent, m)
+	out := Sent{ID: "aa", To: m.Peer, Expires: at, Delivered: m.Peer == "p1"}
+	if !out.Delivered {
+		return out, &Error{Code: CodeUndelivered, Message: "no route to " + m.Peer, Sent: &out}
+	}
+	return out, nil
+}
+
+func (f *fake) Messages(_ context.Context, in Inbox, emit func(Message) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, m := range f.sent {
+		if err := emit(Message{ID: "aa", From: "p1", Text: TextOf(m.Text), Time: at, Cursor: "c"}); err != nil {
+			return err
+		}
+		if i+1 == in.Count {
+			break
 		}
 	}
 	return nil

@@ -32,6 +32,8 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/log":        s.append,
 		"POST /v1/batch":      s.batch,
 		"POST /v1/verify":     s.verify,
+		"POST /v1/send":       s.send,
+		"GET /v1/messages":    s.messages,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			q, err := readQuery(r.URL.RawQuery)

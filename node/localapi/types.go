@@ -34,6 +34,12 @@ type Backend interface {
 	// Tail emits operations in order of arrival here.
 	Tail(ctx context.Context, space string, q Tail, emit func(Record) error) error
 
+	// Send makes a message durable here and waits for the recipient's own
+	// acknowledgement; CodeUndelivered carries what was sent.
+	Send(ctx context.Context, m Send) (Sent, error)
+	// Messages emits the messages to this node in order of arrival.
+	Messages(ctx context.Context, in Inbox, emit func(Message) error) error
+
 	// Verify checks every hash, signature and index, and emits what is wrong.
 	// With rebuild it makes the view anew from the logs first.
 	Verify(ctx context.Context, rebuild bool, emit func(Finding) error) error
@@ -225,6 +231,8 @@ type Status struct {
 	Sync      *Sync      `json:"sync,omitempty"`
 	Discovery *Discovery `json:"discovery,omitempty"`
 	Reach     *Reach     `json:"reach,omitempty"` // nil if offline
+	Messages  *Messages  `json:"messages,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"` // of messages
 }
 
 // Reach is how others reach the node, and what it does for that.
