@@ -76,6 +76,9 @@ func samples() []sample {
 			{Space: space, Log: sampleLog(1), Pos: samplePos(300, 0xa0), PartialFrom: samplePos(300, 0xa0), PartialEnd: samplePos(310, 0xc0), PartialBytes: 4096},
 			{Space: space, Log: sampleLog(2), PartialEnd: samplePos(9, 0xc0)},
 		}}},
+		{"wal_ack_declined", &replication.WalAck{Entries: []replication.AckEntry{
+			{Space: space, Code: replication.CodeNotAllowed, Detail: "this node does not take part in the space"},
+		}}},
 		{"outbox_pull", &replication.OutboxPull{ID: 3, Space: space, MaxOps: 128, MaxBytes: 1 << 20}},
 		{"outbox_pull_all", &replication.OutboxPull{ID: 4}},
 		{"frontier_digest", &replication.FrontierDigest{Space: space, Name: replication.DefaultSpace, Round: 1, Digest: sampleHash(0x20), Logs: 3}},

@@ -28,6 +28,8 @@ type spaceState struct {
 	// declined: the peer said that it does not take part in the space. Nothing is
 	// exchanged until it asks about the space itself. Invariant: not settled.
 	declined bool
+	// asked: the peer has asked about the space, so that it takes part in it.
+	asked bool
 
 	logs   map[LogID]*logState
 	queue  fifo[*logState] // logs with something to send, each once
@@ -123,8 +125,11 @@ func (s *Session) addSpace(info SpaceInfo) {
 	s.askQueue.push(sp)
 	if st, ok := s.strangers[info.ID]; ok {
 		delete(s.strangers, info.ID)
-		sp.load.answer = &st.question
-		s.loadFrontier(sp)
+		sp.asked = true
+		if !st.refused { // else the peer waits for no answer: it must be asked
+			sp.load.answer = &st.question
+			s.loadFrontier(sp)
+		}
 	}
 	s.askNext()
 }

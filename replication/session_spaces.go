@@ -20,6 +20,7 @@ func (s *Session) asked(m *FrontierDigest) {
 		s.askedUnknown(m, q)
 		return
 	}
+	sp.asked = true
 	if sp.load.answer == nil || sp.load.answer.round < q.round {
 		sp.load.answer = &q
 	}
@@ -61,9 +62,10 @@ func (s *Session) refuseSpace(id SpaceID) {
 }
 
 // spaceDeclined takes the peer's word that it does not take part in a space: there
-// is nothing to compare, to push or to wait for.
+// is nothing to compare, to push or to wait for. Who has asked about it takes part:
+// the word is from before.
 func (s *Session) spaceDeclined(sp *spaceState) {
-	if sp.settled || sp.declined {
+	if sp.settled || sp.declined || sp.asked {
 		return
 	}
 	sp.declined = true

@@ -110,6 +110,10 @@ func (m *mirror) catchUp() {
 
 func (m *mirror) take(a replication.Arrival) {
 	w, log, end := m.n.w, a.Block.Header.Log, a.Block.End()
+	if info, ok := m.n.store.Log(log); ok && m.n.declines(info.Space) {
+		w.fail("G7: %s has %s/%d of a space in which it takes no part", m.n, log.Short(), end.Seq)
+		return
+	}
 	if at := m.frontier[log]; a.Block.PrevPosition() != at {
 		w.fail("G4: %s has block %s/%d after %d", m.n, log.Short(), a.Block.Header.FirstSeq, at.Seq)
 		return

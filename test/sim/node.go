@@ -30,6 +30,7 @@ type node struct {
 	flushing bool
 	partials map[partialKey]*replication.Partial
 	mirror   mirror
+	declined replication.SpaceID // in which the node takes no part; zero: none
 }
 
 type partialKey struct {
@@ -58,6 +59,7 @@ type peer struct {
 	told     int                          // advances so far
 	brought  map[replication.LogID]uint64 // committed from the peer, up to this seq
 	pulling  time.Time                    // when the unanswered Pull was made
+	started  map[replication.SpaceID]bool // the spaces that the session began with
 }
 
 func newNode(w *world, i int, net replication.NetworkID, key ed25519.PrivateKey) *node {
@@ -159,6 +161,7 @@ func (n *node) attach(l *link, end int) *peer {
 	p := &peer{
 		n: n, l: l, end: end, source: n.source, instance: other.store.Info().Instance,
 		origins: map[replication.LogID]replication.OriginKey{}, pushed: map[replication.Dot]bool{}, brought: map[replication.LogID]uint64{},
+		started: map[replication.SpaceID]bool{},
 	}
 	o := &n.w.odds
 	cfg := replication.SessionConfig{
@@ -184,14 +187,14 @@ func (n *node) attach(l *link, end int) *peer {
 }
 
 func (n *node) startSession(p *peer) {
-	var ev replication.Started
-	for i, id := range n.w.spaces {
-		ev.Spaces = append(ev.Spaces, replication.SpaceInfo{ID: id, Name: fmt.Sprint("space", i)})
-	}
+	ev := replication.Started{Spaces: n.spaces()}
 	if extra := len(ev.Spaces) - 1; extra > 0 && n.w.chance(0.3) {
 		late := ev.Spaces[extra]
 		ev.Spaces = ev.Spaces[:extra]
 		n.w.after(n.w.some(2*time.Second), func() { n.post(p, replication.SpaceAdded{Space: late}) })
+	}
+	for _, s := range ev.Spaces {
+		p.started[s.ID] = true
 	}
 	n.post(p, ev)
 	if p.l.pullOnly[p.end] {
@@ -209,7 +212,8 @@ func (n *node) pullLater(p *peer) {
 			p.pulling = n.w.now
 			pull := replication.Pull{MaxOps: uint64(n.w.rng.IntN(20)), MaxBytes: uint64(n.w.rng.IntN(4000))}
 			if n.w.chance(0.3) {
-				pull.Space = n.w.spaces[n.w.rng.IntN(len(n.w.spaces))]
+				of := n.spaces()
+				pull.Space = of[n.w.rng.IntN(len(of))].ID
 			}
 			n.post(p, pull)
 		}
@@ -335,6 +339,9 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		if push && !w.cfg.Quiet && m.Total > 0 && m.End.Seq <= p.brought[m.Log] {
 			w.fail("6.2: %s pushes %s/%d back to %s, from which it came", n, m.Log.Short(), m.End.Seq, p.other())
 		}
+		if push && p.other().declines(m.Space) {
+			w.fail("G7: %s pushes %s/%d to %s, which takes no part in its space", n, m.Log.Short(), m.End.Seq, p.other())
+		}
 		if push && w.cfg.Fault == NoResend {
 			d := replication.Dot{Log: m.Log, Seq: m.End.Seq<<32 | m.Offset}
 			if p.pushed[d] {
@@ -349,6 +356,11 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		n.ifAlive(w.some(2*time.Millisecond), func() { n.readRun(p, e) })
 	case replication.CommitRun:
 		n.commit(p, e)
+	case replication.AddSpace:
+		// A node that takes part in it, and has not said so, does so soon.
+		if n.declines(e.Space.ID) {
+			n.ifAlive(w.some(2*time.Millisecond), func() { n.refuse(p, e.Space.ID) })
+		}
 	case replication.SaveCursor:
 		n.store.SaveCursor(p.other().origin(), p.instance, e.Entries)
 	case replication.DataLoss:

@@ -43,11 +43,15 @@ func TestSim(t *testing.T) {
 		sum.Crashes += res.Crashes
 		sum.Breaks += res.Breaks
 		sum.Forks += res.Forks
+		sum.Declined += res.Declined
 		sum.Messages += res.Messages
 		sum.Lost += res.Lost
 		sum.Healed = max(sum.Healed, res.Healed)
 	}
 	t.Logf("%d seeds: %+v", n, sum)
+	if sum.Declined == 0 {
+		t.Error("no session has learned that its peer takes no part in a space")
+	}
 }
 
 // TestFindsFaults makes the drivers err on purpose: what does not find these

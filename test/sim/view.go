@@ -79,7 +79,8 @@ var keys = []string{"a", "b", "c", "d"}
 
 func (n *node) write() {
 	w := n.w
-	b := replication.Batch{Space: w.spaces[w.rng.IntN(len(w.spaces))]}
+	spaces := n.spaces()
+	b := replication.Batch{Space: spaces[w.rng.IntN(len(spaces))].ID}
 	for range 1 + w.rng.IntN(4) {
 		key := keys[w.rng.IntN(len(keys))]
 		o := replication.Op{Kind: replication.KindPut, Key: []byte(key), Supersedes: n.mirror.view.live(key)}

@@ -2,7 +2,7 @@
 // crashable log (package memlog) and a replication session per link, driven by
 // the few lines of node.go. Links drop, repeat, reorder and delay messages, go
 // one-way and break; nodes crash between any two steps, come back, lose their
-// directory or fill their disk (design 13.2).
+// directory, fill their disk or take no part in a space (design 13.2).
 //
 // After every step the guarantees are checked against what the simulation, which
 // sees all disks, knows to be true. Everything follows from the seed.
@@ -48,6 +48,7 @@ const (
 type Result struct {
 	Nodes, Steps, Writes, Crashes, Breaks int
 	Forks                                 int // pairs of neighbours that ended on different branches
+	Declined                              int // sessions that knew of a space in which the peer takes no part
 	Messages, Lost, Duplicates            int // duplicates: runs received that were there already
 	Virtual                               time.Duration
 	Healed                                time.Duration // from the heal until all were equal
@@ -165,6 +166,7 @@ func newWorld(cfg Config) *world {
 			w.link(w.nodes[a], w.nodes[b])
 		}
 	}
+	w.declineSome()
 	for _, n := range w.nodes {
 		n.open()
 		n.writeLater()
@@ -285,6 +287,7 @@ func (w *world) heal() {
 	for _, n := range w.nodes {
 		n.disk.SetFull(false)
 		n.open()
+		n.takePart()
 	}
 	for _, l := range w.links {
 		l.blocked = [2]bool{}
