@@ -45,10 +45,10 @@ const (
 //
 //   - Few newcomers have a place at once (maxNewcomers). The others wait to be
 //     heard in another interval, for which their ID is remembered.
-//   - When all places are taken, who was heard twice gets that of the peer that was
-//     not heard for the longest, if it fell silent, or else of the one that had its
-//     place for the longest, at least lanTrial, without a session with it; that one
-//     does not displace others for lanKeep.
+//   - When all places are taken the peer that was not heard for the longest goes,
+//     if it fell silent. Else who was heard twice gets the place of the one that has
+//     had its own for the longest, at least lanTrial, without a session with it; that
+//     one does not displace others for lanKeep.
 //
 // So a thousand peers that are invented once cost the dialer maxNewcomers attempts,
 // and a thousand that are invented again and again a full table of them a minute.

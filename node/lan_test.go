@@ -428,6 +428,51 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestPlaces: who has to go when all places are taken, and for whom.
+func TestPlaces(t *testing.T) {
+	const every = 2 * time.Second
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l, ids := newLANPeers(every), []peer.ID{}
+	for range maxLANPeers {
+		ids = append(ids, somePeer(t))
+	}
+	var live []peer.ID
+	hear := func(id peer.ID) bool {
+		_, ok := l.hear(id, "run", nil, func() []peer.ID { return live }, now)
+		return ok
+	}
+	for range 2 * lanTrial / every { // the places of newcomers are few
+		for _, id := range ids {
+			hear(id)
+		}
+		now = now.Add(every)
+	}
+	if len(l.all) != maxLANPeers {
+		t.Fatalf("%d of %d are taken", len(l.all), maxLANPeers)
+	}
+	live = ids[1:]
+	if hear(somePeer(t)) {
+		t.Error("one that is heard for the first time displaces those that are heard all the time")
+	}
+	next := somePeer(t)
+	hear(next)
+	now = now.Add(every)
+	if !hear(next) || l.all[ids[0]] != nil {
+		t.Error("one that is heard twice does not displace the one without a session")
+	}
+	now = now.Add(every)
+	if hear(ids[0]) || l.all[next] == nil {
+		t.Error("the one that had its trial displaces the next before its own is over")
+	}
+	now = now.Add(lanTrial)
+	for _, id := range append(ids[2:], next) {
+		hear(id)
+	}
+	if !hear(somePeer(t)) || l.all[ids[1]] != nil || len(l.all) != maxLANPeers {
+		t.Error("one that is heard for the first time does not displace one that fell silent")
+	}
+}
+
 // TestManyMembers: a LAN of as many members as have a place is heard whole.
 func TestManyMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
