@@ -30,6 +30,7 @@ type runFlags struct {
 	networkName, api           string
 	maxPeers                   count
 	durability                 choice
+	messages                   onOff
 	tcp, quic                  onOff
 	discovery                  discoveryFlags
 	registry                   registryFlags
@@ -46,7 +47,7 @@ func (p *program) runCommand() *cobra.Command {
 		connectDelay: span{unit: time.Millisecond},
 		maxPeers:     count{value: node.DefaultMaxPeers, min: 1, max: 10000},
 		durability:   choice{"strict", []string{"strict", "relaxed"}},
-		tcp:          true, quic: true,
+		tcp:          true, quic: true, messages: true,
 		discovery: newDiscoveryFlags(), registry: newRegistryFlags(),
 		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
 		tui:       onOff(p.terminal(p.stdout)),
@@ -87,6 +88,7 @@ whoever reaches an open node can read and write.`,
 	fs.Var(&f.quic, "quic", "use QUIC (UDP)")
 	fs.Var(&f.maxPeers, "max-peers", "most sessions at one time; a peer beyond them is told that this node is busy")
 	fs.Var(&f.durability, "durability", "strict: a write returns when it is fsynced; relaxed: before")
+	fs.Var(&f.messages, "messages", "take part in routed messages: send, receive, and carry those of others")
 	fs.Var(&f.run, "run", "stop after so long, 0 = never")
 	fs.Var(&f.statsEvery, "stats-every", "interval of the counters, 0 = none")
 	fs.Var(&f.tui, "tui", "one updating line instead of a line each time")
@@ -154,7 +156,7 @@ func (p *program) config(dir string, f *runFlags, live *liveLine) node.Config {
 		DataDir: dir, Label: p.flags.id, NetworkName: f.networkName, Open: f.open,
 		Listen: f.listen, Advertise: f.advertise,
 		Connect: f.connect, ConnectDelay: f.connectDelay.value, NoConnect: f.noConnect,
-		NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic),
+		NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic), NoMessages: !bool(f.messages),
 		MaxPeers:   f.maxPeers.value,
 		Durability: durability,
 		Logger:     newLogger(logs, f.logLevel.level, f.logFormat.value),
