@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,8 @@ func givenUp(ctx context.Context) error {
 
 // demo is one run of the show.
 type demo struct {
-	out     io.Writer
+	out     io.Writer // what happens, for a person
+	result  io.Writer // with --json the rows of the end, else out
 	a, b, c *child
 	nodes   []*child
 	// caughtUp is how long each node took, from its start, to have what the
@@ -87,11 +89,11 @@ func (p *program) demo(ctx context.Context, unread func()) (err error) {
 	if err != nil {
 		return fmt.Errorf("cannot make a temporary directory: %w", err)
 	}
-	d := &demo{out: p.stdout, a: newChild(base, "A"), b: newChild(base, "B"), c: newChild(base, "C"), caughtUp: map[*child]time.Duration{}}
+	d := &demo{result: watchedWriter{p.stdout, unread}, a: newChild(base, "A"), b: newChild(base, "B"), c: newChild(base, "C"), caughtUp: map[*child]time.Duration{}}
+	d.out = d.result
 	if p.flags.json {
-		d.out = p.stderr
+		d.out = watchedWriter{p.stderr, unread}
 	}
-	d.out = watchedWriter{d.out, unread}
 	d.nodes = []*child{d.a, d.b, d.c}
 	defer func() {
 		for _, n := range d.nodes {
@@ -128,7 +130,10 @@ func (p *program) demo(ctx context.Context, unread func()) (err error) {
 		}
 		fmt.Fprintf(d.out, "   ok, %s (%s)\n", told, brief(time.Since(start)))
 	}
-	return d.summary(ctx, p)
+	if err := d.summary(ctx, p); err != nil {
+		return cmp.Or(givenUp(ctx), err)
+	}
+	return nil
 }
 
 func demoKey(i int) string { return fmt.Sprintf("item/%06d", i) }
@@ -387,7 +392,7 @@ func (d *demo) summary(ctx context.Context, p *program) error {
 		s := sts[i].Spaces[localapi.DefaultSpace]
 		row := demoRow{n.label, s.Ops, s.Bytes, s.Keys, s.Conflicts, d.caughtUp[n].Seconds(), s.ViewDigest}
 		if p.flags.json {
-			if err := p.print(row); err != nil {
+			if err := localapi.WriteJSON(d.result, row); err != nil {
 				return err
 			}
 			continue

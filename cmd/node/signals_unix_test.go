@@ -51,6 +51,29 @@ func (p *proc) freeze() {
 	}
 }
 
+// A demo whose result nobody takes leaves nothing behind.
+func TestDemoWithoutReaderOfTheResult(t *testing.T) {
+	t.Parallel() // it is the whole demo
+	tmp := t.TempDir()
+	cmd := command(t, []string{"TMPDIR=" + tmp}, "demo", "--json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := errors.Join(cmd.Start(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // its exit code tells
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.HasSuffix(said.String(), errUnread.Error()+"\n") {
+		t.Errorf("exit %d: %s", code, said.String())
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+		t.Errorf("it leaves %v, %v", left, err)
+	}
+}
+
 // A demo that is ended early, by its reader or by an impatient person, leaves
 // nothing behind.
 func TestDemoTidiesUp(t *testing.T) {
