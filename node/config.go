@@ -53,6 +53,9 @@ const (
 	DefaultBudgetBytes  = 32 << 20
 	DefaultReserveBytes = 64 << 20
 
+	// MinMaxRate is the lowest Config.MaxRate.
+	MinMaxRate = 32 << 10
+
 	DefaultDiscoveryInterval = 2 * time.Second
 	DefaultRegistryInterval  = 15 * time.Second
 )
@@ -146,6 +149,10 @@ type Config struct {
 	// BudgetBytes bounds the memory in which runs from all peers together wait
 	// to be verified and committed. Default 32 MiB.
 	BudgetBytes int64
+	// MaxRate bounds the data that is sent to all peers together, and likewise what
+	// is received, in bytes per second: at least 32 KiB. Acks, questions and what
+	// the transports add come on top. Default 0: no limit.
+	MaxRate int64
 	// ReserveBytes of the disk are left free: below that, writes are refused
 	// with ErrNoSpace until there is room again. Default 64 MiB; negative: none.
 	ReserveBytes int64
@@ -249,6 +256,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("peers would be stale after %s, before a ping every %s can be answered: make the first longer", c.StaleAfter, c.PingEvery)
 	case c.BudgetBytes < minBudgetBytes:
 		return fmt.Errorf("a budget of %d bytes does not hold the runs of even one peer: use at least %d", c.BudgetBytes, minBudgetBytes)
+	case c.MaxRate != 0 && c.MaxRate < MinMaxRate:
+		return fmt.Errorf("a rate of %d bytes per second is too slow for peers to stay in touch: use at least %d, or 0 for no limit", c.MaxRate, MinMaxRate)
 	case c.Durability != Strict && c.Durability != Relaxed:
 		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
 	case c.DiscoveryInterval < minDiscoveryInterval:

@@ -67,7 +67,7 @@ func (e *engine) openRest(n *Node) (err error) {
 	e.replicator, err = replicator.New(replicator.Options{
 		Store: e.store, Logger: n.log, Spaces: n.names.list(), Budget: e.budget,
 		OnSpace: n.takeSpace, Observe: n.mesh.observe, MaxSpaces: MaxSpaces,
-		PingEvery: n.cfg.PingEvery, StaleAfter: n.cfg.StaleAfter,
+		Up: n.up, Down: n.down, PingEvery: n.cfg.PingEvery, StaleAfter: n.cfg.StaleAfter,
 		CloseAfter: closeAfter * n.cfg.StaleAfter, Rand: randInt64,
 	})
 	if err != nil {

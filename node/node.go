@@ -19,6 +19,7 @@ import (
 	"vixp2p/node/localapi"
 	"vixp2p/protocols"
 	"vixp2p/replication"
+	"vixp2p/replication/replicator"
 )
 
 // Node is a running node. Its methods are safe for concurrent use.
@@ -34,11 +35,12 @@ type Node struct {
 	engines   engines
 	health    health
 	repairs   chan struct{} // capacity 1: a repair is due
-	host      host.Host     // nil if offline
-	mesh      *mesh         // nil if offline
-	dialer    *dialer       // nil if offline
-	discovery *discovery    // nil if offline
-	reach     *reach        // nil if offline
+	up, down  *replicator.Pace
+	host      host.Host  // nil if offline
+	mesh      *mesh      // nil if offline
+	dialer    *dialer    // nil if offline
+	discovery *discovery // nil if offline
+	reach     *reach     // nil if offline
 	guard     *guard
 	addresses *addressBook
 	messages  *messenger       // nil if offline, or with NoMessages
@@ -89,6 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
 	}
 	n.names = newSpaceNames(n.network)
+	n.up, n.down = replicator.NewPace(cfg.MaxRate), replicator.NewPace(cfg.MaxRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(ctx, dir); err != nil {
 		return nil, errors.Join(err, n.Close())

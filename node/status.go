@@ -23,6 +23,7 @@ type Status struct {
 	DataDir     string
 	Listen      []string // multiaddrs
 	Durability  Durability
+	MaxRate     int64 // bytes per second in each direction; 0: no limit
 	Offline     bool
 	// Recovered tells what opening the data directory found wrong with it; empty
 	// if nothing.
@@ -123,7 +124,7 @@ type SpaceStatus struct {
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	st := Status{
 		PeerID: n.ID(), Label: n.cfg.Label, Network: "open", NetworkName: n.cfg.NetworkName,
-		DataDir: n.cfg.DataDir, Listen: n.Addrs(), Durability: n.cfg.Durability, Offline: n.cfg.Offline,
+		DataDir: n.cfg.DataDir, Listen: n.Addrs(), Durability: n.cfg.Durability, MaxRate: n.cfg.MaxRate, Offline: n.cfg.Offline,
 		Spaces: map[string]SpaceStatus{},
 	}
 	err := n.do(ctx, func(e *engine) (err error) {

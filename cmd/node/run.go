@@ -38,6 +38,7 @@ type runFlags struct {
 	tui                        onOff
 	quiet                      bool
 	reach                      reachFlags
+	maxRate                    amount
 	logLevel                   logLevel
 	logFormat                  choice
 }
@@ -87,6 +88,7 @@ whoever reaches an open node can read and write.`,
 	fs.Var(&f.tcp, "tcp", "use TCP")
 	fs.Var(&f.quic, "quic", "use QUIC (UDP)")
 	fs.Var(&f.maxPeers, "max-peers", "most sessions at one time; a peer beyond them is told that this node is busy")
+	fs.Var(&f.maxRate, "max-rate", "most bytes per second of data, to all peers together and likewise from them, 0 = no limit")
 	fs.Var(&f.durability, "durability", "strict: a write returns when it is fsynced; relaxed: before")
 	fs.Var(&f.messages, "messages", "take part in routed messages: send, receive, and carry those of others")
 	fs.Var(&f.run, "run", "stop after so long, 0 = never")
@@ -116,6 +118,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		return err
 	}
 	f.reach.config(&cfg)
+	cfg.MaxRate = f.maxRate.value
 	if network, exists, err := node.DataDirNetwork(dir); err != nil {
 		return err
 	} else if exists && !cmd.Flags().Changed("network-name") {

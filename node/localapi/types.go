@@ -220,6 +220,7 @@ type Status struct {
 	Version     string `json:"version,omitempty"`
 	Started     *Time  `json:"started,omitempty"`
 	Offline     bool   `json:"offline,omitempty"`
+	MaxRate     int64  `json:"max_rate,omitempty"` // bytes per second in each direction; 0: no limit
 	// Recovered tells what opening found wrong with the directory, Lost what
 	// repairs could not keep and no peer has sent since, Damage what was found
 	// since the start and is not repaired yet.

@@ -110,7 +110,7 @@ func (p *Peer) loadFrontier(e replication.LoadFrontier) {
 
 // readRun reads the next run for the peer, when there is room for it.
 func (p *Peer) readRun(e replication.ReadRun) {
-	if !p.out.room(p.ctx, readAhead) {
+	if !p.out.room(p.ctx, p.r.o.Up.bytesIn(paceAhead, minTurn, readAhead)) {
 		return
 	}
 	ev := replication.RunRead{Space: e.Space, Log: e.Log}

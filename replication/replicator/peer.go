@@ -77,7 +77,6 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		log:      r.o.Logger.With("peer", info.ID),
 		box:      newMailbox(source),
 		incoming: make(chan incoming),
-		out:      newWriter(conn, batchBytes),
 		done:     make(chan struct{}),
 		timer:    time.NewTimer(time.Hour),
 		pushed:   map[replication.LogID]uint64{},
@@ -85,13 +84,20 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 	p.now.heard = p.since
 	p.reads.wg, p.commits.wg = &p.io, &p.io
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.out.sent = p.countSent
-	p.out.failed = func(err error) { p.post(item{call: func() { p.writeFailed(err) }}) }
 	piece := r.o.PieceBytes
 	if info.PieceBytes != 0 {
 		piece = info.PieceBytes
-		p.out.batch = min(batchBytes, max(piece, 1))
 	}
+	batch := batchBytes
+	if limit := r.o.Up.bytesIn(paceTurn, minTurn, batch); limit < batch || info.PieceBytes > 0 {
+		if piece <= 0 || piece > limit {
+			piece = limit
+		}
+		batch = piece
+	}
+	p.out = newWriter(p.ctx, conn, batch, r.o.Up)
+	p.out.sent = p.countSent
+	p.out.failed = func(err error) { p.post(item{call: func() { p.writeFailed(err) }}) }
 	p.session = replication.NewSession(replication.SessionConfig{
 		Instance: info.Instance, PeerPullOnly: info.PullOnly,
 		WindowBytes: r.o.WindowBytes, PieceBytes: max(0, piece),
@@ -176,11 +182,13 @@ func (p *Peer) read() {
 	for {
 		var in incoming
 		in.msg, in.release, in.err = p.conn.Read()
+		size := bulk(in.msg) // the actor owns the message from then on
 		select {
 		case p.incoming <- in:
 			if in.err != nil {
 				return
 			}
+			p.r.o.Down.wait(p.ctx, size)
 		case <-p.ctx.Done():
 			if in.release != nil {
 				in.release()

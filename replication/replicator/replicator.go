@@ -53,6 +53,9 @@ type Options struct {
 	// may wait for it (32 MiB).
 	SlowAfter  time.Duration
 	QueueBytes int
+	// Up and Down bound how fast runs are sent and received, over all sessions. (As
+	// fast as they go.)
+	Up, Down *Pace
 	// ByeAfter is for how long a session that ends waits for its last messages
 	// to be taken (2 s).
 	ByeAfter time.Duration

@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 // network.
 type writer struct {
 	conn   Conn
-	batch  int         // about how many bytes go into one Write
-	failed func(error) // called once, from the writer's goroutine
+	batch  int             // about how many bytes go into one Write
+	pace   *Pace           // of runs
+	ctx    context.Context // ends with the session; bounds a wait for the pace
+	failed func(error)     // called once, from the writer's goroutine
 	sent   func(msg replication.Message)
 
 	wake chan struct{} // holds a token while there may be work
@@ -38,8 +41,8 @@ type outgoing struct {
 // known.
 const batchBytes = 256 << 10
 
-func newWriter(conn Conn, batch int) *writer {
-	return &writer{conn: conn, batch: batch, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+func newWriter(ctx context.Context, conn Conn, batch int, pace *Pace) *writer {
+	return &writer{ctx: ctx, conn: conn, batch: batch, pace: pace, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 }
 
 // put queues a message, unless the writer has finished.
@@ -86,11 +89,21 @@ func (w *writer) room(ctx context.Context, limit int) bool {
 	}
 }
 
-// finish lets the queue run out; idle tells when it has.
+// finish lets the queue run out, without pushes that would wait for their turn;
+// idle tells when it has.
 func (w *writer) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.finished = true
+	if w.pace != nil {
+		w.queue = slices.DeleteFunc(w.queue, func(o outgoing) bool {
+			if bulk(o.msg) > 0 {
+				w.bytes -= o.size
+				return true
+			}
+			return false
+		})
+	}
 	w.signal()
 }
 
@@ -98,7 +111,6 @@ func (w *writer) finish() {
 // breaks.
 func (w *writer) run() {
 	defer close(w.idle)
-	var msgs []replication.Message
 	for {
 		batch, last := w.next()
 		if len(batch) == 0 {
@@ -108,32 +120,92 @@ func (w *writer) run() {
 			<-w.wake
 			continue
 		}
-		msgs = msgs[:0]
-		size := 0
-		for _, o := range batch {
-			msgs = append(msgs, o.msg)
-			size += o.size
+		err := w.turn(batch)
+		if err == nil {
+			err = w.write(batch)
 		}
-		err := w.conn.Write(msgs...)
-		clear(msgs)
-		for i := 0; err == nil && i < len(batch); i++ {
-			w.sent(batch[i].msg)
-		}
-		clear(batch)
-		w.mu.Lock()
-		w.bytes -= size
-		w.progress = time.Now()
-		if w.below != nil {
-			close(w.below)
-			w.below = nil
-		}
-		w.mu.Unlock()
 		if err != nil {
 			w.drop()
 			w.failed(err)
 			return
 		}
 	}
+}
+
+// write sends a batch and counts it.
+func (w *writer) write(batch []outgoing) error {
+	msgs := make([]replication.Message, len(batch))
+	size := 0
+	for i, o := range batch {
+		msgs[i] = o.msg
+		size += o.size
+	}
+	err := w.conn.Write(msgs...)
+	for i := 0; err == nil && i < len(batch); i++ {
+		w.sent(batch[i].msg)
+	}
+	clear(batch)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bytes -= size
+	w.progress = time.Now()
+	if w.below != nil {
+		close(w.below)
+		w.below = nil
+	}
+	return err
+}
+
+// turn waits until the pace lets a batch through. What overtakes is sent
+// meanwhile.
+func (w *writer) turn(batch []outgoing) error {
+	n := 0
+	for _, o := range batch {
+		n += bulk(o.msg)
+	}
+	d := w.pace.take(time.Now(), n)
+	if d == 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		early, finished := w.overtaking()
+		if len(early) > 0 {
+			if err := w.write(early); err != nil {
+				return err
+			}
+		}
+		if finished {
+			return nil
+		}
+		select {
+		case <-timer.C:
+			return nil
+		case <-w.wake:
+		case <-w.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// overtaking takes the messages from the queue that may pass the pushes before
+// them, and tells whether nothing more comes.
+func (w *writer) overtaking() (early []outgoing, finished bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := 0; i < len(w.queue); {
+		switch o := w.queue[i]; {
+		case overtakes(o.msg):
+			early = append(early, o)
+			w.queue = slices.Delete(w.queue, i, i+1)
+		case bulk(o.msg) == 0:
+			return early, w.finished
+		default:
+			i++
+		}
+	}
+	return early, w.finished
 }
 
 // next takes one batch from the queue; last tells that nothing follows it.
