@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/event"
@@ -34,6 +35,9 @@ type reach struct {
 	client  *relayClient         // nil: no relays
 	service *relayService        // nil: none for others
 	puncher *puncher             // nil: no holes
+	// places is client, for the host, whose goroutines ask for addresses while
+	// attach is still at work.
+	places atomic.Pointer[relayClient]
 
 	wg     sync.WaitGroup
 	events event.Subscription
@@ -89,10 +93,11 @@ func (r *reach) punching() bool {
 
 // addresses adds to the host's addresses those at relays.
 func (r *reach) addresses(own []ma.Multiaddr) []ma.Multiaddr {
-	if r.client == nil {
+	places := r.places.Load()
+	if places == nil {
 		return own
 	}
-	return append(own, r.client.circuits()...)
+	return append(own, places.circuits()...)
 }
 
 // attach prepares the parts that need the host. Nothing is sent yet.
@@ -121,6 +126,7 @@ func (r *reach) attach(h host.Host, advertised []ma.Multiaddr, c *connector, mem
 		relays = append(relays, t)
 	}
 	r.client, err = newRelayClient(c, relays, func() bool { return r.reachability() != reachPublic }, members, r.log)
+	r.places.Store(r.client)
 	return err
 }
 
