@@ -34,6 +34,7 @@ type courier struct {
 	pushes  uint64
 	replies map[uint64]chan reply // of pushes that were not answered
 	broken  error                 // why the mailbox is of no further use
+	warned  time.Time             // when it was last told that something cannot be stored
 }
 
 // arrived is an event from outside of run's goroutine.
@@ -208,7 +209,8 @@ func (c *courier) carryOut(effects []routing.Effect) {
 		}
 		var err error
 		if len(batches) > 0 {
-			if err = c.box.Apply(ops); err != nil {
+			if err = c.box.Apply(ops); err != nil && c.m.now().Sub(c.warned) >= time.Minute {
+				c.warned = c.m.now()
 				c.m.log.Warn("messages cannot be stored", "err", err)
 			}
 			c.broken = c.box.Broken()

@@ -260,7 +260,7 @@ func (n *Node) recipient(name string) (key routing.PeerKey, err error) {
 		return key, fmt.Errorf("a message to %s: %w", name, ErrSelf)
 	}
 	if key, err = routingKey(id); err != nil {
-		return key, fmt.Errorf("%s is no peer that a message can be sent to: %w", name, errors.Join(err, ErrInvalid))
+		return key, fmt.Errorf("no message can be sent to %s, because its ID does not contain an Ed25519 key: use the ID of a node: %w", name, ErrInvalid)
 	}
 	return key, nil
 }

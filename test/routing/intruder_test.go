@@ -1,7 +1,6 @@
 package routing_test
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -264,18 +263,7 @@ func TestWhoMayPush(t *testing.T) {
 	}
 	// A second stream takes the place of the first.
 	s2, _ := m.stream()
-	ctx, cancel := context.WithTimeout(within(t), patience)
-	defer cancel()
-	for ctx.Err() == nil {
-		m.next++
-		if s2.Push(&protocols.MsgPush{Number: m.next, Hops: 1, Data: []byte("x")}) != nil {
-			t.Fatal("the second stream does not work")
-		}
-		if _, err := s2.NextAnswer(); err != nil {
-			t.Fatal(err)
-		}
-		break
-	}
+	m.push(s2, 1, []byte("x"))
 	if _, err := s.NextAnswer(); err == nil {
 		t.Error("the first stream goes on")
 	}
