@@ -98,7 +98,10 @@ func TestMessagesFollow(t *testing.T) {
 	// A cursor goes on after its message, Now after all; those of others are refused.
 	var cursor Cursor
 	n := 0
-	for m := range a.Messages(deadline(t), Start, false) {
+	for m, err := range a.Messages(deadline(t), Start, false) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 100 {
 			cursor = m.Cursor
 			break
