@@ -109,7 +109,8 @@
 // value log, of each table what Badger reads at once, and the blocks of tables up
 // to 32 MiB, after an unclean stop up to 512 MiB. On any sign of damage, an error
 // of Badger or lost commits, it makes a new database of every record that is
-// whole (rebuild.go, mend.go). Each log then ends before its first missing block;
+// whole (rebuild.go, mend.go), of a table without its index up to its first
+// damaged block (tablescan.go). Each log then ends before its first missing block;
 // blocks beyond wait aside and join again when peers have sent what is missing
 // (aside.go), so that also what no peer has yet is kept. The old database is set
 // aside as a whole; one is kept.

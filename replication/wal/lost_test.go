@@ -166,11 +166,11 @@ func TestLossIsDismissed(t *testing.T) {
 	}
 }
 
-// TestBlocksWithoutTheirTable: the only table is damaged at its end, cut or gone.
+// TestBlocksWithoutTheirTable: the only table is damaged at both ends, cut or gone.
 // The blocks in the value log prove themselves; what else is missing is told.
 func TestBlocksWithoutTheirTable(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, path string) error{
-		"flipped": func(t *testing.T, path string) error { flipByte(t, path, -1); return nil },
+		"flipped": func(t *testing.T, path string) error { flipByte(t, path, -1); flipByte(t, path, 20); return nil },
 		"cut":     func(_ *testing.T, path string) error { return os.Truncate(path, 30) },
 		"removed": func(_ *testing.T, path string) error { return os.Remove(path) },
 		"all gone": func(t *testing.T, path string) error {

@@ -244,7 +244,11 @@ func (c *collector) run(o *Options, old string, w testimony) (*rebuilt, error) {
 	for _, path := range tables {
 		t, err := openTable(path)
 		if err != nil {
-			o.Logger.Warn("a table cannot be read", "file", path, "error", err)
+			blocks, scanErr := scanTable(path, c.entry)
+			o.Logger.Warn("a table is read without its index", "file", path, "error", err, "blocks", blocks)
+			if scanErr != nil {
+				return nil, scanErr
+			}
 			continue
 		}
 		_, err = t.entries(c.entry)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -110,15 +111,21 @@ func (t *tableFile) read(off, n int64) ([]byte, error) {
 	return b, err
 }
 
-// checksumOf checks data against an encoded checksum: field 1 the algorithm (0,
-// CRC-32C, is left out), field 2 the sum.
+// checksumOf checks data against an encoded checksum.
 func checksumOf(enc, data []byte) bool {
+	sum, ok := decodeChecksum(enc)
+	return ok && sum == crc32.Checksum(data, castagnoli)
+}
+
+// decodeChecksum reads an encoded checksum: field 1 the algorithm (0, CRC-32C, is
+// left out), field 2 the sum.
+func decodeChecksum(enc []byte) (sum uint32, ok bool) {
 	num, typ, n := protowire.ConsumeTag(enc)
 	if n < 0 || num != 2 || typ != protowire.VarintType {
-		return false
+		return 0, false
 	}
-	sum, m := protowire.ConsumeVarint(enc[n:])
-	return m > 0 && n+m == len(enc) && sum == uint64(crc32.Checksum(data, castagnoli))
+	v, m := protowire.ConsumeVarint(enc[n:])
+	return uint32(v), m > 0 && n+m == len(enc) && v <= math.MaxUint32
 }
 
 // block reads a block and tells whether its checksum holds; data is entries and
