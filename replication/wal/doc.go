@@ -138,4 +138,10 @@
 // of its log, which is the only place where it tells of a failed sync of its
 // value log) is never acknowledged and ends writing until the store is opened
 // again.
+//
+// A close turns the memtable into a table. Where others have taken the reserve,
+// that can still end the process, which is then as a kill: the memtable's log is
+// synced, and the part of a table is none (survey.go). A reserve in a file of our
+// own, given back at a close, would cost every idle node what it needs only here,
+// and not closing Badger would leave its goroutines to the next open.
 package wal
