@@ -85,6 +85,8 @@ func (e *DialError) Error() string {
 	switch {
 	case isName:
 		return fmt.Sprintf("cannot connect to %s: the name %s cannot be resolved (%s): correct it, or check this machine's name service", e.Endpoint, name.Name, name.Err)
+	case isA[*relayError](e.Cause):
+		return fmt.Sprintf("cannot connect to %s: its relay: %v", e.Endpoint, e.Cause)
 	case errors.Is(e.Cause, ErrSelf):
 		return fmt.Sprintf("%s is this node itself, or one that runs from a copy of its data directory and so has its identity: name another node's address", e.Endpoint)
 	case isOther:

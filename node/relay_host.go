@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +61,9 @@ type Relay struct {
 	host  host.Host
 	reach *reach
 	lock  io.Closer // of the data directory
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // OpenRelay runs a relay until Close. ctx bounds the opening only.
@@ -114,13 +118,17 @@ func (r *Relay) open(ctx context.Context, cfg *Config, dir *dataDir) error {
 	return r.reach.start()
 }
 
-// Close ends everything that the relay started. Circuits are cut.
+// Close ends everything that the relay started. Circuits are cut. A second call
+// returns the same as the first.
 func (r *Relay) Close() error {
-	var errs []error
-	if r.host != nil {
-		errs = append(errs, r.reach.close(), r.host.Close())
-	}
-	return errors.Join(append(errs, r.lock.Close())...)
+	r.closeOnce.Do(func() {
+		var errs []error
+		if r.host != nil {
+			errs = append(errs, r.reach.close(), r.host.Close())
+		}
+		r.closeErr = errors.Join(append(errs, r.lock.Close())...)
+	})
+	return r.closeErr
 }
 
 // ID is the relay's peer ID.

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -125,6 +124,12 @@ func (m *mesh) wishDirect(s *session) {
 	})
 }
 
+// relayError: the relay of an address cannot be reached, for the reason in it.
+type relayError struct{ cause error }
+
+func (e *relayError) Error() string { return e.cause.Error() }
+func (e *relayError) Unwrap() error { return e.cause }
+
 // reachRelay connects to the relay of an address. QUIC goes first whatever the
 // address says: from there the relay sees the port that a hole can be punched
 // for. What the address says need not be the only way to the relay.
@@ -149,7 +154,7 @@ func (c *connector) reachRelay(ctx context.Context, addr ma.Multiaddr, by time.T
 	}
 	t.Key = endpointKey(schemeQUIC, t.Host, t.Port)
 	if _, err := c.connect(ctx, t, relay, by); err != nil {
-		return fmt.Errorf("its relay cannot be reached: %w", err)
+		return &relayError{err}
 	}
 	return nil
 }

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func openRelay(t *testing.T, cfg RelayConfig) *Relay {
+	t.Helper()
+	if cfg.DataDir == "" {
+		cfg.DataDir = t.TempDir()
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = []string{"127.0.0.1:0"}
+	}
+	r, err := OpenRelay(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// at is where a relay listens, as host:port.
+func at(t *testing.T, r *Relay) string {
+	t.Helper()
+	for _, a := range r.Addrs() {
+		if port, ok := strings.CutPrefix(a, tcp4); ok {
+			return net.JoinHostPort("127.0.0.1", port)
+		}
+	}
+	t.Fatalf("the relay listens on %v", r.Addrs())
+	return ""
+}
+
+func statusOf(t *testing.T, n *Node) Status {
+	t.Helper()
+	st, err := n.Status(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// place waits until a node has a place at its relay and returns its address there.
+func place(t *testing.T, n *Node) (addr string) {
+	t.Helper()
+	until(t, "a place at the relay", func() bool {
+		relays := statusOf(t, n).Reach.Relays
+		if len(relays) == 1 && len(relays[0].Addrs) > 0 {
+			addr = relays[0].Addrs[0]
+		}
+		return addr != ""
+	})
+	return addr
+}
+
+// Two nodes meet at a relay that allows 64 KiB a connection, and 1 MB of each
+// arrives; the relay's end and its return are survived.
+func TestRelay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	limits := RelayLimits{Data: MinRelayData}
+	relay := openRelay(t, RelayConfig{DataDir: dir, Limits: limits})
+	here := at(t, relay)
+	// Without a transport in common they cannot reach each other otherwise.
+	a := open(t, Config{Label: "A", Open: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{here}, NoTCP: true})
+	b := open(t, Config{Label: "B", Connect: []string{place(t, a)}, NoQUIC: true})
+	value := strings.Repeat("0123456789abcdef", 1<<10) // 16 KiB
+	for i := range 32 {
+		put(t, a, "a"+string(rune('A'+i)), value+string(rune('A'+i)))
+		put(t, b, "b"+string(rune('A'+i)), value+string(rune('a'+i)))
+	}
+	converge(t, 64, a, b)
+	until(t, "both sides tell that the session is relayed", func() bool {
+		for _, n := range []*Node{a, b} {
+			if peers := statusOf(t, n).Peers; len(peers) != 1 || !peers[0].Relayed || peers[0].State != Connected {
+				return false
+			}
+		}
+		return true
+	})
+	if st := relay.Status(); st.Reservations != 1 || st.CircuitsTotal < 2 || st.Bytes < MinRelayData {
+		t.Errorf("the relay tells %+v", st)
+	}
+
+	if err := relay.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "A knows that it has no place any more", func() bool {
+		relays := statusOf(t, a).Reach.Relays
+		return len(relays) == 1 && len(relays[0].Addrs) == 0 && relays[0].Error != ""
+	})
+	again := openRelay(t, RelayConfig{DataDir: dir, Limits: limits, Listen: []string{here}})
+	if again.ID() != relay.ID() {
+		t.Errorf("the relay comes back as %s, not as %s", again.ID(), relay.ID())
+	}
+	put(t, a, "after", "1")
+	converge(t, 65, a, b)
+}
+
+// A relay has its directory to itself.
+func TestRelayLocksItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	openRelay(t, RelayConfig{DataDir: dir})
+	if _, err := OpenRelay(t.Context(), RelayConfig{DataDir: dir, Listen: []string{"127.0.0.1:0"}}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second relay on the directory: %v", err)
+	}
+	if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a node on the relay's directory: %v", err)
+	}
+}
+
+// A session over a relay moves to a direct address as soon as there is one.
+func TestMovesToDirect(t *testing.T) {
+	t.Parallel()
+	relay := openRelay(t, RelayConfig{})
+	a := open(t, Config{Label: "A", Open: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{at(t, relay)}})
+	b := open(t, Config{Label: "B", Connect: []string{place(t, a)}, NoDiscovery: true})
+	until(t, "a session", func() bool { peers := statusOf(t, b).Peers; return len(peers) == 1 && peers[0].State == Connected })
+	put(t, a, "k", "v")
+	converge(t, 1, a, b)
+	// B hears of A's addresses by identify, and dials them by itself.
+	until(t, "a direct session on both sides", func() bool {
+		for _, n := range []*Node{a, b} {
+			if peers := statusOf(t, n).Peers; len(peers) != 1 || peers[0].Relayed || peers[0].State != Connected {
+				return false
+			}
+		}
+		return true
+	})
+	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
+	put(t, b, "k2", "v")
+	converge(t, 2, a, b)
+}
+
+// A node that listens on loopback only does nothing to be reached from elsewhere.
+func TestLoopbackIsNotReached(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{"closed": {}, "open": {Open: true, Listen: []string{"127.0.0.1:0", "/ip6/::1/udp/0/quic-v1"}}} {
+		n := open(t, cfg)
+		r := statusOf(t, n).Reach
+		if r.AutoNAT || r.RelayClient || r.HolePunching || r.PortMapping || r.Service != nil || len(r.Relays) > 0 {
+			t.Errorf("%s: a node on loopback does %+v", name, r)
+		}
+		for _, p := range n.host.Mux().Protocols() {
+			for _, never := range []string{"autonat", "dcutr", "relay/0.2.0/hop"} {
+				if strings.Contains(string(p), never) {
+					t.Errorf("%s: a node on loopback serves %s", name, p)
+				}
+			}
+		}
+	}
+}
+
+func TestReachConfig(t *testing.T) {
+	t.Parallel()
+	const id = "12D3KooWGzBm2Rk4JtC3TrZ7bUoMRE6yNfkWmBxNqbuBZ5gQm9ma"
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Open: true, Relays: []string{"192.0.2.1:4001", "quic://192.0.2.1:4001", "/dns4/example.com/tcp/4001/p2p/" + id}}, ""},
+		{Config{Relays: []string{"192.0.2.1:4001"}}, "--open"},
+		{Config{Open: true, Relays: []string{"192.0.2.1"}}, "host:port"},
+		{Config{Open: true, Relays: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + id + "/p2p-circuit/p2p/" + id}}, "itself reached through a relay"},
+		{Config{Open: true, Relays: []string{"192.0.2.1:1"}, NoRelay: true}, "leave one of the two out"},
+		{Config{Open: true, Relays: []string{"h:1", "h:2", "h:3", "h:4", "h:5", "h:6", "h:7", "h:8", "h:9"}}, "at most 8"},
+		{Config{PortMapping: true}, "nothing to map"},
+		{Config{PortMapping: true, Open: true, Listen: []string{"127.0.0.1:0"}}, "nothing to map"},
+		{Config{PortMapping: true, Open: true}, ""},
+		{Config{RelayService: true, RelayLimits: RelayLimits{Data: 100}}, "at least 65536"},
+		{Config{RelayService: true, RelayLimits: RelayLimits{Duration: time.Millisecond}}, "at least 1 s"},
+		{Config{RelayService: true, RelayLimits: RelayLimits{Circuits: -1}}, "serves nobody"},
+		{Config{Connect: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + id + "/p2p-circuit"}}, "names the peer"},
+	} {
+		err := c.cfg.Check()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v, want %q", c.cfg.Relays, err, c.want)
+		}
+	}
+}
