@@ -155,6 +155,7 @@ func replicate(t *testing.T, a, b *proc.Node) {
 // Two nodes behind port-restricted cones meet at the relay, punch holes, and their
 // session moves to the direct connection.
 func TestTwoCones(t *testing.T) {
+	t.Parallel()
 	w := newInternet(t)
 	a, b := w.pair(w.site(netns.Cone), w.site(netns.Cone))
 	began := time.Now()
@@ -171,6 +172,7 @@ func TestTwoCones(t *testing.T) {
 // Behind symmetric NATs no hole can be punched: the session stays with the relay,
 // and replicates.
 func TestTwoSymmetric(t *testing.T) {
+	t.Parallel()
 	w := newInternet(t)
 	a, b := w.pair(w.site(netns.Symmetric), w.site(netns.Symmetric))
 	until(t, a, "a relayed session", func(s status) bool { live, relayed := connected(s); return live && relayed })
@@ -186,6 +188,7 @@ func TestTwoSymmetric(t *testing.T) {
 // 20 MB arrive by going on where each connection was cut. The keys of both sides
 // arrive: each one is sender and receiver.
 func TestForeignRelay(t *testing.T) {
+	t.Parallel()
 	w := newInternet(t, "--relay-data", "128K", "--relay-duration", "120")
 	a, b := w.pair(w.site(netns.Symmetric), w.site(netns.Symmetric), "--hole-punching", "off")
 	until(t, b, "a relayed session", func(s status) bool { live, relayed := connected(s); return live && relayed })
@@ -214,6 +217,7 @@ func TestForeignRelay(t *testing.T) {
 // A port that the router forwards by hand: --advertise tells others about it, and a
 // peer that never heard of it otherwise comes in there.
 func TestAdvertise(t *testing.T) {
+	t.Parallel()
 	w := newInternet(t)
 	at := w.site(netns.Cone)
 	const outside = 4444
@@ -239,4 +243,34 @@ func TestAdvertise(t *testing.T) {
 	}
 	a.OK("put", "after", "3")
 	proc.Converged(t, a, b)
+}
+
+// A member that relays for others is found by those who are connected to it, and
+// what is behind a NAT is reached there.
+func TestMemberRelays(t *testing.T) {
+	t.Parallel()
+	w := newInternet(t)
+	hub := w.lab.Host("hub")
+	hub.Plug(w.net, "44.1.1.20/24")
+	m := hub.Node("M", "--open", "--relay-service").Start()
+	connect := []string{"--open", "--connect", fmt.Sprintf("quic://44.1.1.20:%d", m.Port)}
+
+	a := w.site(netns.Symmetric).host.Node("A", connect...).Start()
+	addr := circuit(t, a)
+	if !strings.Contains(addr, m.PeerID) {
+		t.Fatalf("A is reached at %s, not through M", addr)
+	}
+	b := w.site(netns.Symmetric).host.Node("B", append(connect, "--connect", addr)...).Start()
+	until(t, b, "a session with M and a relayed one with A", func(s status) bool {
+		direct, relayed := 0, 0
+		for _, p := range s.Peers {
+			if p.State == "Connected" && p.Relayed {
+				relayed++
+			} else if p.State == "Connected" {
+				direct++
+			}
+		}
+		return direct == 1 && relayed == 1
+	})
+	replicate(t, a, b)
 }
