@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 func openRelay(t *testing.T, cfg RelayConfig) *Relay {
@@ -140,6 +144,35 @@ func TestMovesToDirect(t *testing.T) {
 	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
 	put(t, b, "k2", "v")
 	converge(t, 2, a, b)
+}
+
+// A direct connection that comes up by itself, as after hole punching, takes the
+// session over: neither side dials.
+func TestMovesToNewConnection(t *testing.T) {
+	t.Parallel()
+	relay := openRelay(t, RelayConfig{})
+	a := open(t, Config{Label: "A", Open: true, NoConnect: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{at(t, relay)}})
+	b := open(t, Config{Label: "B", NoConnect: true})
+	if _, _, err := b.Connect(deadline(t), place(t, a)); err != nil {
+		t.Fatal(err)
+	}
+	if peers := statusOf(t, b).Peers; len(peers) != 1 || !peers[0].Relayed {
+		t.Fatalf("B has %+v, and should have a relayed session", peers)
+	}
+	direct, err := ma.NewMultiaddr(addr(t, b, tcp4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := network.WithForceDirectDial(deadline(t), "test")
+	if err := a.host.Connect(ctx, peer.AddrInfo{ID: b.host.ID(), Addrs: []ma.Multiaddr{direct}}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the session moves", func() bool {
+		peers := statusOf(t, b).Peers
+		return len(peers) == 1 && !peers[0].Relayed && peers[0].State == Connected && peers[0].Direction == "out"
+	})
+	put(t, a, "k", "v")
+	converge(t, 1, a, b)
 }
 
 // A node that listens on loopback only does nothing to be reached from elsewhere.
