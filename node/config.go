@@ -108,7 +108,7 @@ type Config struct {
 	NoAnnounce       bool
 	// DHT is the part that the node takes in the distributed hash table of its
 	// network. Default: DHTDefault. DHTBootstrap is members through which it enters,
-	// in the forms of Connect; they are kept connected like those.
+	// in the forms of Connect; they are dialled while nobody else is known.
 	DHT          DHTMode
 	DHTBootstrap []string
 	// Offline uses no network at all: reading and writing work.

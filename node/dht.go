@@ -29,8 +29,9 @@ const (
 )
 
 const (
-	// Lookups come at dhtSoonest while they find somebody new, then at growing
-	// intervals up to dhtLatest; without any session not later than dhtLonely. An
+	// Lookups come at dhtSoonest while they find somebody new and the node wants more
+	// sessions, then at growing intervals up to dhtLatest; without any session not
+	// later than dhtLonely. An
 	// interval varies by up to 1/dhtJitter of itself, so that nodes that started
 	// together do not ask in step.
 	dhtSoonest = 2 * time.Second
@@ -40,10 +41,14 @@ const (
 	// dhtEmpty is how often a table without anybody is looked at: it fills when a
 	// session or a connection comes up.
 	dhtEmpty = time.Second
-	// A node announces itself again after dhtAnnounce, or when the table has got new
-	// peers to tell; what others said holds for dhtValid.
-	dhtAnnounce = 10 * time.Minute
-	dhtValid    = 30 * time.Minute
+	// dhtEnter is how long a member that the user named is dialled after the last
+	// time that nobody else was known, or had a session.
+	dhtEnter = 2 * dhtLonely
+	// A node announces itself again after dhtAnnounce, or after dhtAnnounceSoon when
+	// the table has got new peers to tell; what others said holds for dhtValid.
+	dhtAnnounceSoon = 15 * time.Second
+	dhtAnnounce     = 10 * time.Minute
+	dhtValid        = 30 * time.Minute
 	// dhtTimeout bounds a lookup or an announcement, dhtKeep is how long what it
 	// found is worth dialling, dhtMost how many members it brings, and dhtAddrs how
 	// many addresses of each.
@@ -73,9 +78,11 @@ type dhtTable interface {
 // the network's key where it is, and asks them for others.
 type dht struct {
 	self      peer.ID
+	bootstrap []target // members that the user named
 	open      func(mode DHTMode) (dhtTable, error)
 	usable    func(ma.Multiaddr) bool // a found address may be dialled
 	connected func() []peer.ID
+	wanting   func() bool // more sessions are wanted
 	now       func() time.Time
 	log       *slog.Logger
 	again     chan struct{} // capacity 1: the network has changed
@@ -84,6 +91,7 @@ type dht struct {
 	seen      map[peer.ID]bool // members that were found before
 	told      map[peer.ID]bool // peers of the table at the last announcement
 	announced time.Time        // zero: not yet, or not from here
+	entered   time.Time        // when the members that the user named were offered
 	pause     time.Duration
 
 	mu     sync.Mutex // guards below
@@ -147,6 +155,9 @@ func (d *dht) run(ctx context.Context, mode DHTMode, offer func(found)) {
 // round looks once and returns when to look again.
 func (d *dht) round(ctx context.Context, table dhtTable, offer func(found)) time.Duration {
 	near := table.peers()
+	if len(near) == 0 || len(d.connected()) == 0 {
+		d.enter(offer)
+	}
 	if len(near) == 0 {
 		d.tell(func(st *DHTStatus) { st.Table, st.Why = 0, waitsForMember })
 		d.pause = dhtSoonest
@@ -162,7 +173,7 @@ func (d *dht) round(ctx context.Context, table dhtTable, offer func(found)) time
 	// Who is in the table is a member too: nobody else speaks this protocol.
 	fresh := d.offerAll(append(members, near...), offer)
 	table.tidy()
-	if fresh > 0 {
+	if fresh > 0 && d.wanting() {
 		d.pause = dhtSoonest
 	} else {
 		d.pause = min(2*d.pause, dhtLatest)
@@ -179,10 +190,26 @@ func (d *dht) round(ctx context.Context, table dhtTable, offer func(found)) time
 	return d.pause - rand.N(d.pause/dhtJitter)
 }
 
+// enter has the members dialled that the user named. It is asked for again while
+// nobody else is known: for life, all of a large network would press upon a few.
+func (d *dht) enter(offer func(found)) {
+	now := d.now()
+	if now.Sub(d.entered) < dhtLonely {
+		return
+	}
+	d.entered = now
+	for _, t := range d.bootstrap {
+		offer(found{target: t, from: fromBootstrap, expires: now.Add(dhtEnter)})
+	}
+}
+
 // announce announces this node if that is due.
 func (d *dht) announce(ctx context.Context, table dhtTable, near []peer.AddrInfo) error {
-	fresh := slices.ContainsFunc(near, func(p peer.AddrInfo) bool { return !d.told[p.ID] })
-	if !fresh && d.now().Sub(d.announced) < dhtAnnounce {
+	due := dhtAnnounce
+	if slices.ContainsFunc(near, func(p peer.AddrInfo) bool { return !d.told[p.ID] }) {
+		due = dhtAnnounceSoon
+	}
+	if d.now().Sub(d.announced) < due {
 		return nil
 	}
 	if err := table.announce(ctx); err != nil {

@@ -75,7 +75,7 @@ func TestDHTRounds(t *testing.T) {
 		d := newDHT(somePeer(t), slog.New(slog.DiscardHandler))
 		d.open = func(DHTMode) (dhtTable, error) { return &table, nil }
 		d.usable = func(a ma.Multiaddr) bool { return !a.Equal(ma.StringCast("/ip4/127.0.0.1/tcp/1")) }
-		d.now = time.Now
+		d.now, d.wanting = time.Now, func() bool { return true }
 		d.connected = func() []peer.ID {
 			mu.Lock()
 			defer mu.Unlock()

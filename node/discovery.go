@@ -33,6 +33,12 @@ func newDiscovery(n *Node) *discovery {
 	d := &discovery{n: n, dht: newDHT(n.id, n.log)}
 	d.dht.connected, d.dht.now = n.mesh.book.connected, n.cfg.Now
 	d.dht.usable, d.dht.open = d.usable, d.openTable
+	for _, s := range n.cfg.DHTBootstrap {
+		if t, err := parseTarget(s); err == nil { // Config.check saw to that
+			d.dht.bootstrap = append(d.dht.bootstrap, t)
+		}
+	}
+	d.dht.wanting = func() bool { return n.mesh.room() > 0 }
 	if n.cfg.Registry != "" {
 		d.registry = n.newRegistrySource()
 	}
@@ -63,11 +69,6 @@ func (d *discovery) run(ctx context.Context, offer func(found)) {
 			d.dht.run(ctx, mode, offer)
 		}
 	})
-	for _, s := range d.n.cfg.DHTBootstrap {
-		if t, err := parseTarget(s); err == nil { // Config.check saw to that
-			offer(found{target: t, from: fromStatic})
-		}
-	}
 	if d.registry != nil && (d.registry.dials || d.registry.announces) {
 		wg.Go(func() {
 			addresses, stop := d.n.addressChanges()
@@ -99,7 +100,7 @@ func (d *discovery) dhtMode() (mode DHTMode, why string) {
 }
 
 func (d *discovery) openTable(mode DHTMode) (dhtTable, error) {
-	table, err := openKad(d.n.host, d.n.network, mode, d.usable)
+	table, err := openKad(d.n.host, d.n.network, mode, d.n.cfg.MaxPeers, d.usable)
 	if err != nil {
 		return nil, err
 	}

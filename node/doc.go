@@ -19,6 +19,8 @@
 //	guard.go      when an endpoint may be dialled (pure)
 //	dialer.go     one dialer for all sources of addresses
 //	targets.go    what is to be dialled: sources, limits, turns
+//	discovery.go  who looks for peers; netwatch.go: changes of the network, sleep
+//	lan.go        members on the LAN; dht.go, kad.go: members through members
 //	addrbook.go   peers that once worked, over restarts
 //	mesh.go       sessions with peers; handshake.go, session.go: their start, life and end
 //	peers.go      what is known of each peer

@@ -99,7 +99,8 @@ type EndpointStatus struct {
 	Error    string    // why the last attempt failed; empty after success
 	Dialing  bool      // an attempt is under way
 	// Sources tells who named it: static (the configuration), connect (Connect),
-	// lan, dht, registry, remembered; none: nobody any more.
+	// bootstrap (a member named for the DHT), lan, dht, registry, remembered; none:
+	// nobody any more.
 	Sources []string
 	PeerID  string // who answers there, or is said to; empty: not known
 }

@@ -33,6 +33,12 @@ const (
 	// that in a large network not all dial the same.
 	maxProviders   = 512
 	providersShown = 64
+	// leastBucket and mostBucket bound the size of a bucket of the table (k of the
+	// paper, where it is 20): half of Config.MaxPeers, because whoever may have few
+	// connections should not dial twenty peers for each lookup. It must not be below
+	// 11: a table of 10 peers or fewer counts as too small, and with full buckets it
+	// would replace peers for ever.
+	leastBucket, mostBucket = 12, 20
 	// kadValue is what the connection to a peer of the table's widest buckets is worth
 	// to the connection manager; the table gives the others 5.
 	kadValue = 10
@@ -64,12 +70,13 @@ type kadTable struct {
 	own    bool               // the host is the node's own, so that tidy may close connections
 }
 
-func openKad(h host.Host, network replication.NetworkID, mode DHTMode, filter func(ma.Multiaddr) bool) (*kadTable, error) {
+func openKad(h host.Host, network replication.NetworkID, mode DHTMode, maxPeers int, filter func(ma.Multiaddr) bool) (*kadTable, error) {
 	key := rendezvous(network)
 	modes := map[DHTMode]kad.ModeOpt{DHTClient: kad.ModeClient, DHTServer: kad.ModeServer, DHTAuto: kad.ModeAutoServer}
 	d, err := kad.New(kadHost{h},
 		kad.ProtocolPrefix(kadPrefix(network)),
 		kad.Mode(modes[mode]),
+		kad.BucketSize(min(max(leastBucket, maxPeers/2), mostBucket)),
 		kad.DisableValues(),
 		kad.ProviderDatastore(newProviderShelf(key)),
 		kad.ProviderManagerOpts(records.Cache(noCache{}), records.ProvideValidity(dhtValid),

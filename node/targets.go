@@ -16,6 +16,7 @@ import (
 const (
 	fromStatic     = "static"     // the configuration
 	fromAsked      = "connect"    // Node.Connect
+	fromBootstrap  = "bootstrap"  // Config.DHTBootstrap, while nobody else is known
 	fromLAN        = "lan"        // multicast DNS
 	fromDHT        = "dht"        // the distributed hash table
 	fromRegistry   = "registry"   // an HTTP registry
@@ -42,7 +43,7 @@ type found struct {
 }
 
 func (f *found) kind() attemptKind {
-	if f.from == fromStatic || f.from == fromAsked {
+	if f.from == fromStatic || f.from == fromAsked || f.from == fromBootstrap {
 		return manual
 	}
 	return automatic
