@@ -2,20 +2,19 @@ package replicator
 
 import (
 	"context"
-	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"vixp2p/replication"
 )
 
-// Pace bounds how many bytes of runs go over all sessions that share it. What is
+// Pace bounds how many bytes of runs go over all sessions that share it: a token
+// bucket (golang.org/x/time/rate) that a piece larger than it may overdraw. What is
 // small, acks and questions, is not counted and waits for no turn. A nil Pace
 // bounds nothing.
 type Pace struct {
-	rate float64 // bytes per second
-
-	mu   sync.Mutex // guards below
-	free time.Time  // when everything that was let through has passed at the rate
+	bucket *rate.Limiter
 }
 
 // A run is sent in pieces that take about paceTurn, and at least minTurn bytes, so
@@ -35,22 +34,21 @@ func NewPace(bytesPerSecond int64) *Pace {
 	if bytesPerSecond <= 0 {
 		return nil
 	}
-	return &Pace{rate: float64(bytesPerSecond)}
+	perSecond := rate.Limit(bytesPerSecond)
+	return &Pace{bucket: rate.NewLimiter(perSecond, max(1, int(float64(perSecond)*paceBurst.Seconds())))}
 }
 
-// take lets n bytes through and returns how long they have to wait for that.
+// take lets n bytes through and returns how long they have to wait for what went
+// before them.
 func (p *Pace) take(now time.Time, n int) time.Duration {
 	if p == nil || n == 0 {
 		return 0
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if earliest := now.Add(-paceBurst); p.free.Before(earliest) {
-		p.free = earliest
+	wait := p.bucket.ReserveN(now, 1).DelayFrom(now)
+	for n--; n > 0; n -= p.bucket.Burst() { // no more can be reserved at once
+		p.bucket.ReserveN(now, min(n, p.bucket.Burst()))
 	}
-	wait := p.free.Sub(now)
-	p.free = p.free.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))
-	return max(0, wait)
+	return wait
 }
 
 // wait waits until n bytes may pass, or ctx ends.
@@ -72,7 +70,7 @@ func (p *Pace) bytesIn(d time.Duration, least, most int) int {
 	if p == nil {
 		return most
 	}
-	return max(least, int(min(p.rate*d.Seconds(), float64(most))))
+	return max(least, int(min(float64(p.bucket.Limit())*d.Seconds(), float64(most))))
 }
 
 // bulk is how many bytes of a run a message carries.
