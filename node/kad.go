@@ -68,6 +68,7 @@ type kadTable struct {
 	key    string
 	needed func(peer.ID) bool // it has a session, or a handshake is under way
 	own    bool               // the host is the node's own, so that tidy may close connections
+	idle   time.Duration      // see idleConnection
 }
 
 func openKad(h host.Host, network replication.NetworkID, mode DHTMode, maxPeers int, filter func(ma.Multiaddr) bool) (*kadTable, error) {
@@ -93,7 +94,7 @@ func openKad(h host.Host, network replication.NetworkID, mode DHTMode, maxPeers 
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the distributed hash table: %w", err)
 	}
-	return &kadTable{dht: d, host: h, lookup: routing.NewRoutingDiscovery(d), key: key}, nil
+	return &kadTable{dht: d, host: h, lookup: routing.NewRoutingDiscovery(d), key: key, idle: idleConnection}, nil
 }
 
 // kadHost is a host of which the table keeps connections as long as there is room:
@@ -147,7 +148,7 @@ func (k *kadTable) tidy() {
 	}
 	for _, c := range k.host.Network().Conns() {
 		id := c.RemotePeer()
-		if time.Since(c.Stat().Opened) < idleConnection || k.needed(id) || k.host.ConnManager().IsProtected(id, "") || !k.onlyLookups(c) {
+		if time.Since(c.Stat().Opened) < k.idle || k.needed(id) || k.host.ConnManager().IsProtected(id, "") || !k.onlyLookups(c) {
 			continue
 		}
 		if tag := k.host.ConnManager().GetTagInfo(id); tag == nil || tag.Value == 0 {

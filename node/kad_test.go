@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/base32"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -102,5 +105,60 @@ func TestShelfIsADatastore(t *testing.T) {
 	}
 	if err := s.Delete(t.Context(), key); err != nil || len(s.shelf) != 0 {
 		t.Errorf("%v, %d left", err, len(s.shelf))
+	}
+}
+
+// TestTidy: connections that lookups left behind are closed; those of sessions, of
+// the table, and what another part of the node wants stay.
+func TestTidy(t *testing.T) {
+	t.Parallel()
+	dev := replication.OpenNetwork("dev")
+	newHost := func() host.Host {
+		h, err := libp2p.New(libp2p.ListenAddrStrings(tcp4 + "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	own, stranger, session, relay, member := newHost(), newHost(), newHost(), newHost(), newHost()
+	open := func(h host.Host) *kadTable {
+		k, err := openKad(h, dev, DHTServer, DefaultMaxPeers, func(ma.Multiaddr) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { k.close() })
+		return k
+	}
+	k := open(own)
+	open(member)
+	k.needed = func(id peer.ID) bool { return id == session.ID() }
+	own.ConnManager().TagPeer(relay.ID(), "relay", 1)
+	for _, h := range []host.Host{stranger, session, relay, member} {
+		if err := own.Connect(deadline(t), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the member is in the table", func() bool { return len(k.peers()) == 1 })
+	until(t, "identify has ended", func() bool {
+		return !slices.ContainsFunc(own.Network().Conns(), func(c network.Conn) bool { return !k.onlyLookups(c) })
+	})
+	open4 := func() (n int) {
+		for _, h := range []host.Host{stranger, session, relay, member} {
+			n += len(own.Network().ConnsToPeer(h.ID()))
+		}
+		return n
+	}
+	if k.tidy(); open4() != 4 {
+		t.Error("a host that belongs to somebody else loses connections")
+	}
+	k.own = true
+	if k.tidy(); open4() != 4 {
+		t.Error("young connections are closed")
+	}
+	k.idle = 0
+	k.tidy()
+	if len(own.Network().ConnsToPeer(stranger.ID())) != 0 || open4() != 3 {
+		t.Errorf("%d connections are left, %d to the stranger", open4(), len(own.Network().ConnsToPeer(stranger.ID())))
 	}
 }

@@ -143,3 +143,41 @@ func BenchmarkInterfaces(b *testing.B) {
 		}
 	}
 }
+
+// TestDropLost: when the network has changed, sessions that cannot go on are made
+// again at once, and no others.
+func TestDropLost(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A"})
+	b := open(t, Config{Label: "B", NoQUIC: true, Connect: []string{hostPort(t, a)}})
+	session := func() *session {
+		var s *session
+		until(t, "there is a session", func() bool {
+			s = b.mesh.book.live(a.id)
+			return s != nil
+		})
+		return s
+	}
+	first := session()
+	here, there := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.1")
+	b.mesh.dropLost(map[netip.Addr]bool{here: true}, false)
+	b.mesh.dropLost(nil, false) // the system did not tell
+	if s := session(); s != first {
+		t.Error("a session from an address that is there was dropped")
+	}
+	b.mesh.dropLost(map[netip.Addr]bool{there: true}, false)
+	until(t, "a session is made again after the address has gone", func() bool {
+		s := b.mesh.book.live(a.id)
+		return s != nil && s != first
+	})
+	second := session()
+	b.discovery.changed(netChange{what: "a short sleep", slept: time.Second})
+	if s := session(); s != second {
+		t.Error("a short sleep ends a session")
+	}
+	b.discovery.changed(netChange{what: "a long sleep", slept: DefaultStaleAfter})
+	until(t, "a session is made again after a long sleep", func() bool {
+		s := b.mesh.book.live(a.id)
+		return s != nil && s != second
+	})
+}
