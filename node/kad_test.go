@@ -127,7 +127,11 @@ func TestTidy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { k.close() })
+		t.Cleanup(func() {
+			if err := k.close(); err != nil {
+				t.Error(err)
+			}
+		})
 		return k
 	}
 	k := open(own)
