@@ -190,7 +190,7 @@ func (c *courier) prepare(a arrived) routing.Event {
 	}
 	c.pushes++
 	ev.Push = c.pushes
-	ev.Room = c.box.Room(len(ev.Text))
+	ev.Room = c.box.Room(ev.Msg.From, len(ev.Text))
 	c.replies[ev.Push] = a.answer
 	return ev
 }
@@ -235,7 +235,7 @@ func (c *courier) do(e routing.Effect) []routing.Effect {
 			c.m.log.Error("a stored message cannot be read and is given up", "id", e.Key.ID.String(), "err", err)
 		}
 		if err != nil || raw == nil {
-			return c.router.Step(c.m.now(), routing.Lost{Key: e.Key})
+			return c.router.Step(c.m.now(), routing.Lost{Key: e.Key, Err: err})
 		}
 		if l := c.peers[e.Peer]; l != nil {
 			l.send(&protocols.MsgPush{Number: e.Push, Hops: e.Hops, Data: raw})

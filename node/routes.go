@@ -123,7 +123,7 @@ func (m *messenger) status() *MessageStatus {
 	st.Inbox, st.Unread = sizes.Inbox, sizes.Unread
 	c.call(func(c *courier) {
 		s := c.router.Sizes()
-		st.Outbox, st.Transit, st.TransitBytes = s.Own, s.Transit, s.TransitBytes
+		st.Outbox, st.Transit, st.TransitBytes = s.Own, s.Transit+s.Replies, s.TransitBytes
 		st.Counters = c.router.Counters()
 	})
 	st.Dropped["repeated"], st.Dropped["full"] = st.Counters.Copies, st.Counters.Full

@@ -84,8 +84,12 @@ type (
 		Batch uint64
 		Err   error
 	}
-	// Lost: the stored bytes of a message cannot be read.
-	Lost struct{ Key Key }
+	// Lost: the stored bytes of a message cannot be read, so that a Send is not
+	// carried out.
+	Lost struct {
+		Key Key
+		Err error // why; nil: there are none
+	}
 	// SetRoute and RemoveRoute change the routes by hand.
 	SetRoute struct {
 		Route Route
@@ -137,7 +141,7 @@ type (
 		State Outcome
 		// At is where, of OutcomeSpent.
 		At PeerKey
-		// Err is why, of OutcomeFailed.
+		// Err is why, of OutcomeFailed and perhaps OutcomeLost.
 		Err error
 	}
 )
@@ -156,7 +160,13 @@ const (
 	OutcomeDelivered                    // the recipient holds it durably
 	OutcomeExpired                      // its lifetime is over without that
 	OutcomeSpent                        // a hop told that its TTL is used up there
+	OutcomeLost                         // its stored bytes were lost here; other copies may still arrive
 )
+
+// Final tells the last outcome of a text: no Report about it follows.
+func (o Outcome) Final() bool {
+	return o != OutcomeStored && o != OutcomeSpent
+}
 
 // StoreOp is one change of the durable state.
 type StoreOp interface{ isStoreOp() }

@@ -123,6 +123,9 @@ func (r *Router) offer(h *held, l *link) {
 // wants tells whether a neighbour is to have a message now.
 func (r *Router) wants(h *held, l *link) bool {
 	hops := h.hops + 1
+	if h.leaving {
+		return false // its bytes may be gone at any moment
+	}
 	if hops > h.TTL || hops == h.TTL && l.peer != h.To {
 		return false // it could do nothing with it
 	}

@@ -161,19 +161,30 @@ func (r *Router) receiveText(ev Received) {
 // receiveAck takes an ack of a text of this node.
 func (r *Router) receiveAck(ev Received) {
 	m := ev.Msg
-	text := r.held[m.RefKey()]
-	if text == nil || text.To != m.From || text.Kind != Text {
+	text := r.ackedBy(m)
+	if text == nil {
 		r.answer(ev, Duplicate) // it is known, or about nothing
 		return
 	}
+	// An ack of one's own text counts in its recipient's share like one of others.
+	victims, ok := r.room(&m.Header, ev.Peer, len(m.Raw))
+	if !ok {
+		r.answer(ev, Full)
+		return
+	}
+	r.leave(text)
 	r.order++
 	order := r.order
-	r.arrive(ev, []StoreOp{PutHeld{Held{m, ev.Hops, ev.Peer, order}}, DropHeld{text.Key()}}, func(hops uint8, via PeerKey, err error) {
+	ops := append(drops(victims), PutHeld{Held{m, ev.Hops, ev.Peer, order}}, DropHeld{text.Key()})
+	r.arriveFor(victims, ev, ops, func(hops uint8, via PeerKey, err error) {
 		if err != nil {
+			r.stay(text)
 			return
 		}
-		r.counters.Delivered++
-		r.emit(Report{ID: m.Ref, State: OutcomeDelivered})
+		if r.held[text.Key()] == text { // not expired meanwhile
+			r.counters.Delivered++
+			r.emit(Report{ID: m.Ref, State: OutcomeDelivered})
+		}
 		r.retire(text, r.hold(Held{m, hops, via, order}))
 	})
 }
@@ -221,35 +232,24 @@ func (r *Router) receiveTransit(ev Received) {
 		r.answer(ev, Spent)
 		return
 	}
-	victims, ok := r.room(m.From, ev.Peer, len(m.Raw))
+	victims, ok := r.room(&m.Header, ev.Peer, len(m.Raw))
 	if !ok {
 		r.answer(ev, Full)
 		return
 	}
 	r.order++
 	order := r.order
-	var ops []StoreOp
-	for _, v := range victims {
-		ops = append(ops, DropHeld{v.Key()})
+	ops := append(drops(victims), PutHeld{Held{m, ev.Hops, ev.Peer, order}})
+	text := r.ackedBy(m)
+	if text != nil {
+		r.leave(text)
+		ops = append(ops, DropHeld{text.Key()})
 	}
-	ops = append(ops, PutHeld{Held{m, ev.Hops, ev.Peer, order}})
-	var text *held
-	if m.Kind == Ack {
-		if text = r.held[m.RefKey()]; text != nil && text.To == m.From && text.Kind == Text {
-			ops = append(ops, DropHeld{text.Key()})
-		} else {
-			text = nil
-		}
-	}
-	// The room is taken now: what arrives meanwhile must not take it too.
-	for _, v := range victims {
-		r.counters.Evicted++
-		r.release(v)
-	}
-	r.take(m.From, ev.Peer, 1, len(m.Raw))
-	r.arrive(ev, ops, func(hops uint8, via PeerKey, err error) {
-		r.take(m.From, ev.Peer, -1, -len(m.Raw))
+	r.arriveFor(victims, ev, ops, func(hops uint8, via PeerKey, err error) {
 		if err != nil {
+			if text != nil {
+				r.stay(text)
+			}
 			return
 		}
 		h := r.hold(Held{m, hops, via, order})
@@ -266,11 +266,52 @@ func (r *Router) receiveTransit(ev Received) {
 	})
 }
 
+// ackedBy is the held text that an ack ends; nil if there is none.
+func (r *Router) ackedBy(m *Message) *held {
+	if text := r.held[m.RefKey()]; m.Kind == Ack && text != nil && text.Kind == Text && text.To == m.From && !text.leaving {
+		return text
+	}
+	return nil
+}
+
+func drops(victims []*held) (ops []StoreOp) {
+	for _, v := range victims {
+		ops = append(ops, DropHeld{v.Key()})
+	}
+	return ops
+}
+
+// arriveFor is arrive of a message of others, for which some leave: they go when it
+// is durable, in the same transaction, and stay if that fails. Its room is taken
+// from the beginning, so that what arrives meanwhile does not take it too.
+func (r *Router) arriveFor(victims []*held, ev Received, ops []StoreOp, then func(hops uint8, via PeerKey, err error)) {
+	s, h, size := r.sharesOf(ev.Msg.Kind), &ev.Msg.Header, len(ev.Msg.Raw)
+	s.take(h, ev.Peer, 1, size)
+	r.arrive(ev, ops, func(hops uint8, via PeerKey, err error) {
+		s.take(h, ev.Peer, -1, -size)
+		if err != nil {
+			r.stayAll(victims)
+		} else {
+			for _, v := range victims {
+				if v.Kind == Text {
+					r.counters.Evicted++
+				}
+				r.release(v)
+			}
+		}
+		then(hops, via, err)
+	})
+}
+
 // receiveAgain takes another copy of a message that is held. One that crossed fewer
 // links may go further: it counts from now on.
 func (r *Router) receiveAgain(h *held, ev Received) {
 	h.note(ev.Peer, copyState{state: has, hops: ev.Hops - 1})
-	if ev.Hops >= h.hops || h.From == r.cfg.Self {
+	switch {
+	case h.leaving:
+		r.answer(ev, Full) // whether it stays shows when it is offered again
+		return
+	case ev.Hops >= h.hops || h.From == r.cfg.Self:
 		r.answer(ev, Duplicate)
 		return
 	}
@@ -286,23 +327,38 @@ func (r *Router) receiveAgain(h *held, ev Received) {
 }
 
 // tellSpent tells the sender of a text that it may cross one more link only, and
-// the recipient is no neighbour: the copy stays here, in case it becomes one.
-func (r *Router) tellSpent(h *held) {
-	if h.Kind != Text || h.hops+1 < h.TTL || r.links[h.To] != nil {
+// the recipient is no neighbour: the copy stays here, in case it becomes one. It is
+// only told while there is room for notices; nothing gives way to them.
+func (r *Router) tellSpent(text *held) {
+	if text.Kind != Text || text.hops+1 < text.TTL || r.links[text.To] != nil {
 		return
 	}
 	r.counters.Spent++
-	notice, err := r.cfg.Sign(r.reply(Notice, ReasonTTL, h.From, h.ID, min(noticeLifetime, h.Expires().Sub(r.now))))
+	notice, err := r.cfg.Sign(r.reply(Notice, ReasonTTL, text.From, text.ID, min(noticeLifetime, text.Expires().Sub(r.now))))
 	if err != nil || r.held[notice.Key()] != nil || r.arriving[notice.Key()] != nil {
+		return
+	}
+	s, made, size := &r.replies, PeerKey{}, len(notice.Raw)
+	if s.pairFull(&notice.Header, size) || s.viaFull(made, size) || s.full(size) {
 		return
 	}
 	r.order++
 	mine := Held{Msg: notice, Order: r.order}
+	s.take(&notice.Header, made, 1, size)
 	r.arriving[notice.Key()] = &arrival{}
 	r.persist([]StoreOp{PutHeld{mine}}, func(err error) {
+		s.take(&notice.Header, made, -1, -size)
 		delete(r.arriving, notice.Key())
-		if err == nil {
-			r.spread(r.hold(mine))
+		if err != nil {
+			return
 		}
+		h := r.hold(mine)
+		if r.held[text.Key()] != text { // it went meanwhile, and the notice with it
+			r.release(h)
+			r.forget(h)
+			return
+		}
+		text.notice = h
+		r.spread(h)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 )
@@ -14,8 +15,9 @@ var ErrOutboxFull = errors.New("too many messages of this node are under way: wa
 
 // Limits bound what a Router keeps. Zero values are replaced by the defaults.
 type Limits struct {
-	// Held and HeldBytes bound the messages of others in custody. One sender may
-	// have 1/8 of either, and one neighbour may hand over 1/4.
+	// Held and HeldBytes bound the texts of others in custody. One sender may have
+	// 1/8 of either, half of it to one recipient, and one neighbour may hand over
+	// 1/4. Beside them there are acks of others and notices, up to 1/2 of Held.
 	Held      int
 	HeldBytes int
 	// Own bounds the texts of this node that are under way.
@@ -79,10 +81,10 @@ type Router struct {
 	batch    uint64
 	arriving map[Key]*arrival
 
-	usage    usage // of messages of others
-	bySender map[PeerKey]usage
-	byVia    map[PeerKey]usage
-	own      int // texts of this node that are held or arriving
+	// What bounds the custody: texts of others; acks of others and all notices;
+	// texts of this node. Messages that are being stored count.
+	texts, replies shares
+	own            int
 
 	timers   timers
 	counters Counters
@@ -115,6 +117,10 @@ type held struct {
 	// passed: somebody has taken this ack over.
 	passed bool
 	spent  []PeerKey // of a text of this node: where its TTL was used up; at most maxSpent
+	// notice is this node's notice about this text; it ends with it.
+	notice *held
+	// leaving: its drop is being made durable. It counts in no share any more.
+	leaving bool
 }
 
 const (
@@ -168,10 +174,13 @@ type Counters struct {
 	Received  uint64 // texts to this node
 	Forwarded uint64 // pushes of others' messages that neighbours stored
 	Copies    uint64 // messages that came again
-	Expired   uint64 // messages that came, or were held, beyond their lifetime
-	Full      uint64 // messages that were refused for lack of room
-	Spent     uint64 // messages whose TTL was used up here
-	Evicted   uint64 // messages of others that made room for those of other neighbours
+	// Undelivered are those that ended without: their lifetime did, or the store
+	// lost them.
+	Undelivered uint64
+	Expired     uint64 // messages that came, or texts that were held, beyond their lifetime
+	Full        uint64 // messages that were refused for lack of room
+	Spent       uint64 // messages whose TTL was used up here
+	Evicted     uint64 // texts of others that made room for those of other neighbours
 }
 
 // NewRouter is a Router that goes on from a durable state.
@@ -180,12 +189,19 @@ func NewRouter(cfg Config, now time.Time, state State) *Router {
 		cfg: cfg, limits: cfg.Limits.withDefaults(), now: now, table: NewTable(),
 		held: map[Key]*held{}, acks: map[acked]*held{}, seen: map[Key]time.Time{}, seenB: map[PeerKey]int{},
 		links: map[PeerKey]*link{}, pending: map[uint64]func(error){}, arriving: map[Key]*arrival{},
-		bySender: map[PeerKey]usage{}, byVia: map[PeerKey]usage{},
 	}
+	replies := max(1, r.limits.Held/replyFraction)
+	r.texts = newShares(usage{r.limits.Held, r.limits.HeldBytes})
+	r.replies = newShares(usage{replies, replies * maxReply})
 	for _, h := range state.Held {
 		r.order = max(r.order, h.Order)
 		if r.held[h.Msg.Key()] == nil {
 			r.hold(h)
+		}
+	}
+	for _, h := range r.held {
+		if text := r.held[h.RefKey()]; h.Kind == Notice && h.From == cfg.Self && text != nil {
+			text.notice = h
 		}
 	}
 	for _, s := range state.Seen {
@@ -218,10 +234,7 @@ func (r *Router) Step(now time.Time, ev Event) []Effect {
 			then(ev.Err)
 		}
 	case Lost:
-		if h := r.held[ev.Key]; h != nil {
-			r.release(h)
-			r.forget(h)
-		}
+		r.lost(ev)
 	case SetRoute:
 		if r.table.Upsert(ev.Route) == nil {
 			r.rechoose()
@@ -256,14 +269,18 @@ func (r *Router) TTLTo(target PeerKey, now time.Time) uint8 {
 // Sizes are what is in custody now.
 type Sizes struct {
 	Own          int // texts of this node that are not acknowledged
-	Transit      int // messages of others, acks and notices included
-	TransitBytes int
+	Transit      int // texts of others
+	Replies      int // acks of others, and notices
+	TransitBytes int // of both
 	Seen         int
 }
 
 // Sizes tells how much is held.
 func (r *Router) Sizes() Sizes {
-	return Sizes{Own: r.own, Transit: r.usage.count, TransitBytes: r.usage.bytes, Seen: len(r.seen)}
+	return Sizes{
+		Own: r.own, Transit: r.texts.all.count, Replies: r.replies.all.count,
+		TransitBytes: r.texts.all.bytes + r.replies.all.bytes, Seen: len(r.seen),
+	}
 }
 
 // Trace is what is known of a text of this node that is not acknowledged.
@@ -354,15 +371,37 @@ func (r *Router) hold(d Held) *held {
 }
 
 // release takes a message out of custody; its bytes are dropped by whoever calls.
+// With a text goes the notice about it.
 func (r *Router) release(h *held) {
 	if r.held[h.Key()] != h {
 		return
+	}
+	if n := h.notice; n != nil && r.held[n.Key()] == n {
+		r.release(n)
+		r.forget(n)
 	}
 	delete(r.held, h.Key())
 	if h.Kind == Ack {
 		delete(r.acks, acked{h.RefKey(), h.From})
 	}
 	r.count(h, -1)
+}
+
+// lost gives up a message whose bytes cannot be read. One that leaves has none.
+func (r *Router) lost(ev Lost) {
+	for _, l := range r.links {
+		maps.DeleteFunc(l.flying, func(_ uint64, key Key) bool { return key == ev.Key }) // it was not pushed
+	}
+	h := r.held[ev.Key]
+	if h == nil || h.leaving {
+		return
+	}
+	r.release(h)
+	r.forget(h)
+	if h.Kind == Text && h.From == r.cfg.Self {
+		r.counters.Undelivered++
+		r.emit(Report{ID: h.ID, State: OutcomeLost, Err: ev.Err})
+	}
 }
 
 // forget drops the bytes of a message that is not in custody any more. If that

@@ -307,6 +307,13 @@ func TestQuotas(t *testing.T) {
 		w.send(0, 5, 4, day)
 	}
 	w.run(time.Minute)
+	if n := w.nodes[2].router.Sizes().Transit; n != 4 {
+		t.Errorf("one sender has %d of 64 for one recipient", n)
+	}
+	for range 20 { // the outbox has no room for more
+		w.send(0, 4, 4, day)
+	}
+	w.run(time.Minute)
 	if n := w.nodes[2].router.Sizes().Transit; n != 8 {
 		t.Errorf("one sender has %d of 64", n)
 	}

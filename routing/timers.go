@@ -68,6 +68,7 @@ func (r *Router) fire() {
 			if h.Kind == Text {
 				r.counters.Expired++
 				if h.From == r.cfg.Self {
+					r.counters.Undelivered++
 					r.emit(Report{ID: h.ID, State: OutcomeExpired})
 				}
 			}
