@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,11 @@ const (
 	DefaultInboxBytes = 64 << 20
 )
 
+// senderFraction: texts of one sender that were not read have at most this part of
+// the inbox, one quarter of its count and of its bytes, so that no sender keeps the
+// others out.
+const senderFraction = 4
+
 // Options say where a Box is and what it may take.
 type Options struct {
 	// Dir is the box's own directory; it is made if there is none.
@@ -30,19 +36,27 @@ type Options struct {
 	// FreeBytes tells how many bytes are free where path is. Default: statfs on
 	// Unix, no check elsewhere.
 	FreeBytes func(path string) (uint64, error)
+	// Log is told what is lost while the box is open. Default: nobody is told.
+	Log *slog.Logger
+
+	disk disk // of the tests; default: the system's
 }
 
 // Box is an open mailbox. Its methods are safe for concurrent use.
 type Box struct {
-	opts      Options
-	path      string
-	recovered string // set by Open
+	opts Options
+	path string
 
-	mu      sync.Mutex // guards all below, and is held while the disk works
-	file    journal
-	index   index
-	tooSoon int64         // the file is not written anew below this size: it failed a moment ago
-	changed chan struct{} // closed and replaced when a text arrives
+	mu        sync.Mutex // guards all below, and is held while the disk works
+	file      journal
+	index     index
+	recovered string // what Open found damaged
+	// lostTexts and lostHeld count what was damaged since Open, and spoiled says
+	// that it is still in the file, which is to be written anew.
+	lostTexts, lostHeld int
+	spoiled             bool
+	tooSoon             int64         // the file is not written anew below this size: it failed a moment ago
+	changed             chan struct{} // closed and replaced when a text arrives
 }
 
 // ID names the box's history in cursors, as hex.
@@ -52,8 +66,35 @@ func (b *Box) ID() string {
 	return hex.EncodeToString(b.index.id[:])
 }
 
-// Recovered tells what Open found damaged and what became of it; empty: nothing.
-func (b *Box) Recovered() string { return b.recovered }
+// Recovered tells what was found damaged, by Open and since then, and what became of
+// it; empty: nothing.
+func (b *Box) Recovered() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lostTexts+b.lostHeld == 0 {
+		return b.recovered
+	}
+	told := fmt.Sprintf("%d messages in the inbox and %d on their way were damaged on the disk since the file of messages was opened and are lost: they must be sent again, the log says by whom; all others are kept, and the damaged file is kept as %s", b.lostTexts, b.lostHeld, b.aside())
+	if b.recovered != "" {
+		told = b.recovered + "; after that, " + told
+	}
+	return told
+}
+
+// lose gives up a message in the inbox or in custody that is damaged, tells, and
+// goes on without it; mu is held.
+func (b *Box) lose(kind recordKind, key routing.Key, arrival uint64, err error) {
+	b.spoiled = true
+	if kind == recPutInbox {
+		b.lostTexts++
+		b.index.dropInbox(arrival)
+		b.opts.Log.Error("a message in the inbox is damaged on the disk and lost: its sender must send it again", "from", key.From.String(), "id", key.ID.String(), "err", err)
+		return
+	}
+	b.lostHeld++
+	b.index.dropHeld(key)
+	b.opts.Log.Error("a message that is carried is damaged on the disk and given up: it arrives only if another member holds it", "from", key.From.String(), "id", key.ID.String(), "err", err)
+}
 
 // Close releases the file.
 func (b *Box) Close() error {
@@ -68,8 +109,8 @@ func (b *Box) Close() error {
 
 // Apply makes changes durable in one transaction: it returns after an fsync, or
 // with an error and nothing changed. It fails with replication.ErrNoSpace on a full
-// disk, and with ErrDamaged. After another error it may be of no further use: open
-// it again.
+// disk. After an error the box may be of no further use, which Broken tells: open it
+// again.
 func (b *Box) Apply(ops []routing.StoreOp) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,14 +156,31 @@ func (b *Box) write(records []record) error {
 	for i := range records {
 		b.index.apply(&records[i], places[i])
 	}
-	if size := b.file.size; size > max(b.tooSoon, minRewrite, 2*b.index.live) {
-		if b.checkRoom() != nil || b.rewrite("") != nil {
-			b.tooSoon = size + size/4 // the journal goes on, and gets longer
-		}
-		return b.file.broken
-	}
+	b.tidy() // the change is durable, whatever becomes of this
 	return nil
 }
+
+// tidy writes the file anew when more than half of it is of no use, or a part of it
+// is damaged. If that fails the journal goes on, and gets longer, or broken tells
+// why not. mu is held.
+func (b *Box) tidy() {
+	size := b.file.size
+	if b.file.broken != nil || size < b.tooSoon || !b.spoiled && size <= max(minRewrite, 2*b.index.live) {
+		return
+	}
+	err := b.checkRoom()
+	if err == nil {
+		err = b.rewrite(false)
+	}
+	if err != nil {
+		b.tooSoon = size + max(size/4, minRetry)
+		b.opts.Log.Warn("the file of messages cannot be written anew and gets longer; this is tried again", "bytes", size, "err", err)
+	}
+}
+
+// minRetry is by how many bytes a file has grown, at least, before it is written
+// anew again after that failed.
+const minRetry = 1 << 16
 
 // minRewrite is the size below which a file is not worth writing anew.
 const minRewrite = 1 << 20
@@ -169,16 +227,22 @@ func (b *Box) Broken() error {
 	return b.file.broken
 }
 
-// Room tells whether the inbox takes a text of that size.
-func (b *Box) Room(size int) bool {
+// Room tells whether the inbox takes a text of that size from a sender: neither all
+// texts that were not read nor a quarter of their room is used up by it. Texts that
+// were not applied yet do not count, so that the bound may be exceeded by as many as
+// are asked about together.
+func (b *Box) Room(from routing.PeerKey, size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n, bytes := b.index.unread()
-	return n < b.opts.InboxCount && bytes+size <= b.opts.InboxBytes
+	all, of := b.index.unread, b.index.senders[from]
+	if all.n >= b.opts.InboxCount || all.bytes+size > b.opts.InboxBytes {
+		return false
+	}
+	return of.n == 0 || of.n < b.opts.InboxCount/senderFraction && of.bytes+size <= b.opts.InboxBytes/senderFraction
 }
 
 // Held reads a message in custody: nil if there is none, ErrDamaged if it is not
-// what was written.
+// what was written; then the box gives it up.
 func (b *Box) Held(key routing.Key) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,21 +250,39 @@ func (b *Box) Held(key routing.Key) ([]byte, error) {
 	if !ok {
 		return nil, nil
 	}
-	return b.file.read(h.place)
+	raw, err := b.file.read(h.place)
+	if errors.Is(err, ErrDamaged) {
+		b.lose(recPutHeld, key, 0, err)
+		b.tidy()
+	}
+	return raw, err
 }
 
-// Inbox reads up to n texts after an arrival number, in the order of arrival.
+// Inbox reads up to n texts after an arrival number, in the order of arrival. One
+// that is damaged is left out, and told.
 func (b *Box) Inbox(after uint64, n int) ([]Entry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := b.index.inbox[b.index.after(after):]
 	var out []Entry
-	for _, r := range list[:min(n, len(list))] {
+	for len(out) < n {
+		i := b.index.after(after)
+		if i == len(b.index.inbox) {
+			break
+		}
+		r := b.index.inbox[i]
+		after = r.arrival
 		text, err := b.file.read(r.place)
+		if errors.Is(err, ErrDamaged) {
+			b.lose(recPutInbox, r.key, r.arrival, err)
+			continue
+		}
 		if err != nil {
 			return out, err
 		}
 		out = append(out, Entry{Arrival: r.arrival, From: r.key.From, ID: r.key.ID, Created: time.UnixMilli(r.created), Text: text})
+	}
+	if b.spoiled {
+		b.tidy()
 	}
 	return out, nil
 }
@@ -237,6 +319,5 @@ type Sizes struct{ Inbox, Unread, InboxBytes int }
 func (b *Box) Sizes() Sizes {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n, _ := b.index.unread()
-	return Sizes{Inbox: len(b.index.inbox), Unread: n, InboxBytes: b.index.bytes}
+	return Sizes{Inbox: len(b.index.inbox), Unread: b.index.unread.n, InboxBytes: b.index.bytes}
 }

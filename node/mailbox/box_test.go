@@ -5,9 +5,11 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +22,13 @@ var started = time.UnixMilli(1764000000123)
 
 func text(t testing.TB, n int, size int) *routing.Message {
 	t.Helper()
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32))
+	return textFrom(t, 7, n, size)
+}
+
+// textFrom is a text of the sender of a number.
+func textFrom(t testing.TB, sender byte, n int, size int) *routing.Message {
+	t.Helper()
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{sender}, 32))
 	h := routing.Header{
 		Kind: routing.Text, ID: routing.ID{1, byte(n), byte(n >> 8)}, From: routing.PeerKey(key.Public().(ed25519.PublicKey)), To: routing.PeerKey{9},
 		Created: uint64(started.UnixMilli()), Lifetime: 1000, TTL: 8,
@@ -106,20 +114,23 @@ func TestEverythingIsThereAgain(t *testing.T) {
 
 func TestInboxKeepsWhatWasNotRead(t *testing.T) {
 	b, _ := open(t, mailbox.Options{Dir: t.TempDir(), InboxCount: 3, InboxBytes: 100})
-	in := func(n int) { apply(t, b, routing.PutInbox{Msg: text(t, n, 100), Text: make([]byte, 20)}) }
+	in := func(n int) { // each of another sender
+		apply(t, b, routing.PutInbox{Msg: textFrom(t, byte(n), n, 100), Text: make([]byte, 20)})
+	}
+	stranger := textFrom(t, 100, 1, 100).From
 	for n := range 3 {
-		if !b.Room(20) {
+		if !b.Room(stranger, 20) {
 			t.Fatalf("no room for %d", n)
 		}
 		in(n)
 	}
-	if b.Room(0) {
+	if b.Room(stranger, 0) {
 		t.Error("room for a fourth, and none was read")
 	}
 	if err := b.MarkRead(2); err != nil {
 		t.Fatal(err)
 	}
-	if !b.Room(40) || b.Room(81) {
+	if !b.Room(stranger, 40) || b.Room(stranger, 81) {
 		t.Error("what was read counts still, or bytes do not count")
 	}
 	in(3)
@@ -139,6 +150,41 @@ func TestInboxKeepsWhatWasNotRead(t *testing.T) {
 	in(4)
 	if b.Sizes().Unread != 1 {
 		t.Error("what comes later counts as read")
+	}
+}
+
+// One sender has a quarter of the inbox, in texts and in bytes, also after the box
+// was opened again; the others have the rest.
+func TestOneSenderDoesNotFillTheInbox(t *testing.T) {
+	for name, c := range map[string]struct{ size, fit int }{"texts": {1, 10}, "bytes": {100, 5}} {
+		t.Run(name, func(t *testing.T) {
+			o := mailbox.Options{Dir: t.TempDir(), InboxCount: 40, InboxBytes: 2000}
+			b, _ := open(t, o)
+			greedy, other := textFrom(t, 1, 0, 100).From, textFrom(t, 2, 0, 100).From
+			n := 0
+			for ; n < 100 && b.Room(greedy, c.size); n++ {
+				apply(t, b, routing.PutInbox{Msg: textFrom(t, 1, n, 100), Text: make([]byte, c.size)})
+			}
+			if n != c.fit {
+				t.Errorf("%d texts of one sender, not %d", n, c.fit)
+			}
+			for range 2 {
+				if b.Room(greedy, c.size) || !b.Room(other, c.size) {
+					t.Errorf("room for the greedy: %v, for another: %v", b.Room(greedy, c.size), b.Room(other, c.size))
+				}
+				b.Close()
+				b, _ = open(t, o)
+			}
+			if err := b.MarkRead(1); err != nil {
+				t.Fatal(err)
+			}
+			if !b.Room(greedy, c.size) {
+				t.Error("what was read counts")
+			}
+			if b.Room(greedy, 501) || !b.Room(other, 501) {
+				t.Error("the first text of a sender is bounded, or the others are not")
+			}
+		})
 	}
 }
 
@@ -173,13 +219,19 @@ func TestLaterVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw[12+8+1] = 2 // the format version in the first record
-	mailbox.Reseal(raw)
+	mailbox.Reversion(raw, 3)
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := mailbox.Open(o); !errors.Is(err, replication.ErrTooNew) {
 		t.Errorf("a later format: %v", err)
+	}
+	// The first format had its batches at once.
+	if err := os.WriteFile(path, append([]byte("vmb1"), make([]byte, 10000)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := mailbox.Open(o); err == nil || !strings.Contains(err.Error(), "before the first release") {
+		t.Errorf("the first format: %v", err)
 	}
 }
 
@@ -336,26 +388,75 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// Damage that comes while the box is open does not pass as data.
+// Damage that comes while the box is open does not pass as data, is in nobody's
+// way, is told, and is gone when the file is written anew, which is at once.
 func TestDamageWhileOpen(t *testing.T) {
 	o := mailbox.Options{Dir: t.TempDir()}
+	var log bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	b, _ := open(t, o)
-	m := text(t, 1, 5000)
-	apply(t, b, routing.PutHeld{Held: routing.Held{Msg: m}}, routing.PutInbox{Msg: m, Text: bytes.Repeat([]byte("x"), 5000)})
 	path := filepath.Join(o.Dir, mailbox.FileName)
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	spoil := func(mark string) {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(raw, []byte(mark))
+		if at < 0 {
+			t.Fatalf("%s is not in the file", mark)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte{'?'}, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	raw[len(raw)-100]++
-	raw[2500]++
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
-		t.Fatal(err)
+	m := text(t, 1, 5000)
+	apply(t, b, routing.PutHeld{Held: routing.Held{Msg: m}}, routing.PutSeen{Key: m.Key(), Until: started},
+		routing.PutInbox{Msg: m, Text: []byte("text one")}, routing.PutInbox{Msg: text(t, 2, 100), Text: []byte("text two")}, routing.PutInbox{Msg: text(t, 3, 100), Text: []byte("text three")})
+	apply(t, b, routing.PutInbox{Msg: text(t, 4, 100), Text: []byte("text four")})
+	spoil("text two")
+	if list, err := b.Inbox(0, 3); err != nil || len(list) != 3 || string(list[0].Text) != "text one" || string(list[1].Text) != "text three" || string(list[2].Text) != "text four" {
+		t.Fatalf("with a damaged text in the way: %+v, %v", list, err)
 	}
+	if told := b.Recovered(); !strings.Contains(told, "1 messages in the inbox and 0 on their way were damaged") {
+		t.Errorf("told %q", told)
+	}
+	if !strings.Contains(log.String(), m.From.String()) {
+		t.Errorf("the log does not say whose it was: %s", log.String())
+	}
+	if kept, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.Contains(kept, []byte("?ext two")) {
+		t.Errorf("the damaged file was not kept: %v", err)
+	}
+	spoil(string(m.Raw[:50]))
 	if _, err := b.Held(m.Key()); !errors.Is(err, mailbox.ErrDamaged) {
 		t.Errorf("a message: %v", err)
 	}
-	if _, err := b.Inbox(0, 1); !errors.Is(err, mailbox.ErrDamaged) {
-		t.Errorf("a text: %v", err)
+	if raw, err := b.Held(m.Key()); raw != nil || err != nil {
+		t.Errorf("it was not given up: %v", err)
+	}
+	// What nobody reads does not keep the file from being written anew.
+	spoil("text four")
+	for n := range 300 {
+		m := text(t, 100+n, 16000)
+		apply(t, b, routing.PutHeld{Held: routing.Held{Msg: m}})
+		apply(t, b, routing.DropHeld{Key: m.Key()})
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Size() > 3<<19 {
+		t.Errorf("the file has %d bytes (%v)", fi.Size(), err)
+	}
+	if told := b.Recovered(); !strings.Contains(told, "2 messages in the inbox and 1 on their way were damaged") {
+		t.Errorf("told %q", told)
+	}
+	b.Close()
+	b, state := open(t, o)
+	list, err := b.Inbox(0, 10)
+	if err != nil || b.Recovered() != "" || len(list) != 2 || len(state.Seen) != 1 || b.Last() != 4 {
+		t.Errorf("after that: %+v, %+v, %v, %q", list, state, err, b.Recovered())
 	}
 }

@@ -2,15 +2,15 @@ package mailbox
 
 import "encoding/binary"
 
-// Reseal gives the batches of a file the checksums that fit their content, as far
-// as their lengths can be followed.
-func Reseal(raw []byte) {
-	for len(raw) >= batchHead {
-		n := int(binary.BigEndian.Uint32(raw[4:]))
-		if string(raw[:4]) != batchMagic || n > len(raw)-batchHead {
-			return
-		}
-		binary.BigEndian.PutUint32(raw[8:], sum(raw[batchHead:batchHead+n]))
-		raw = raw[batchHead+n:]
+// HeaderArea is where batches begin in a file.
+const HeaderArea = headerArea
+
+// Reversion gives both headers of a file another format version, and the checksum
+// that fits it.
+func Reversion(raw []byte, version byte) {
+	for at := 0; at < headerArea; at += headerStride {
+		one := raw[at : at+headerSize]
+		one[len(headerMagic)] = version
+		binary.BigEndian.PutUint32(one[headerSize-4:], sum(one[:headerSize-4]))
 	}
 }

@@ -30,21 +30,27 @@ type inboxRecord struct {
 	created int64
 }
 
+// tally is how many texts there are, and their bytes.
+type tally struct{ n, bytes int }
+
 // index is what the records of a file come to.
 type index struct {
-	id    [8]byte
-	begun bool
-	held  map[routing.Key]heldRecord
-	seen  map[routing.Key]int64
-	inbox []inboxRecord // by arrival
-	bytes int           // of the inbox
-	last  uint64        // newest arrival
-	read  uint64        // arrival up to which the inbox was read
-	live  int64         // bytes of the records that are of use, about
+	id     [8]byte
+	begun  bool
+	held   map[routing.Key]heldRecord
+	seen   map[routing.Key]int64
+	inbox  []inboxRecord // by arrival, which grows strictly
+	bytes  int           // of the inbox
+	last   uint64        // newest arrival
+	read   uint64        // arrival up to which the inbox was read
+	unread tally         // of the texts in inbox after read
+	// senders is unread by sender: who has none there has none here.
+	senders map[routing.PeerKey]tally
+	live    int64 // bytes of the records that are of use, about
 }
 
 func newIndex() index {
-	return index{held: map[routing.Key]heldRecord{}, seen: map[routing.Key]int64{}}
+	return index{held: map[routing.Key]heldRecord{}, seen: map[routing.Key]int64{}, senders: map[routing.PeerKey]tally{}}
 }
 
 // What a record takes in a file beside its data, about.
@@ -55,7 +61,8 @@ func (x *index) apply(r *record, at place) {
 	switch r.kind {
 	case recBegin:
 		x.id, x.begun = r.id, true
-		x.last, x.read = max(x.last, r.number), max(x.read, r.read)
+		x.last = max(x.last, r.number)
+		x.setRead(r.read)
 	case recPutHeld:
 		x.dropHeld(r.key)
 		x.held[r.key] = heldRecord{at, r.hops, r.via, r.number}
@@ -78,18 +85,59 @@ func (x *index) apply(r *record, at place) {
 		}
 		delete(x.seen, r.key)
 	case recPutInbox:
-		x.inbox = append(x.inbox, inboxRecord{at, r.number, r.key, r.time})
+		if n := len(x.inbox); n > 0 && x.inbox[n-1].arrival >= r.number {
+			return // no box writes that
+		}
+		e := inboxRecord{at, r.number, r.key, r.time}
+		x.inbox = append(x.inbox, e)
 		x.bytes += at.size
 		x.last = max(x.last, r.number)
 		x.live += int64(at.size) + recordCost
-	case recDropInbox:
-		if i := x.after(r.number - 1); i < len(x.inbox) && x.inbox[i].arrival == r.number {
-			x.bytes -= x.inbox[i].size
-			x.live -= int64(x.inbox[i].size) + recordCost
-			x.inbox = slices.Delete(x.inbox, i, i+1)
+		if e.arrival > x.read {
+			x.count(&e, 1)
 		}
+	case recDropInbox:
+		x.dropInbox(r.number)
 	case recRead:
-		x.read = max(x.read, r.number)
+		x.setRead(r.number)
+	}
+}
+
+func (x *index) dropInbox(arrival uint64) {
+	i := x.after(arrival - 1)
+	if arrival == 0 || i == len(x.inbox) || x.inbox[i].arrival != arrival {
+		return
+	}
+	e := &x.inbox[i]
+	x.bytes -= e.size
+	x.live -= int64(e.size) + recordCost
+	if arrival > x.read {
+		x.count(e, -1)
+	}
+	x.inbox = slices.Delete(x.inbox, i, i+1)
+}
+
+// setRead notes that the inbox was read up to an arrival.
+func (x *index) setRead(arrival uint64) {
+	if arrival <= x.read {
+		return
+	}
+	for i := x.after(x.read); i < len(x.inbox) && x.inbox[i].arrival <= arrival; i++ {
+		x.count(&x.inbox[i], -1)
+	}
+	x.read = arrival
+}
+
+// count adds a text to those that were not read, or takes it away.
+func (x *index) count(e *inboxRecord, sign int) {
+	of := x.senders[e.key.From]
+	for _, t := range []*tally{&x.unread, &of} {
+		t.n += sign
+		t.bytes += sign * e.size
+	}
+	x.senders[e.key.From] = of
+	if of.n == 0 {
+		delete(x.senders, e.key.From)
 	}
 }
 
@@ -103,13 +151,4 @@ func (x *index) dropHeld(key routing.Key) {
 // after is the first place in the inbox beyond an arrival.
 func (x *index) after(arrival uint64) int {
 	return sort.Search(len(x.inbox), func(i int) bool { return x.inbox[i].arrival > arrival })
-}
-
-// unread counts the texts that were not read, and their bytes.
-func (x *index) unread() (n, bytes int) {
-	for _, r := range x.inbox[x.after(x.read):] {
-		n++
-		bytes += r.size
-	}
-	return n, bytes
 }

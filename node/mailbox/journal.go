@@ -5,18 +5,43 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 )
 
+const (
+	batchHead = len(mark{}) + 4 + 4
+	// maxBatch bounds what a length can make Open read, in bytes.
+	maxBatch = 64 << 20
+)
+
 // journal is the open file.
 type journal struct {
-	f      *os.File
-	size   int64  // of whole batches
+	f      file
+	mark   mark
+	size   int64  // of the header and whole batches
+	tail   int64  // where the last batch begins; 0: there is none
 	number uint64 // of the last batch
 	// broken is why nothing can be written any more: after a failed fsync nobody
-	// knows what the disk has.
+	// knows what the disk has, and the next one would not tell.
 	broken error
+}
+
+// begin writes the header of a new file.
+func (j *journal) begin() (err error) {
+	if j.mark, err = newMark(); err != nil {
+		return err
+	}
+	j.size = headerArea
+	_, err = j.f.WriteAt(j.mark.header(), 0)
+	return err
+}
+
+// batchSum is the checksum of a batch: of its head without the checksum, and its
+// payload.
+func batchSum(head, payload []byte) uint32 {
+	return crc32.Update(sum(head[:batchHead-4]), castagnoli, payload)
 }
 
 // write makes a batch durable and gives each record its place.
@@ -36,9 +61,9 @@ func (j *journal) write(records []record) ([]place, error) {
 	if len(payload) > maxBatch {
 		return nil, fmt.Errorf("a change of %d bytes is more than a batch holds", len(payload))
 	}
-	copy(b, batchMagic)
-	binary.BigEndian.PutUint32(b[4:], uint32(len(payload)))
-	binary.BigEndian.PutUint32(b[8:], sum(payload))
+	copy(b, j.mark[:])
+	binary.BigEndian.PutUint32(b[batchHead-8:], uint32(len(payload)))
+	binary.BigEndian.PutUint32(b[batchHead-4:], batchSum(b, payload))
 	if _, err := j.f.WriteAt(b, j.size); err != nil {
 		// What was written in part would be in the way of the next batch.
 		if cut := j.f.Truncate(j.size); cut != nil {
@@ -47,20 +72,51 @@ func (j *journal) write(records []record) ([]place, error) {
 		return nil, err
 	}
 	if err := j.f.Sync(); err != nil {
-		j.broken = err
-		return nil, err
+		j.broken = fmt.Errorf("the disk did not confirm what was written to the file of messages, so nothing more is stored until the file is opened again: %w", err)
+		// It was not stored, so it must not be there after that. If this fails too
+		// it is there, and settle makes it durable.
+		_ = j.f.Truncate(j.size)
+		return nil, j.broken
 	}
+	j.tail = j.size
 	j.size += int64(len(b))
 	j.number++
 	return places, nil
 }
 
-// read gives the data at a place, if it is still what was written.
+// settle makes durable what scan read, before anybody relies on it: after a kill
+// the last batch may be nowhere but in memory, and after a failed fsync the system
+// takes pages for written that are not, and a second fsync says nothing. No other
+// batch can be like that, because each was synced before the next was written. So
+// the last one is written once more, the same bytes over themselves. What a crash
+// left behind it would be taken for damage later and is cut off.
+func (j *journal) settle() error {
+	if err := j.f.Truncate(j.size); err != nil {
+		return err
+	}
+	if j.tail > 0 {
+		last := make([]byte, j.size-j.tail)
+		if _, err := j.f.ReadAt(last, j.tail); err != nil {
+			return err
+		}
+		if _, err := j.f.WriteAt(last, j.tail); err != nil {
+			return err
+		}
+	}
+	return j.f.Sync()
+}
+
+// read gives the data at a place: ErrDamaged if it cannot be read or is not what
+// was written.
 func (j *journal) read(p place) ([]byte, error) {
 	b := make([]byte, p.size)
-	if _, err := j.f.ReadAt(b, p.at); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("cannot read the stored messages: %w", err)
-	} else if err != nil || sum(b) != p.sum {
+	_, err := j.f.ReadAt(b, p.at)
+	switch {
+	case errors.Is(err, os.ErrClosed) && j.broken != nil:
+		return nil, j.broken
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, &DamageError{"it cannot be read: " + err.Error()}
+	case err != nil || sum(b) != p.sum:
 		return nil, &DamageError{"what is read is not what was written"}
 	}
 	return b, nil
@@ -68,15 +124,15 @@ func (j *journal) read(p place) ([]byte, error) {
 
 // scan gives each record of a file to fn, with the place of its data, and sets the
 // journal to its end. damage tells what is wrong before the end; what a crash left
-// at the end is cut off.
-func (j *journal) scan(fn func(r *record, at place) error) (damage string, err error) {
-	fi, err := j.f.Stat()
+// at the end is behind size. Only what bears the mark counts as a batch.
+func (j *journal) scan(fn func(r *record, at place)) (damage string, err error) {
+	end, err := j.f.Size()
 	if err != nil {
 		return "", err
 	}
-	end := fi.Size()
+	j.size = headerArea
 	lost := int64(0)
-	for at := int64(0); at < end; {
+	for at := int64(headerArea); at < end; {
 		payload, ok, err := j.batch(at, end)
 		if err != nil {
 			return "", err
@@ -93,26 +149,18 @@ func (j *journal) scan(fn func(r *record, at place) error) (damage string, err e
 			at = next
 			continue
 		}
-		if number := binary.BigEndian.Uint64(payload); number != j.number+1 {
+		number := binary.BigEndian.Uint64(payload)
+		if number != j.number+1 {
 			damage = fmt.Sprintf("batch %d follows batch %d", number, j.number)
-			j.number = number
-		} else {
-			j.number++
 		}
-		s := scanner{payload: payload, at: 8}
-		for {
-			r, more, err := s.next()
-			if err != nil {
+		if number > j.number { // else it was replayed before
+			j.number = number
+			if err := eachRecord(payload, at+int64(batchHead), fn); err != nil {
 				damage = err.Error()
 			}
-			if !more {
-				break
-			}
-			if err := fn(&r, place{at + batchHead + int64(r.at), len(r.data), sum(r.data)}); err != nil {
-				return "", err
-			}
 		}
-		at += batchHead + int64(len(payload))
+		j.tail = at
+		at += int64(batchHead + len(payload))
 		j.size = at
 	}
 	if lost > 0 {
@@ -121,25 +169,36 @@ func (j *journal) scan(fn func(r *record, at place) error) (damage string, err e
 	return damage, nil
 }
 
+// eachRecord gives each record of a payload that lies at a place in the file to fn.
+func eachRecord(payload []byte, at int64, fn func(r *record, at place)) error {
+	for s := (scanner{payload: payload, at: 8}); ; {
+		r, more, err := s.next()
+		if !more {
+			return err
+		}
+		fn(&r, place{at + int64(r.at), len(r.data), sum(r.data)})
+	}
+}
+
 // batch reads the payload of the batch at a place; ok is false if there is no whole
 // one.
 func (j *journal) batch(at, end int64) (payload []byte, ok bool, err error) {
 	var head [batchHead]byte
-	if end-at < batchHead+8 {
+	if end-at < int64(batchHead)+8 {
 		return nil, false, nil
 	}
 	if _, err := j.f.ReadAt(head[:], at); err != nil {
 		return nil, false, err
 	}
-	size := int64(binary.BigEndian.Uint32(head[4:]))
-	if string(head[:4]) != batchMagic || size < 8 || size > maxBatch || size > end-at-batchHead {
+	size := int64(binary.BigEndian.Uint32(head[batchHead-8:]))
+	if !bytes.HasPrefix(head[:], j.mark[:]) || size < 8 || size > maxBatch || size > end-at-int64(batchHead) {
 		return nil, false, nil
 	}
 	payload = make([]byte, size)
-	if _, err := j.f.ReadAt(payload, at+batchHead); err != nil {
+	if _, err := j.f.ReadAt(payload, at+int64(batchHead)); err != nil {
 		return nil, false, err
 	}
-	return payload, sum(payload) == binary.BigEndian.Uint32(head[8:]), nil
+	return payload, batchSum(head[:], payload) == binary.BigEndian.Uint32(head[batchHead-4:]), nil
 }
 
 // resync finds the next whole batch; negative if there is none.
@@ -152,7 +211,7 @@ func (j *journal) resync(at, end int64) (int64, error) {
 			return 0, err
 		}
 		for from := 0; ; {
-			i := bytes.Index(buf[from:n], []byte(batchMagic))
+			i := bytes.Index(buf[from:n], j.mark[:])
 			if i < 0 {
 				break
 			}
@@ -162,10 +221,10 @@ func (j *journal) resync(at, end int64) (int64, error) {
 			}
 			from++
 		}
-		if n < len(batchMagic) {
+		if n < len(j.mark) {
 			break
 		}
-		at += int64(n - len(batchMagic) + 1)
+		at += int64(n - len(j.mark) + 1)
 	}
 	return -1, nil
 }

@@ -9,14 +9,6 @@ import (
 	"vixp2p/routing"
 )
 
-const (
-	formatVersion = 1
-	batchMagic    = "vmb1"
-	batchHead     = 4 + 4 + 4
-	// maxBatch bounds what a length can make Open read, in bytes.
-	maxBatch = 64 << 20
-)
-
 type recordKind byte
 
 const (
@@ -33,17 +25,16 @@ const (
 
 // record is one record of any kind; the fields that its kind has are set.
 type record struct {
-	kind    recordKind
-	key     routing.Key
-	hops    uint8
-	via     routing.PeerKey
-	number  uint64 // order, arrival or read
-	time    int64  // Unix ms
-	id      [8]byte
-	read    uint64
-	version uint8
-	data    []byte // message or text
-	at      int    // where data begins in the payload
+	kind   recordKind
+	key    routing.Key
+	hops   uint8
+	via    routing.PeerKey
+	number uint64 // order, arrival or read
+	time   int64  // Unix ms
+	id     [8]byte
+	read   uint64
+	data   []byte // message or text
+	at     int    // where data begins in the payload
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,7 +49,7 @@ func (r *record) append(b []byte) ([]byte, int) {
 	data := func() { b = append(binary.BigEndian.AppendUint32(b, uint32(len(r.data))), r.data...) }
 	switch r.kind {
 	case recBegin:
-		b = append(append(b, r.version), r.id[:]...)
+		b = append(b, r.id[:]...)
 		number(r.number)
 		number(r.read)
 	case recPutHeld:
@@ -126,7 +117,6 @@ func (s *scanner) next() (r record, ok bool, err error) {
 	r.kind = recordKind(s.take(1)[0])
 	switch r.kind {
 	case recBegin:
-		r.version = s.take(1)[0]
 		copy(r.id[:], s.take(8))
 		r.number, r.read = s.number(), s.number()
 	case recPutHeld:
@@ -188,7 +178,7 @@ type Entry struct {
 	Text    []byte
 }
 
-// ErrDamaged: the store is not what was written. Open it again, which repairs it.
+// ErrDamaged: what is stored is not what was written.
 var ErrDamaged = errors.New("the messages that are stored are damaged")
 
 // DamageError says what is damaged.
