@@ -24,10 +24,14 @@ func (w *world) instantly(n *simNode, ev routing.Event) {
 
 // about is an ack or notice of one node to another, about a text.
 func (w *world) about(kind routing.Kind, from, to int, ref routing.ID, lifetime time.Duration) *routing.Message {
+	return w.reply(kind, from, w.nodes[to].pub, ref, lifetime)
+}
+
+func (w *world) reply(kind routing.Kind, from int, to routing.PeerKey, ref routing.ID, lifetime time.Duration) *routing.Message {
 	w.ids++
 	h := routing.Header{
 		Kind: kind, ID: routing.ID{byte(kind), byte(w.ids), byte(w.ids >> 8), byte(w.ids >> 16)},
-		From: w.nodes[from].pub, To: w.nodes[to].pub, Ref: ref,
+		From: w.nodes[from].pub, To: to, Ref: ref,
 		Created: uint64(w.now.UnixMilli()), Lifetime: uint64(lifetime.Milliseconds()), TTL: 8,
 	}
 	if kind == routing.Notice {
@@ -139,20 +143,24 @@ func TestNoticesAreBounded(t *testing.T) {
 			t.Fatal("the notice outlives its text")
 		}
 	}
-	for i := range 20 { // texts that stay
-		take(foreign(t, w, byte(i), 2))
-		spent := w.text(0, 2, 2, day)
-		take(spent)
+	for range 20 { // texts that stay
+		take(w.text(0, 2, 2, day))
 	}
 	if n := notices(); n != 2 {
 		t.Errorf("%d notices to one sender, whose share is 2", n)
+	}
+	for i := range 30 { // of many senders
+		take(foreign(t, w, byte(i), 2, 2))
+	}
+	if n := notices(); n != 8 {
+		t.Errorf("%d notices, whose share is 8", n)
 	}
 	// After a restart a notice still ends with its text.
 	w.crash(1)
 	w.restart(1)
 	for _, h := range hop.held {
-		if h.Msg.Kind == routing.Text {
-			take(w.about(routing.Ack, 2, 0, h.Msg.ID, day))
+		if m := h.Msg; m.Kind == routing.Text {
+			take(w.reply(routing.Ack, 2, m.From, m.ID, day))
 		}
 	}
 	if n := notices(); n != 0 {
@@ -172,6 +180,7 @@ func TestNobodyGivesWayToWhatIsNotStored(t *testing.T) {
 		push++
 		return hop.router.Step(w.now, routing.Received{Peer: w.nodes[via].pub, Push: push, Hops: 1, Msg: m})
 	}
+	pushed := map[routing.Key]bool{}
 	commit := func(effects []routing.Effect, err error) (answers []routing.Verdict) {
 		for _, e := range effects {
 			if p, ok := e.(routing.Persist); ok {
@@ -179,8 +188,11 @@ func TestNobodyGivesWayToWhatIsNotStored(t *testing.T) {
 					err = w.commit(hop, p.Ops)
 				}
 				for _, e := range hop.router.Step(w.now, routing.Committed{Batch: p.Batch, Err: err}) {
-					if a, ok := e.(routing.Answer); ok {
-						answers = append(answers, a.Verdict)
+					switch e := e.(type) {
+					case routing.Answer:
+						answers = append(answers, e.Verdict)
+					case routing.Send:
+						pushed[e.Key] = true
 					}
 				}
 			}
@@ -191,7 +203,7 @@ func TestNobodyGivesWayToWhatIsNotStored(t *testing.T) {
 	// pair are one too many.
 	var texts, acks []*routing.Message
 	for i := range 8 {
-		texts = append(texts, foreign(t, w, byte(i), 9))
+		texts = append(texts, foreign(t, w, byte(i), 9, 8))
 		commit(take(max(1, i), texts[i]), nil)
 	}
 	for i := range 2 {
@@ -202,29 +214,28 @@ func TestNobodyGivesWayToWhatIsNotStored(t *testing.T) {
 	if before.Transit != 8 || before.Replies != 1 || len(hop.held) != 9 {
 		t.Fatalf("%+v", before)
 	}
-	newcomer, broken := foreign(t, w, 50, 9), errors.New("the disk is broken")
+	newcomer, broken := foreign(t, w, 50, 9, 8), errors.New("the disk is broken")
 	for _, c := range []struct {
 		via           int
 		newer, oldest *routing.Message
 	}{{8, newcomer, texts[0]}, {1, acks[1], acks[0]}} {
-		if got := commit(take(c.via, c.newer), broken); len(got) != 1 || got[0] != routing.Full {
+		effects := take(c.via, c.newer)
+		for _, e := range hop.router.Step(w.now, routing.LinkUp{Peer: w.nodes[9].pub}) {
+			if send, ok := e.(routing.Send); ok && send.Key == c.oldest.Key() {
+				t.Errorf("%s: it is pushed while its bytes may be gone", c.oldest.Kind)
+			}
+		}
+		if got := commit(effects, broken); len(got) != 1 || got[0] != routing.Full {
 			t.Errorf("%s: answers %v", c.newer.Kind, got)
 		}
 		if _, held := hop.held[c.oldest.Key()]; !held || hop.router.Sizes() != before {
 			t.Errorf("%s: the older one is gone, and the newer one too: %+v", c.newer.Kind, hop.router.Sizes())
 		}
-	}
-	// It is in custody as before: a neighbour gets it.
-	pushed := map[routing.Key]bool{}
-	for _, e := range hop.router.Step(w.now, routing.LinkUp{Peer: w.nodes[8].pub}) {
-		if send, ok := e.(routing.Send); ok {
-			pushed[send.Key] = true
+		if !pushed[c.oldest.Key()] {
+			t.Errorf("%s: it stayed, and is not pushed any more", c.oldest.Kind)
 		}
+		hop.router.Step(w.now, routing.LinkDown{Peer: w.nodes[9].pub})
 	}
-	if !pushed[texts[0].Key()] || !pushed[acks[0].Key()] {
-		t.Error("what stayed is not pushed any more")
-	}
-	hop.router.Step(w.now, routing.LinkDown{Peer: w.nodes[8].pub})
 	commit(take(8, newcomer), nil)
 	commit(take(1, acks[1]), nil)
 	for _, gone := range []*routing.Message{texts[0], acks[0]} {

@@ -319,7 +319,7 @@ func TestQuotas(t *testing.T) {
 	}
 	// Many senders over one neighbour.
 	for sender := range 40 {
-		m := foreign(t, w, byte(sender), 5)
+		m := foreign(t, w, byte(sender), 5, 8)
 		w.step(w.nodes[2], routing.Received{Peer: w.nodes[0].pub, Push: uint64(1000 + sender), Hops: 1, Msg: m})
 	}
 	w.run(time.Second)
@@ -330,7 +330,7 @@ func TestQuotas(t *testing.T) {
 	for i := range 200 {
 		from := []int{1, 3, 4}[i%3]
 		w.link(from, 2)
-		m := foreign(t, w, byte(110+i), 5)
+		m := foreign(t, w, byte(110+i), 5, 8)
 		w.step(w.nodes[2], routing.Received{Peer: w.nodes[from].pub, Push: uint64(2000 + i), Hops: 1, Msg: m})
 		w.run(100 * time.Millisecond)
 	}
@@ -365,12 +365,12 @@ func TestQuotas(t *testing.T) {
 }
 
 // foreign is a text of somebody who is no node of the world.
-func foreign(t *testing.T, w *world, n byte, to int) *routing.Message {
+func foreign(t *testing.T, w *world, n byte, to int, ttl uint8) *routing.Message {
 	key := identity(n)
 	w.ids++
 	h := routing.Header{
 		Kind: routing.Text, ID: routing.ID{n, byte(w.ids), byte(w.ids >> 8)}, From: keyOf(key), To: w.nodes[to].pub,
-		Created: uint64(w.now.UnixMilli()), Lifetime: uint64(day.Milliseconds()), TTL: 8,
+		Created: uint64(w.now.UnixMilli()), Lifetime: uint64(day.Milliseconds()), TTL: ttl,
 	}
 	m, err := routing.New(network, key, h, func([]byte) ([]byte, error) { return make([]byte, 64), nil })
 	if err != nil {
