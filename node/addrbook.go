@@ -25,8 +25,9 @@ const (
 	damagedSuffix = ".damaged"
 
 	bookVersion = 1
-	// maxBookPeers and maxBookAddrs bound the book; beyond them the peer that was
-	// met least recently and the address that proved itself least recently go.
+	// maxBookPeers and maxBookAddrs bound the book; beyond them the peer without a
+	// session that was met least recently and the address that proved itself least
+	// recently go.
 	maxBookPeers, maxBookAddrs = 1000, 8
 	// maxBookAddr bounds an address, in bytes, and maxBookBytes the file.
 	maxBookAddr, maxBookBytes = 256, 4 << 20
@@ -55,6 +56,9 @@ type addressBook struct {
 	path  string
 	log   *slog.Logger
 	dirty chan struct{} // capacity 1: there is something to write
+	// connected tells of a peer with a session, whose entry stays whatever others
+	// do. It is set before the first peer is met; nil: nobody has one.
+	connected func(peer.ID) bool
 
 	mu      sync.Mutex // guards below
 	entries map[peer.ID]*bookEntry
@@ -126,13 +130,16 @@ func readBook(path string) ([]bookEntry, error) {
 // meet notes that a peer is connected. dialled is the endpoint that led to it,
 // which becomes the best one; empty: it dialled. claims are the addresses that it
 // names itself, the likeliest first: those that are new come before the old ones,
-// for it may have moved.
+// for it may have moved. Where all others of a full book are connected too, a new
+// peer is noted when its session ends (see left) and not before.
 func (b *addressBook) meet(id peer.ID, label, dialled string, claims []string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[id]
 	if e == nil {
-		b.makeRoomLocked()
+		if !b.makeRoomLocked() {
+			return
+		}
 		e = &bookEntry{ID: id}
 		b.entries[id] = e
 	}
@@ -156,14 +163,17 @@ func (b *addressBook) meet(id peer.ID, label, dialled string, claims []string, n
 	b.changedLocked()
 }
 
-// left notes that the session with a peer has ended.
-func (b *addressBook) left(id peer.ID, now time.Time) {
+// left notes that the session with a peer has ended; false: it has no entry.
+func (b *addressBook) left(id peer.ID, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if e := b.entries[id]; e != nil {
-		e.Last = now.UTC().Truncate(time.Second)
-		b.changedLocked()
+	e := b.entries[id]
+	if e == nil {
+		return false
 	}
+	e.Last = now.UTC().Truncate(time.Second)
+	b.changedLocked()
+	return true
 }
 
 // addrs are the addresses of a peer, the best first.
@@ -190,12 +200,21 @@ func (b *addressBook) find(name string) (peer.ID, error) {
 	return theOne(name, found)
 }
 
-func (b *addressBook) makeRoomLocked() {
+// makeRoomLocked makes room for one more peer; false: all of them are connected.
+// An entry has the time at which its session began, which may be days ago, so that
+// its age alone would give up the members that are there all the time for strangers
+// who come and go.
+func (b *addressBook) makeRoomLocked() bool {
 	if len(b.entries) < maxBookPeers {
-		return
+		return true
 	}
-	list := b.listLocked()
-	delete(b.entries, list[len(list)-1].ID)
+	for _, e := range slices.Backward(b.listLocked()) {
+		if b.connected == nil || !b.connected(e.ID) {
+			delete(b.entries, e.ID)
+			return true
+		}
+	}
+	return false
 }
 
 // forget removes a peer; false if it is not in the book.

@@ -271,3 +271,55 @@ func targetCount(n *Node) int {
 	defer n.dialer.mu.Unlock()
 	return len(n.dialer.targets.all)
 }
+
+// TestStrangersDoNotFlushTheBook: whoever comes and goes under ever new identities
+// takes no place from a peer that is connected, however long ago its session began,
+// and that peer is among the newest when the session ends.
+func TestStrangersDoNotFlushTheBook(t *testing.T) {
+	b, now := testBook(t, t.TempDir()), time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
+	live := map[peer.ID]bool{"member": true}
+	b.connected = func(id peer.ID) bool { return live[id] }
+	b.meet("member", "M", "tcp://10.0.0.7:9001", nil, now)
+	strangers := func(what string) {
+		for i := range maxBookPeers + 1 {
+			now = now.Add(time.Second)
+			b.meet(peer.ID(fmt.Sprint(what, i)), "", fmt.Sprintf("tcp://10.0.0.66:%d", 1000+i), nil, now)
+		}
+	}
+	strangers("first")
+	if n := len(b.list()); n != maxBookPeers || b.addrs("member") == nil {
+		t.Errorf("the book has %d peers; the connected one at %v", n, b.addrs("member"))
+	}
+	delete(live, "member")
+	now = now.Add(time.Second)
+	if !b.left("member", now) || b.list()[0].ID != "member" || !b.list()[0].Last.Equal(now) {
+		t.Errorf("after its session the peer that was connected is not the newest: %+v", b.list()[0])
+	}
+	strangers("second")
+	if b.addrs("member") != nil {
+		t.Error("a peer that left long ago keeps its place for ever")
+	}
+	// Where all are connected a newcomer has to wait until it leaves.
+	for _, e := range b.list() {
+		live[e.ID] = true
+	}
+	b.meet("late", "L", "tcp://10.0.0.8:9001", nil, now)
+	if n := len(b.list()); n != maxBookPeers || b.left("late", now) {
+		t.Errorf("one of %d connected peers had to go for another", n)
+	}
+}
+
+// TestWrittenAgainAtTheEnd: a peer that has no entry when its session ends gets one.
+func TestWrittenAgainAtTheEnd(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A"})
+	b := open(t, Config{Label: "B", Connect: []string{hostPort(t, a)}})
+	connected(t, a, b)
+	b.addresses.forget(a.id) // as if the book had been full
+	if _, err := b.Disconnect(t.Context(), a.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.addresses.addrs(a.id); len(got) == 0 || got[0] != "tcp://"+hostPort(t, a) && got[0] != hostPort(t, a) {
+		t.Errorf("B remembers A at %q", got)
+	}
+}

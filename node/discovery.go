@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -158,35 +159,29 @@ func ipsOf(addrs []ma.Multiaddr) map[netip.Addr]bool {
 	return ips
 }
 
-// dropLost ends sessions that cannot go on, so that they are made again now and
-// not when they are found to be silent: those from an address that this machine
-// has no longer, or all of them after a sleep in which their peers gave them up.
-// A peer may have a second connection, of a dial that crossed: it goes too, since
-// the next dial would use it and wait for an answer in vain.
+// dropLost closes connections that cannot go on, so that what they carried is made
+// again now and not when it is found to be silent: every one from an address that
+// this machine has no longer, with or without a session (a relay's, the hash
+// table's, a second one of a dial that crossed, which the next dial would use and
+// wait for an answer in vain), and after a sleep in which their peers gave them up
+// those of all sessions. It cannot judge one whose local address is not known,
+// such as QUIC from a socket of all addresses: QUIC may move such a one, and else
+// silence ends it.
 func (m *mesh) dropLost(own map[netip.Addr]bool, all bool) {
-	for _, s := range m.book.sessions() {
-		for _, c := range m.host.Network().ConnsToPeer(s.id) {
-			_, ip, err := hostOf(c.LocalMultiaddr())
-			gone := err == nil && len(own) > 0 && !ip.IsUnspecified() && !own[ip]
-			if !all && !gone {
-				continue
-			}
-			m.log.Info("a connection is made again: the network has changed", "peer", s.id.String(), "local", fmt.Sprint(ip))
-			_ = c.Close() // it is given up
+	for _, c := range m.host.Network().Conns() {
+		_, ip, err := hostOf(c.LocalMultiaddr())
+		gone := err == nil && len(own) > 0 && !ip.IsUnspecified() && !own[ip]
+		session := m.book.live(c.RemotePeer()) != nil
+		if !gone && !(all && session) {
+			continue
 		}
-	}
-}
-
-// sessions are the live ones.
-func (b *peerBook) sessions() (live []*session) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, r := range b.records {
-		if r.session.alive() {
-			live = append(live, r.session)
+		level := slog.LevelDebug
+		if session {
+			level = slog.LevelInfo
 		}
+		m.log.Log(m.dialer.ctx, level, "a connection is made again: the network has changed", "peer", c.RemotePeer().String(), "local", fmt.Sprint(ip))
+		_ = c.Close() // it is given up
 	}
-	return live
 }
 
 // Discovery tells how the node looks for peers.

@@ -8,7 +8,22 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
+
+// strangerHost is a libp2p host with an identity of its own, and no node.
+func strangerHost(t *testing.T) host.Host {
+	t.Helper()
+	h, err := libp2p.New(libp2p.NoListenAddrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() }) // nothing of it matters any more
+	return h
+}
 
 // world is what a netwatch in a test sees.
 type world struct {
@@ -180,4 +195,26 @@ func TestDropLost(t *testing.T) {
 		s := b.mesh.book.live(a.id)
 		return s != nil && s != second
 	})
+}
+
+// TestDropLostWithoutSession: a connection that carries no session, such as the hash
+// table's, goes with its address too.
+func TestDropLostWithoutSession(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A", NoQUIC: true})
+	stranger := strangerHost(t)
+	if err := stranger.Connect(t.Context(), peer.AddrInfo{ID: a.id, Addrs: a.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	conns := func() int { return len(a.host.Network().ConnsToPeer(stranger.ID())) }
+	until(t, "the connection is there", func() bool { return conns() == 1 })
+	a.mesh.dropLost(nil, true)
+	a.mesh.dropLost(map[netip.Addr]bool{netip.MustParseAddr("127.0.0.1"): true, netip.IPv6Loopback(): true}, false)
+	if conns() != 1 {
+		t.Error("a connection from an address that is there was closed")
+	}
+	a.mesh.dropLost(map[netip.Addr]bool{netip.MustParseAddr("10.0.0.1"): true}, false)
+	if n := conns(); n != 0 {
+		t.Errorf("%d connections from an address that has gone are left", n)
+	}
 }

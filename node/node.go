@@ -140,6 +140,7 @@ func (n *Node) join() error {
 		n.log.Warn("this node is open: anyone who reaches its address can read and write everything, because the open development network has no members", "network_name", n.cfg.NetworkName)
 	}
 	n.mesh.addresses, n.mesh.redial = n.addresses, !n.cfg.NoConnect
+	n.addresses.connected = func(id peer.ID) bool { return n.mesh.book.live(id) != nil }
 	n.mesh.recall()
 	n.mesh.serve()
 	n.carryMessages()

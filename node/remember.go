@@ -27,6 +27,20 @@ func (m *mesh) remember(s *session, dialled string, named []ma.Multiaddr) {
 	}
 }
 
+// ended writes a peer into the address book when its session has ended, with the
+// time of that. One without an entry gets one: the book may have been full of
+// connected peers.
+func (m *mesh) ended(s *session) {
+	if m.addresses.left(s.id, m.now()) {
+		return
+	}
+	dialled := ""
+	if s.dialled != nil {
+		dialled = s.dialled.String()
+	}
+	m.remember(s, dialled, m.listens(s.conn))
+}
+
 // recall makes the peers of the address book known.
 func (m *mesh) recall() {
 	for _, e := range m.addresses.list() {

@@ -155,7 +155,9 @@ func (m *mesh) watch(s *session) {
 			r.rest = m.now().Add(shutdownRest)
 		}
 	})
-	m.addresses.left(s.id, m.now())
+	if newest {
+		m.ended(s)
+	}
 	switch {
 	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
 	case end.Code == replication.CodeDuplicate:
