@@ -146,6 +146,9 @@ func (d *discovery) changed(c netChange) {
 		d.registry.changed()
 	}
 	d.dht.changed()
+	if places := n.reach.places.Load(); places != nil {
+		places.changed()
+	}
 	n.dialer.networkChanged()
 }
 

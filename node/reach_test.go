@@ -221,3 +221,57 @@ func TestReachConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestLostPlacePauses: a relay that grants places and ends the connection is asked
+// again after relayRetry, then ever later.
+func TestLostPlacePauses(t *testing.T) {
+	t.Parallel()
+	r := openRelay(t, RelayConfig{})
+	n := open(t, Config{Label: "A", Open: true, Relays: []string{at(t, r)}})
+	place(t, n)
+	for _, pause := range []time.Duration{relayRetry, 2 * relayRetry} {
+		began := time.Now()
+		if err := r.host.Network().ClosePeer(n.id); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the place is lost", func() bool { return len(statusOf(t, n).Reach.Relays[0].Addrs) == 0 })
+		place(t, n)
+		if took := time.Since(began); took < pause {
+			t.Errorf("a lost place is asked for again after %s, want %s", took, pause)
+		}
+	}
+}
+
+// TestPausesOfRelays: they double up to a maximum, whether the relay refuses or
+// drops what it gave; a place that holds ends that, and so does another network.
+func TestPausesOfRelays(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	p := &relayPlace{id: "R"}
+	r := &relayClient{places: map[string]*relayPlace{"R": p}, wake: make(chan struct{}, 1)}
+	grant := func() { p.since, p.until, p.err = now, now.Add(time.Hour), nil }
+	for i, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+		if i%2 == 0 {
+			grant()
+			now = now.Add(time.Second)
+			r.lost("R", now)
+		} else {
+			p.fail(now, errors.New("it is full"))
+		}
+		if got := p.next.Sub(now); got != want*time.Second || !p.until.IsZero() {
+			t.Errorf("pause %d is %s, want %d s", i, got, want)
+		}
+	}
+	grant()
+	now = now.Add(relayHeld)
+	r.lost("R", now)
+	if got := p.next.Sub(now); got != relayRetry {
+		t.Errorf("after a place that held the pause is %s", got)
+	}
+	r.lost("R", now.Add(time.Second)) // there is none to lose
+	if got := p.next.Sub(now); got != relayRetry {
+		t.Errorf("the pause has grown to %s", got)
+	}
+	if r.changed(); !p.next.IsZero() || p.failures != 0 {
+		t.Errorf("on another network it waits until %s", p.next)
+	}
+}

@@ -28,9 +28,12 @@ const (
 	maxMemberRelays = 2
 	// maxRelayAddrs bounds the addresses at one relay that are told to others.
 	maxRelayAddrs = 8
-	// relayRetry is the pause after a relay failed; it doubles up to relayRetryMax.
+	// relayRetry is the pause after a relay gave no place or a place was lost; it
+	// doubles up to relayRetryMax, until there is a place that holds for relayHeld:
+	// a relay that grants places and drops them is no better than one that refuses.
 	relayRetry    = 2 * time.Second
 	relayRetryMax = time.Minute
+	relayHeld     = time.Minute
 	// relayTimeout bounds one attempt at a place, after the relay has answered.
 	relayTimeout = 10 * time.Second
 	// relayLook is how often the client looks around without being told.
@@ -68,9 +71,10 @@ type relayPlace struct {
 	id         peer.ID // empty while not known
 	addr       string  // where it was reached, for people
 	asking     bool
-	failures   int
+	failures   int       // attempts without a place and places lost, since one held for relayHeld
 	err        error     // of the last attempt, nil after success
 	next       time.Time // when to ask, or to ask again
+	since      time.Time // when the place was given; zero: there is none
 	until      time.Time // end of the place; zero: none
 	limits     client.Reservation
 	circuits   []ma.Multiaddr // without this node's ID; empty without a place
@@ -138,23 +142,47 @@ func (r *relayClient) run(events <-chan any) {
 		case <-timer.C:
 		case e := <-events:
 			if change, ok := e.(event.EvtPeerConnectednessChanged); ok && change.Connectedness != network.Connected {
-				r.lost(change.Peer)
+				r.lost(change.Peer, time.Now())
 			}
 		}
 	}
 }
 
+var errRelayGone = errors.New("the connection to it ended")
+
 // lost drops the place at a relay that is not connected any more: the relay has
 // dropped it too.
-func (r *relayClient) lost(id peer.ID) {
+func (r *relayClient) lost(id peer.ID, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.places {
 		if p.id == id && !p.until.IsZero() {
-			p.until, p.circuits, p.next = time.Time{}, nil, time.Now()
-			p.err = errors.New("the connection to it ended")
+			p.fail(now, errRelayGone)
 		}
 	}
+}
+
+// fail notes that there is no place, or none any more, and when to ask again.
+func (p *relayPlace) fail(now time.Time, err error) {
+	if !p.since.IsZero() && now.Sub(p.since) >= relayHeld {
+		p.failures = 0
+	}
+	p.err, p.since, p.until, p.circuits = err, time.Time{}, time.Time{}, nil
+	p.next = now.Add(min(relayRetry<<min(p.failures, 10), relayRetryMax))
+	p.failures++
+}
+
+// changed makes the client ask at once where it waits: the network has changed, and
+// what failed before says nothing.
+func (r *relayClient) changed() {
+	r.mu.Lock()
+	for _, p := range r.places {
+		if p.failures = 0; p.until.IsZero() {
+			p.next = time.Time{}
+		}
+	}
+	r.mu.Unlock()
+	r.look()
 }
 
 // askDue starts the attempts that are due and returns when to look again.
@@ -163,14 +191,14 @@ func (r *relayClient) askDue(now time.Time) time.Time {
 	offering := r.offering()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.adoptLocked(offering)
+	r.adoptLocked(offering, now)
 	next := now.Add(relayLook)
 	for _, p := range r.places {
 		switch {
 		case p.asking:
 		case !wanted:
 			// The place runs out by itself; its addresses are withdrawn now.
-			p.until, p.circuits, p.next, p.err = time.Time{}, nil, time.Time{}, nil
+			p.since, p.until, p.circuits, p.next, p.err = time.Time{}, time.Time{}, nil, time.Time{}, nil
 			r.host.ConnManager().Unprotect(p.id, relayTag)
 		case !p.next.After(now):
 			p.asking = true
@@ -191,14 +219,14 @@ func (r *relayClient) offering() []peer.ID {
 }
 
 // adoptLocked makes the members that offer a relay the ones to ask, beside the
-// configured ones.
-func (r *relayClient) adoptLocked(offering []peer.ID) {
+// configured ones. One that pauses stays, so that coming back does not end its pause.
+func (r *relayClient) adoptLocked(offering []peer.ID, now time.Time) {
 	members := 0
 	for key, p := range r.places {
 		switch {
 		case p.configured:
 			offering = slices.DeleteFunc(offering, func(id peer.ID) bool { return id == p.id })
-		case slices.Contains(offering, p.id) || p.asking || !p.until.IsZero():
+		case slices.Contains(offering, p.id) || p.asking || !p.until.IsZero() || p.next.After(now):
 			members++
 			offering = slices.DeleteFunc(offering, func(id peer.ID) bool { return id == p.id })
 		default:
@@ -237,18 +265,22 @@ func (r *relayClient) ask(p *relayPlace) {
 		if p.err == nil || p.err.Error() != err.Error() {
 			r.log.Warn("no place at a relay", "relay", p.name(), "err", err)
 		}
-		p.err, p.until, p.circuits = err, time.Time{}, nil
-		p.next = now.Add(min(relayRetry<<min(p.failures, 10), relayRetryMax))
-		p.failures++
+		p.fail(now, err)
 		return
 	}
 	r.host.ConnManager().Protect(p.id, relayTag)
 	if p.until.IsZero() {
 		r.log.Info("peers reach this node through a relay", "relay", p.name(), "peer", p.id.String(), "bytes", got.LimitData, "duration", got.LimitDuration)
 	}
-	p.failures, p.err, p.until, p.limits = 0, nil, got.Expiration, *got
-	p.next = now.Add(time.Until(got.Expiration) * 3 / 4)
+	if p.since.IsZero() {
+		p.since = now
+	}
+	p.err, p.until, p.limits = nil, got.Expiration, *got
+	p.next = now.Add(max(time.Until(got.Expiration)*3/4, relayRetry))
 	p.circuits = circuitsAt(p.id, append(got.Addrs, conn.RemoteMultiaddr()))
+	if conn.IsClosed() && r.host.Network().Connectedness(p.id) != network.Connected {
+		p.fail(now, errRelayGone) // before there was a place to lose
+	}
 }
 
 // connect finds or makes a direct connection to a relay.
