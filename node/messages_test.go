@@ -253,7 +253,8 @@ func TestDamagedMailbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw[len(raw)/2] ^= 1
+	const batches = 8192 // where they begin
+	raw[(batches+len(raw))/2] ^= 1
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +273,45 @@ func TestDamagedMailbox(t *testing.T) {
 	if _, err := a.Send(deadline(t), peerName(t), nil, SendOptions{}); !errors.As(err, new(*MessagesOffError)) {
 		t.Errorf("Send: %v", err)
 	}
+}
+
+// A text that is damaged on the disk while the node runs is not in the way of the
+// others, and status tells of it.
+func TestDamagedTextIsNotInTheWay(t *testing.T) {
+	cfg := Config{Label: "A", NoDiscovery: true, DataDir: t.TempDir()}
+	a, b := open(t, cfg), lone(t, "B", nil)
+	joined(t, b, a)
+	for n := range 3 {
+		if err := sendText(t, b, "A", fmt.Sprintf("text %d", n)).Wait(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(cfg.DataDir, mailDir, mailbox.FileName)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("?"), int64(bytes.Index(raw, []byte("text 1")))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for m, err := range a.Messages(deadline(t), "", false) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(m.Body))
+	}
+	if len(got) != 2 || got[0] != "text 0" || got[1] != "text 2" {
+		t.Errorf("read %q", got)
+	}
+	messagesUntil(t, a, "it is not told", func(m *MessageStatus) bool { return m.Inbox == 2 && strings.Contains(m.Recovered, "must be sent again") })
 }
 
 // On a full disk nothing is sent, and what comes waits where it is.

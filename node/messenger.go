@@ -62,7 +62,7 @@ type messageCounts struct {
 func newMessenger(n *Node) *messenger {
 	return &messenger{
 		self: routing.PeerKey(n.key.Public().(ed25519.PublicKey)), key: n.key, network: routing.Network(n.network),
-		mail:    mailbox.Options{Dir: filepath.Join(n.cfg.DataDir, mailDir), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes},
+		mail:    mailbox.Options{Dir: filepath.Join(n.cfg.DataDir, mailDir), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, Log: n.log},
 		service: n.mesh.service, book: n.mesh.book, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
 		ctx: n.ctx, limiter: routing.NewLimiter(routing.MessagesPerSecond, routing.MessageBurst),
 		changed: make(chan struct{}), waiters: map[routing.ID]*Sent{}, inbound: map[peer.ID]network.Stream{},

@@ -119,6 +119,9 @@ func (m *messenger) status() *MessageStatus {
 	if c == nil {
 		return st
 	}
+	if told := c.box.Recovered(); told != "" {
+		st.Recovered = told // and what was lost since it was opened
+	}
 	sizes := c.box.Sizes()
 	st.Inbox, st.Unread = sizes.Inbox, sizes.Unread
 	c.call(func(c *courier) {
