@@ -59,20 +59,42 @@ func (s *Sent) To() string { return originName(replicationKey(s.to)) }
 func (s *Sent) Expires() time.Time { return s.expires }
 
 // Wait returns nil when the recipient's own acknowledgement is back: it holds the
-// message durably. If ctx ends first or the lifetime does, the error is an
-// *UndeliveredError.
+// message durably. If ctx ends first, or the lifetime does, or what is stored of the
+// message is lost, the error is an *UndeliveredError. It never waits for longer than
+// the lifetime.
 func (s *Sent) Wait(ctx context.Context) error {
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return s.undelivered(context.Cause(ctx))
-	case <-s.m.ctx.Done():
-		return errNodeClosed
+	for s.end() == 0 {
+		left := s.expires.Sub(s.m.now())
+		if left <= 0 {
+			break // messages may not be carried, so that nobody else tells
+		}
+		expired := time.NewTimer(left)
+		select {
+		case <-s.done:
+		case <-expired.C: // unless the clock was set back
+		case <-ctx.Done():
+			expired.Stop()
+			return s.undelivered(context.Cause(ctx))
+		case <-s.m.ctx.Done():
+			expired.Stop()
+			return errNodeClosed
+		}
+		expired.Stop()
 	}
-	if s.state == routing.OutcomeDelivered {
+	if s.end() == routing.OutcomeDelivered {
 		return nil
 	}
 	return s.undelivered(nil)
+}
+
+// end is what became of the message at last; 0: that is not known yet.
+func (s *Sent) end() routing.Outcome {
+	select {
+	case <-s.done:
+		return s.state
+	default:
+		return 0
+	}
 }
 
 // outcome takes a report of the Router.
@@ -82,7 +104,7 @@ func (s *Sent) outcome(r routing.Report) {
 		s.stored <- nil
 	case routing.OutcomeFailed:
 		s.stored <- r.Err
-	case routing.OutcomeDelivered, routing.OutcomeExpired:
+	case routing.OutcomeDelivered, routing.OutcomeExpired, routing.OutcomeLost:
 		s.once.Do(func() {
 			s.state = r.State
 			close(s.done)
@@ -97,14 +119,16 @@ func (s *Sent) undelivered(cause error) error {
 	s.m.mu.Lock()
 	c, problem := s.m.courier, s.m.problem
 	s.m.mu.Unlock()
-	if c == nil || !c.call(func(c *courier) {
-		t, ok := c.router.Trace(s.id)
-		if ok {
+	switch end := s.end(); {
+	case end == routing.OutcomeLost:
+		e.Lost = true
+	case end == routing.OutcomeExpired || !s.m.now().Before(s.expires):
+		e.Expired = true
+	case c == nil || !c.call(func(c *courier) {
+		if t, ok := c.router.Trace(s.id); ok {
 			e.Why, e.Holders = s.m.explain(&t), s.m.ids(t.Holders)
-		} else {
-			e.Expired = s.state == routing.OutcomeExpired
 		}
-	}) {
+	}):
 		e.Why = "messages are not carried at this moment: " + cmp.Or(problem, "the node is closing")
 	}
 	e.text = e.sentence(name)
@@ -165,6 +189,9 @@ type UndeliveredError struct {
 	Expires time.Time
 	// Expired: that time has come, and it is not tried any more.
 	Expired bool
+	// Lost: what was stored of it here cannot be read, and it is not tried any more.
+	// Copies that others hold may still arrive.
+	Lost bool
 	// Holders are connected peers that hold a copy.
 	Holders []string
 	// Why it has not arrived, as far as is known.
@@ -180,6 +207,9 @@ func (e *UndeliveredError) sentence(name string) string {
 	until := e.Expires.UTC().Format(time.RFC3339)
 	if e.Expired {
 		return fmt.Sprintf("%s has not acknowledged the message, and its lifetime ended at %s: send it again, with a longer one", name, until)
+	}
+	if e.Lost {
+		return fmt.Sprintf("%s has not acknowledged the message, and what was stored of it here is lost, so that it is not tried any more: check the disk, and send it again unless it turns out to have arrived", name)
 	}
 	if e.Why == "" {
 		return fmt.Sprintf("%s has not acknowledged the message, and it is not on its way any more", name)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type messenger struct {
 // reason.
 type messageCounts struct {
 	limited, malformed, expired, forged, sealed atomic.Uint64
+	unasked                                     atomic.Uint64 // answers to nothing that was pushed
 }
 
 func newMessenger(n *Node) *messenger {
@@ -109,6 +111,7 @@ func (m *messenger) live() error {
 		m.recovered = told
 		m.mu.Unlock()
 	}
+	m.settle(state)
 	c := newCourier(m, box, state)
 	m.setCourier(c, "")
 	problem := "the node is closing"
@@ -130,6 +133,22 @@ func (m *messenger) setCourier(c *courier, problem string) {
 	m.courier, m.problem = c, problem
 	close(m.changed)
 	m.changed = make(chan struct{})
+}
+
+// settle tells those who wait for texts that a mailbox which was opened does not
+// have: damage took them.
+func (m *messenger) settle(state routing.State) {
+	m.mu.Lock()
+	missing := maps.Clone(m.waiters)
+	m.mu.Unlock()
+	for _, h := range state.Held {
+		if h.Msg.From == m.self && h.Msg.Kind == routing.Text {
+			delete(missing, h.Msg.ID)
+		}
+	}
+	for id := range missing {
+		m.told(routing.Report{ID: id, State: routing.OutcomeLost})
+	}
 }
 
 // use waits until messages can be carried. An error says why they cannot.
@@ -160,8 +179,7 @@ func (m *messenger) use(ctx context.Context) (*courier, error) {
 func (m *messenger) told(r routing.Report) {
 	m.mu.Lock()
 	w := m.waiters[r.ID]
-	final := r.State == routing.OutcomeDelivered || r.State == routing.OutcomeExpired || r.State == routing.OutcomeFailed
-	if final {
+	if r.State.Final() {
 		delete(m.waiters, r.ID)
 	}
 	m.mu.Unlock()

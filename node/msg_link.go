@@ -127,6 +127,9 @@ func (l *msgLink) serve(st network.Stream, first *protocols.MsgPush) error {
 func (l *msgLink) read(stream *protocols.MsgStream, told chan<- struct{}) error {
 	for {
 		a, err := stream.NextAnswer()
+		if errors.Is(err, protocols.ErrUnasked) {
+			l.c.m.counts.unasked.Add(1)
+		}
 		if err != nil {
 			return err
 		}

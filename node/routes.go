@@ -99,8 +99,8 @@ type MessageStatus struct {
 	TransitBytes  int
 
 	Counters routing.Counters
-	// Dropped counts messages that neighbours pushed and that did not count, by
-	// reason.
+	// Dropped counts messages that neighbours pushed and that did not count, and
+	// answers to nothing that was pushed, by reason.
 	Dropped map[string]uint64
 }
 
@@ -114,6 +114,7 @@ func (m *messenger) status() *MessageStatus {
 	st := &MessageStatus{Problem: m.problem, Recovered: m.recovered, Dropped: map[string]uint64{
 		"rate": m.counts.limited.Load(), "malformed": m.counts.malformed.Load(), "expired": m.counts.expired.Load(),
 		"forged": m.counts.forged.Load(), "unreadable": m.counts.sealed.Load(),
+		"unasked": m.counts.unasked.Load(),
 	}}
 	m.mu.Unlock()
 	if c == nil {

@@ -40,6 +40,8 @@ var (
 	ErrMessage     = errors.New("bad message")
 	ErrUnknownType = errors.New("unknown message type")
 	ErrUnexpected  = errors.New("unexpected message")
+	// ErrUnasked: an answer to a push that was not made, or was answered before.
+	ErrUnasked = errors.New("answer to nothing")
 )
 
 // ProtocolError tells how bytes break the protocol.

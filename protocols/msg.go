@@ -76,6 +76,9 @@ type MsgStream struct {
 
 	mu sync.Mutex // guards w and the write deadline; held while writing
 	w  *Writer
+
+	askedMu sync.Mutex          // guards asked
+	asked   map[uint64]struct{} // pushes that were not answered; as many as the opener has under way
 }
 
 // PushStream is the opener's side of a stream, AnswerStream the other one. Each
@@ -88,11 +91,16 @@ func AnswerStream(s Stream) *MsgStream { return newMsgStream(s, TypeMsgPush) }
 func newMsgStream(s Stream, reads MessageType) *MsgStream {
 	r := NewReader(s, nil) // one message at a time
 	r.only = reads
-	return &MsgStream{s: s, r: r, w: NewWriter(s)}
+	return &MsgStream{s: s, r: r, w: NewWriter(s), asked: map[uint64]struct{}{}}
 }
 
 // Push writes a push.
-func (m *MsgStream) Push(p *MsgPush) error { return m.write(p) }
+func (m *MsgStream) Push(p *MsgPush) error {
+	m.askedMu.Lock()
+	m.asked[p.Number] = struct{}{} // before the answer can be there
+	m.askedMu.Unlock()
+	return m.write(p)
+}
 
 // Answer writes an answer.
 func (m *MsgStream) Answer(a *MsgAnswer) error { return m.write(a) }
@@ -122,8 +130,21 @@ func (m *MsgStream) write(v any) error {
 // NextPush reads a push; io.EOF means that the peer ended the stream.
 func (m *MsgStream) NextPush() (*MsgPush, error) { return nextOf[*MsgPush](m.r) }
 
-// NextAnswer reads an answer; io.EOF means that the peer ended the stream.
-func (m *MsgStream) NextAnswer() (*MsgAnswer, error) { return nextOf[*MsgAnswer](m.r) }
+// NextAnswer reads the answer to a push; io.EOF means that the peer ended the stream.
+// After ErrUnasked, as after every other error, the stream is of no further use.
+func (m *MsgStream) NextAnswer() (*MsgAnswer, error) {
+	a, err := nextOf[*MsgAnswer](m.r)
+	if err != nil {
+		return nil, err
+	}
+	m.askedMu.Lock()
+	defer m.askedMu.Unlock()
+	if _, asked := m.asked[a.Number]; !asked {
+		return nil, faultf(ErrUnasked, TypeMsgAnswer, "an answer to push %d, which waits for none", a.Number)
+	}
+	delete(m.asked, a.Number)
+	return a, nil
+}
 
 func nextOf[M any](r *Reader) (m M, err error) {
 	f, err := r.Next()

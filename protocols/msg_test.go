@@ -54,6 +54,39 @@ func TestMsgStream(t *testing.T) {
 	}
 }
 
+// A push has one answer: what answers nothing, or once more, ends the stream.
+func TestMsgStreamUnasked(t *testing.T) {
+	for name, numbers := range map[string][]uint64{"nothing was pushed": {7}, "answered twice": {1, 1}} {
+		t.Run(name, func(t *testing.T) {
+			a, b := net.Pipe()
+			push, answer := PushStream(a), AnswerStream(b)
+			defer push.Close()
+			defer answer.Close()
+			go func() {
+				if p, err := answer.NextPush(); err != nil {
+					t.Errorf("%+v, %v", p, err)
+				}
+				for _, n := range numbers {
+					if err := answer.Answer(&MsgAnswer{Number: n, Verdict: routing.Stored}); err != nil {
+						t.Error(err)
+					}
+				}
+			}()
+			if err := push.Push(&MsgPush{Number: 1, Hops: 1, Data: []byte("x")}); err != nil {
+				t.Fatal(err)
+			}
+			for range len(numbers) - 1 {
+				if _, err := push.NextAnswer(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if a, err := push.NextAnswer(); !errors.Is(err, ErrUnasked) || !errors.Is(err, ErrProtocol) {
+				t.Errorf("got %+v, %v", a, err)
+			}
+		})
+	}
+}
+
 // Each direction carries one type: nothing else is read, however valid it is.
 func TestMsgStreamTakesNothingElse(t *testing.T) {
 	for _, s := range samples() {

@@ -90,7 +90,8 @@ type Messages struct {
 	Forwarded    uint64 `json:"forwarded"`
 	Expired      uint64 `json:"expired"`
 	TTLUsedUp    uint64 `json:"ttl_used_up"`
-	// Dropped counts what neighbours pushed and what did not count, by reason.
+	// Dropped counts what neighbours pushed and what did not count, and answers to
+	// nothing that was pushed, by reason.
 	Dropped map[string]uint64 `json:"dropped"`
 	// Problem is why messages are not carried now; Recovered what was found damaged.
 	Problem   string `json:"problem,omitempty"`
