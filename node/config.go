@@ -149,9 +149,9 @@ type Config struct {
 	// BudgetBytes bounds the memory in which runs from all peers together wait
 	// to be verified and committed. Default 32 MiB.
 	BudgetBytes int64
-	// MaxRate bounds the data that is sent to all peers together, and likewise what
-	// is received, in bytes per second: at least 32 KiB. Acks, questions and what
-	// the transports add come on top. Default 0: no limit.
+	// MaxRate bounds the data and messages that are sent to all peers together, and
+	// likewise what is received, in bytes per second: at least 32 KiB. Acks,
+	// questions and what the transports add come on top. Default 0: no limit.
 	MaxRate int64
 	// ReserveBytes of the disk are left free: below that, writes are refused
 	// with ErrNoSpace until there is room again. Default 64 MiB; negative: none.

@@ -311,7 +311,9 @@ func TestDamagedTextIsNotInTheWay(t *testing.T) {
 	if len(got) != 2 || got[0] != "text 0" || got[1] != "text 2" {
 		t.Errorf("read %q", got)
 	}
-	messagesUntil(t, a, "it is not told", func(m *MessageStatus) bool { return m.Inbox == 2 && strings.Contains(m.Recovered, "must be sent again") })
+	messagesUntil(t, a, "it is not told", func(m *MessageStatus) bool {
+		return m.Inbox == 2 && strings.Contains(m.Recovered, "must be sent again")
+	})
 }
 
 // On a full disk nothing is sent, and what comes waits where it is.

@@ -16,6 +16,7 @@ import (
 
 	"vixp2p/node/mailbox"
 	"vixp2p/protocols"
+	"vixp2p/replication/replicator"
 	"vixp2p/routing"
 )
 
@@ -39,6 +40,8 @@ type messenger struct {
 	timeout time.Duration // for opening a stream
 	now     func() time.Time
 	log     *slog.Logger
+	// up and down bound the bytes of messages, together with those of replication.
+	up, down *replicator.Pace
 
 	ctx     context.Context
 	counts  messageCounts
@@ -66,7 +69,7 @@ func newMessenger(n *Node) *messenger {
 		self: routing.PeerKey(n.key.Public().(ed25519.PublicKey)), key: n.key, network: routing.Network(n.network),
 		mail:    mailbox.Options{Dir: filepath.Join(n.cfg.DataDir, mailDir), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, Log: n.log},
 		service: n.mesh.service, book: n.mesh.book, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
-		ctx: n.ctx, limiter: routing.NewLimiter(routing.MessagesPerSecond, routing.MessageBurst),
+		up: n.up, down: n.down, ctx: n.ctx, limiter: routing.NewLimiter(routing.MessagesPerSecond, routing.MessageBurst),
 		changed: make(chan struct{}), waiters: map[routing.ID]*Sent{}, inbound: map[peer.ID]network.Stream{},
 	}
 }
@@ -221,18 +224,18 @@ func (m *messenger) accept(st network.Stream) error {
 	if older != nil {
 		older.Reset()
 	}
-	ended := make(chan struct{})
+	ctx, end := context.WithCancel(m.ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		select {
 		case <-s.driver.Done():
-		case <-m.ctx.Done():
-		case <-ended:
+		case <-ctx.Done():
 		}
+		end()
 		st.Reset() // the stream lives no longer than the session
 	})
 	defer watching.Wait()
-	defer close(ended)
+	defer end()
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -246,6 +249,7 @@ func (m *messenger) accept(st network.Stream) error {
 		if err != nil {
 			return err
 		}
+		m.down.Wait(ctx, len(push.Data)) // its neighbour has few under way and waits too
 		answer := m.take(key, push)
 		if m.ctx.Err() != nil {
 			return errNodeClosed

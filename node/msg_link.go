@@ -98,6 +98,7 @@ func (l *msgLink) serve(st network.Stream, first *protocols.MsgPush) error {
 	defer patience.Stop()
 	for next := first; ; {
 		if next != nil {
+			l.c.m.up.Wait(l.ctx, len(next.Data))
 			if err := stream.Push(next); err != nil {
 				return err
 			}

@@ -88,7 +88,7 @@ whoever reaches an open node can read and write.`,
 	fs.Var(&f.tcp, "tcp", "use TCP")
 	fs.Var(&f.quic, "quic", "use QUIC (UDP)")
 	fs.Var(&f.maxPeers, "max-peers", "most sessions at one time; a peer beyond them is told that this node is busy")
-	fs.Var(&f.maxRate, "max-rate", "most bytes per second of data, to all peers together and likewise from them, 0 = no limit")
+	fs.Var(&f.maxRate, "max-rate", "most bytes per second of data and messages, to all peers together and likewise from them, 0 = no limit")
 	fs.Var(&f.durability, "durability", "strict: a write returns when it is fsynced; relaxed: before")
 	fs.Var(&f.messages, "messages", "take part in routed messages: send, receive, and carry those of others")
 	fs.Var(&f.run, "run", "stop after so long, 0 = never")

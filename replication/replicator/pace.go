@@ -9,10 +9,10 @@ import (
 	"vixp2p/replication"
 )
 
-// Pace bounds how many bytes of runs go over all sessions that share it: a token
-// bucket (golang.org/x/time/rate) that a piece larger than it may overdraw. What is
-// small, acks and questions, is not counted and waits for no turn. A nil Pace
-// bounds nothing.
+// Pace bounds how many bytes of runs go over all sessions that share it, and of
+// whatever else waits for its turn here: a token bucket (golang.org/x/time/rate)
+// that a piece larger than it may overdraw. What is small, acks and questions, is
+// not counted and waits for no turn. A nil Pace bounds nothing.
 type Pace struct {
 	bucket *rate.Limiter
 }
@@ -51,8 +51,8 @@ func (p *Pace) take(now time.Time, n int) time.Duration {
 	return wait
 }
 
-// wait waits until n bytes may pass, or ctx ends.
-func (p *Pace) wait(ctx context.Context, n int) {
+// Wait waits until n bytes may pass, or ctx ends.
+func (p *Pace) Wait(ctx context.Context, n int) {
 	d := p.take(time.Now(), n)
 	if d == 0 {
 		return

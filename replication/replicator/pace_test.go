@@ -25,7 +25,7 @@ func TestPace(t *testing.T) {
 		for range sessions {
 			wg.Go(func() {
 				for n := 0; n < each; n += piece {
-					p.wait(context.Background(), piece)
+					p.Wait(context.Background(), piece)
 				}
 			})
 		}
@@ -37,7 +37,7 @@ func TestPace(t *testing.T) {
 		}
 		time.Sleep(time.Hour) // a rest saves up no more than the burst
 		rested := time.Now()
-		if p.wait(context.Background(), perSecond); time.Since(rested) > tick {
+		if p.Wait(context.Background(), perSecond); time.Since(rested) > tick {
 			t.Error("nothing had to wait")
 		}
 		if got := p.take(time.Now(), 1); !near(got, time.Second-paceBurst) {
@@ -48,7 +48,7 @@ func TestPace(t *testing.T) {
 
 func TestNoPace(t *testing.T) {
 	p := NewPace(0)
-	if p.wait(context.Background(), 1<<40); p.take(time.Now(), 1<<40) != 0 || p.bytesIn(time.Second, 1, 7) != 7 {
+	if p.Wait(context.Background(), 1<<40); p.take(time.Now(), 1<<40) != 0 || p.bytesIn(time.Second, 1, 7) != 7 {
 		t.Error("no limit limits")
 	}
 }

@@ -188,7 +188,7 @@ func (p *Peer) read() {
 			if in.err != nil {
 				return
 			}
-			p.r.o.Down.wait(p.ctx, size)
+			p.r.o.Down.Wait(p.ctx, size)
 		case <-p.ctx.Done():
 			if in.release != nil {
 				in.release()
