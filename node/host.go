@@ -60,6 +60,13 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr, r *r
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(connections),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
+		// libp2p would refuse QUIC, and IPv6, after a hundred dials in vain, which
+		// says nothing of a node that was offline; and by the same count it would
+		// refuse to tell others whether they are reached by UDP (AutoNAT) until it
+		// has dialled as often itself, which a small network never does. The dialer
+		// bounds what is dialled in vain.
+		libp2p.UDPBlackHoleSuccessCounter(nil),
+		libp2p.IPv6BlackHoleSuccessCounter(nil),
 		libp2p.UserAgent(cfg.agent()),
 		libp2p.Ping(false), // the session has its own
 		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {
