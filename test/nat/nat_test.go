@@ -45,8 +45,8 @@ func (w *internet) relayAddr() string { return fmt.Sprintf("%s:%d", relayIP, w.r
 // site is a host behind a router with NAT.
 type site struct {
 	host, router *netns.Host
-	wan          *netns.Link
-	ip           string // the router's, outside
+	wan, lan     *netns.Link // of the router
+	ip           string      // the router's, outside
 }
 
 const inside = "10.0.0.2"
@@ -57,7 +57,7 @@ func (w *internet) site(kind netns.NAT) *site {
 	s := &site{router: w.lab.Host(fmt.Sprintf("router%d", w.sites)), host: w.lab.Host(fmt.Sprintf("site%d", w.sites)), ip: fmt.Sprintf("44.1.1.%d", 100+w.sites)}
 	s.wan = s.router.Plug(w.net, s.ip+"/24")
 	lan := w.lab.Switch(fmt.Sprintf("lan%d", w.sites))
-	s.router.Plug(lan, "10.0.0.1/24")
+	s.lan = s.router.Plug(lan, "10.0.0.1/24")
 	s.router.Masquerade(s.wan, kind)
 	s.host.Plug(lan, inside+"/24")
 	s.host.Route("default", "10.0.0.1")
@@ -77,7 +77,12 @@ type status struct {
 		Handshakes uint64 `json:"handshakes_completed"`
 	} `json:"counters"`
 	Reach struct {
-		Reachability string `json:"reachability"`
+		Reachability string   `json:"reachability"`
+		Confirmed    []string `json:"confirmed"`
+		AutoNAT      bool     `json:"autonat"`
+		PortMapping  bool     `json:"port_mapping"`
+		Gateway      bool     `json:"gateway"`
+		Mapped       []string `json:"mapped"`
 		Relays       []struct {
 			Addrs      []string `json:"addrs"`
 			LimitBytes uint64   `json:"limit_bytes"`
