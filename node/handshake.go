@@ -13,7 +13,7 @@ import (
 )
 
 // errTooManyHandshakes resets a stream unread: who opens so many at once does
-// not wait for an answer.
+// not wait for an answer. See pending for the bounds.
 var errTooManyHandshakes = errors.New("too many handshakes at one time")
 
 // RefusedError: the peer and this node do not make a session.
@@ -71,14 +71,15 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error 
 
 // accept runs the handshake as the responder, and the session to its end.
 func (m *mesh) accept(st network.Stream) error {
-	if !m.enter() {
+	leave, ok := m.enter(st.Conn())
+	if !ok {
 		return errTooManyHandshakes
 	}
 	id := st.Conn().RemotePeer()
 	m.handshakesStarted.Add(1)
 	budget := newAccountBudget(m.engine().budget)
 	sess, err := protocols.Respond(st, m.hello(id, budget))
-	m.leave()
+	leave()
 	if err != nil {
 		m.refused(st, err)
 		return err
@@ -94,34 +95,18 @@ func (m *mesh) accept(st network.Stream) error {
 
 // probe answers a peer that asks whether it would be let in.
 func (m *mesh) probe(st network.Stream) error {
-	if !m.enter() {
+	leave, ok := m.enter(st.Conn())
+	if !ok {
 		return errTooManyHandshakes
 	}
 	id := st.Conn().RemotePeer()
-	defer m.leave()
+	defer leave()
 	sess, err := protocols.Respond(st, m.hello(id, nil))
 	if err != nil {
 		m.refused(st, err)
 		return err
 	}
 	return sess.Close()
-}
-
-// enter counts a handshake that a peer began; false if there are too many.
-func (m *mesh) enter() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.inbound >= 2*m.maxPeers {
-		return false
-	}
-	m.inbound++
-	return true
-}
-
-func (m *mesh) leave() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.inbound--
 }
 
 // hello is what this node shows to a peer, and how it decides on it.

@@ -50,7 +50,7 @@ type mesh struct {
 	mu                                sync.Mutex                            // guards below; taken before the book's
 	closed                            bool
 	order                             uint64
-	inbound                           int // handshakes that peers began, under way
+	inbound                           *pending // handshakes that peers began, under way
 }
 
 // serve answers peers that dial this node.

@@ -560,19 +560,3 @@ func TestProbe(t *testing.T) {
 		t.Errorf("a probe left something behind: %+v", c)
 	}
 }
-
-// TestHandshakesAreBounded: strangers that open streams and say nothing hold a
-// bounded number of them.
-func TestHandshakesAreBounded(t *testing.T) {
-	m := &mesh{maxPeers: 3}
-	n := 0
-	for m.enter() {
-		n++
-	}
-	if n != 6 {
-		t.Errorf("%d handshakes at one time", n)
-	}
-	if m.leave(); !m.enter() {
-		t.Error("a place that is free again is not given")
-	}
-}

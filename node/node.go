@@ -174,7 +174,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.host, n.ads = h, ads
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
-		service: protocols.NewService(h, n.log), book: newPeerBook(),
+		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
 		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label, agent: n.cfg.agent(),
 		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
 	}
