@@ -39,7 +39,7 @@ type index struct {
 	begun  bool
 	held   map[routing.Key]heldRecord
 	seen   map[routing.Key]int64
-	inbox  []inboxRecord // by arrival, which grows strictly
+	inbox  []inboxRecord // by arrival, which grows strictly, from 1
 	bytes  int           // of the inbox
 	last   uint64        // newest arrival
 	read   uint64        // arrival up to which the inbox was read
@@ -85,7 +85,7 @@ func (x *index) apply(r *record, at place) {
 		}
 		delete(x.seen, r.key)
 	case recPutInbox:
-		if n := len(x.inbox); n > 0 && x.inbox[n-1].arrival >= r.number {
+		if n := len(x.inbox); r.number == 0 || n > 0 && x.inbox[n-1].arrival >= r.number {
 			return // no box writes that
 		}
 		e := inboxRecord{at, r.number, r.key, r.time}
@@ -104,8 +104,8 @@ func (x *index) apply(r *record, at place) {
 }
 
 func (x *index) dropInbox(arrival uint64) {
-	i := x.after(arrival - 1)
-	if arrival == 0 || i == len(x.inbox) || x.inbox[i].arrival != arrival {
+	i := sort.Search(len(x.inbox), func(i int) bool { return x.inbox[i].arrival >= arrival })
+	if i == len(x.inbox) || x.inbox[i].arrival != arrival {
 		return
 	}
 	e := &x.inbox[i]
