@@ -118,13 +118,13 @@ func (n *Node) open(ctx context.Context, dir *dataDir) error {
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
 	n.wg.Go(func() { n.addresses.writeLoop(n.ctx) })
-	if n.cfg.Registerer != nil {
-		if n.metrics, err = newMetrics(n); err != nil {
+	if n.host != nil {
+		if err := n.join(); err != nil {
 			return err
 		}
 	}
-	if n.host != nil {
-		if err := n.join(); err != nil {
+	if n.cfg.Registerer != nil {
+		if n.metrics, err = newMetrics(n); err != nil {
 			return err
 		}
 	}

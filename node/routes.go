@@ -89,6 +89,9 @@ func (n *Node) changeRoutes(ctx context.Context, fn func(*courier) error) error 
 
 // MessageStatus is what Status tells about messages.
 type MessageStatus struct {
+	// Carried: messages are sent, received and carried at this moment. If not, what
+	// follows is 0, but for Problem, Recovered and Dropped.
+	Carried bool
 	// Problem is why messages are not carried at this moment; Recovered what was
 	// found damaged since the node opened. Empty if nothing.
 	Problem, Recovered string
@@ -96,6 +99,7 @@ type MessageStatus struct {
 	Inbox, Unread int // messages to this node that are kept
 	Outbox        int // of this node, not acknowledged yet
 	Transit       int // of others, acks and notices included
+	Replies       int // of these, acks and notices
 	TransitBytes  int
 
 	Counters routing.Counters
@@ -125,9 +129,9 @@ func (m *messenger) status() *MessageStatus {
 	}
 	sizes := c.box.Sizes()
 	st.Inbox, st.Unread = sizes.Inbox, sizes.Unread
-	c.call(func(c *courier) {
+	st.Carried = c.call(func(c *courier) {
 		s := c.router.Sizes()
-		st.Outbox, st.Transit, st.TransitBytes = s.Own, s.Transit+s.Replies, s.TransitBytes
+		st.Outbox, st.Transit, st.Replies, st.TransitBytes = s.Own, s.Transit+s.Replies, s.Replies, s.TransitBytes
 		st.Counters = c.router.Counters()
 	})
 	st.Dropped["repeated"], st.Dropped["full"] = st.Counters.Copies, st.Counters.Full
