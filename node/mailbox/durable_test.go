@@ -18,7 +18,7 @@ func letter(from byte, n int, text string) routing.PutInbox {
 
 func openOn(t testing.TB, d *memDisk) *Box {
 	t.Helper()
-	b, _, err := Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d})
+	b, _, err := Open(Options{Dir: memDir, ReserveBytes: -1, disk: d})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestAfterAFailedSync(t *testing.T) {
 			}
 			b.Close()
 			// While there is no room it does not open.
-			if _, _, err := Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d}); !errors.Is(err, replication.ErrNoSpace) {
+			if _, _, err := Open(Options{Dir: memDir, ReserveBytes: -1, disk: d}); !errors.Is(err, replication.ErrNoSpace) {
 				t.Errorf("opened while nothing can be confirmed: %v", err)
 			}
 			d.syncErr = nil
@@ -122,7 +122,7 @@ type stuck struct{ file }
 func (stuck) Truncate(int64) error { return errors.New("it cannot be cut") }
 
 // Wherever the process dies, what was confirmed is there after a power cut too, and
-// what is there was written.
+// what is there was written; so is what the next process stores.
 func TestKilledAtEveryWrite(t *testing.T) {
 	texts := []string{"one", "two", strings.Repeat("x", 9000), "four"}
 	for after := 1; ; after++ {
@@ -133,7 +133,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 				d.dead = true
 			}
 		}
-		b, _, err := Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d})
+		b, _, err := Open(Options{Dir: memDir, ReserveBytes: -1, disk: d})
 		for _, text := range texts {
 			if err == nil {
 				if err = b.Apply([]routing.StoreOp{letter(1, confirmed, text)}); err == nil {
@@ -152,12 +152,17 @@ func TestKilledAtEveryWrite(t *testing.T) {
 			if cut {
 				d.powerCut()
 			}
-			got := inbox(t, openOn(t, d))
+			b := openOn(t, d)
+			got := strings.TrimSpace(strings.TrimSuffix(inbox(t, b), "last"))
 			least := strings.Join(texts[:confirmed], " ")
 			most := strings.Join(texts[:min(confirmed+1, len(texts))], " ")
 			if got != least && got != most {
 				t.Fatalf("killed at write %d, power cut %v: %d texts were confirmed, and there are %d bytes of them", after, cut, confirmed, len(got))
 			}
+			if cut && !strings.HasSuffix(inbox(t, b), "last") {
+				t.Fatalf("killed at write %d: what the next process stored is lost in a power cut", after)
+			}
+			put(t, b, "last")
 		}
 	}
 }
@@ -167,7 +172,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 func TestTheNameIsDurable(t *testing.T) {
 	d := newMemDisk()
 	d.dirErr = errors.New("the directory cannot be synced")
-	if _, _, err := Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d}); !errors.Is(err, d.dirErr) {
+	if _, _, err := Open(Options{Dir: memDir, ReserveBytes: -1, disk: d}); !errors.Is(err, d.dirErr) {
 		t.Errorf("opened without a durable name: %v", err)
 	}
 	d.dirErr = nil
@@ -210,8 +215,8 @@ func TestBadSector(t *testing.T) {
 	d.syncErr = nil
 	put(t, b, strings.Repeat("x", minRetry))
 	put(t, b, "five")
-	if b.spoiled || !strings.Contains(b.Recovered(), "1 messages in the inbox and 0") {
-		t.Errorf("spoiled %v, %q", b.spoiled, b.Recovered())
+	if b.spoiled || b.tooSoon != 0 || !strings.Contains(b.Recovered(), "1 messages in the inbox and 0") {
+		t.Errorf("spoiled %v, too soon below %d, %q", b.spoiled, b.tooSoon, b.Recovered())
 	}
 	d.bad = nil
 	b.Close()

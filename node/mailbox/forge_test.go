@@ -42,7 +42,7 @@ func TestTextIsNotABatch(t *testing.T) {
 			body += strings.Repeat("\x00", 4000)
 			put(t, b, body)
 			b.Close()
-			n := d.names["data/mail/"+FileName]
+			n := d.names[memName]
 			n.cache = damage(bytes.Clone(n.cache), int(b.index.inbox[0].at))
 			b = openOn(t, d)
 			list, err := b.Inbox(0, 10)
@@ -77,7 +77,7 @@ func TestMarks(t *testing.T) {
 	if seen[b.file.mark] {
 		t.Error("written anew it has the mark of before")
 	}
-	if bytes.Contains(d.names["data/mail/"+FileName].cache, old[:]) {
+	if bytes.Contains(d.names[memName].cache, old[:]) {
 		t.Error("the mark of before is in the new file")
 	}
 	if b = openOn(t, newMemDisk()); seen[b.file.mark] {
@@ -94,7 +94,7 @@ func TestHeaderCopies(t *testing.T) {
 		put(t, b, "one")
 		id := b.ID()
 		b.Close()
-		n := d.names["data/mail/"+FileName]
+		n := d.names[memName]
 		if c.first {
 			n.cache[20] ^= 1
 		}
@@ -137,8 +137,8 @@ func FuzzOpen(f *testing.F) {
 		for _, tail := range [][]byte{raw, append(sealed, raw...)} {
 			d := newMemDisk()
 			all := append(m.header(), tail...)
-			d.names["data/mail/"+FileName] = &memInode{cache: all, disk: bytes.Clone(all), dirty: map[int]bool{}}
-			b, state, err := Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d})
+			d.names[memName] = &memInode{cache: all, disk: bytes.Clone(all), dirty: map[int]bool{}}
+			b, state, err := Open(Options{Dir: memDir, ReserveBytes: -1, disk: d})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func FuzzOpen(f *testing.F) {
 			}
 			last := b.Last()
 			d.powerCut()
-			b, _, err = Open(Options{Dir: "data/mail", ReserveBytes: -1, disk: d})
+			b, _, err = Open(Options{Dir: memDir, ReserveBytes: -1, disk: d})
 			if err != nil {
 				t.Fatalf("opened again: %v", err)
 			}

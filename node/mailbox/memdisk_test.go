@@ -15,11 +15,12 @@ import (
 type memDisk struct {
 	names   map[string]*memInode // as processes see them
 	durable map[string]*memInode // as they are after a power cut
+	// dirDurable: so is the directory of the box.
+	dirDurable bool
 	// syncErr is what each Sync of a file fails with, and dirErr each of a directory.
 	syncErr, dirErr error
-	// renameErr is what renaming fails with.
-	renameErr error
-	// onWrite runs after each write; it may let the process die.
+	// onWrite runs after each write and each change of a name; it may let the process
+	// die.
 	onWrite func()
 	// dead: the process was killed; nothing that it does has an effect.
 	dead bool
@@ -32,7 +33,12 @@ type memInode struct {
 	dirty       map[int]bool // pages
 }
 
-const memPage = 4096
+const (
+	memPage   = 4096
+	memParent = "data"              // where directories are durable
+	memDir    = memParent + "/mail" // if it is synced
+	memName   = memDir + "/" + FileName
+)
 
 var errKilled = errors.New("the process was killed")
 
@@ -42,6 +48,9 @@ func newMemDisk() *memDisk {
 
 // powerCut leaves what was synced.
 func (d *memDisk) powerCut() {
+	if !d.dirDurable {
+		clear(d.durable)
+	}
 	d.names = maps.Clone(d.durable)
 	for _, n := range d.names {
 		n.cache, n.dirty = bytes.Clone(n.disk), map[int]bool{}
@@ -83,12 +92,19 @@ func (d *memDisk) remove(name string) error {
 }
 
 func (d *memDisk) rename(from, to string) error {
-	if err := errors.Join(d.alive(), d.renameErr); err != nil {
+	if err := d.alive(); err != nil {
 		return err
 	}
 	d.names[to] = d.names[from]
 	delete(d.names, from)
+	d.wrote()
 	return nil
+}
+
+func (d *memDisk) wrote() {
+	if d.onWrite != nil {
+		d.onWrite()
+	}
 }
 
 func (d *memDisk) keep(from, to string) error {
@@ -102,6 +118,9 @@ func (d *memDisk) keep(from, to string) error {
 func (d *memDisk) syncDir(dir string) error {
 	if err := errors.Join(d.alive(), d.dirErr); err != nil {
 		return err
+	}
+	if dir == memParent {
+		d.dirDurable = true
 	}
 	in := func(name string, _ *memInode) bool { return filepath.Dir(name) == dir }
 	maps.DeleteFunc(d.durable, in)
@@ -151,9 +170,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	for page := int(off) / memPage; page*memPage < int(off)+len(b); page++ {
 		f.n.dirty[page] = true
 	}
-	if f.disk.onWrite != nil {
-		f.disk.onWrite()
-	}
+	f.disk.wrote()
 	return len(b), nil
 }
 
