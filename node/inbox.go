@@ -32,7 +32,9 @@ const messagePage = 64
 //
 // A message that was ranged over counts as read: it is kept until there is no room
 // for a new one. One that was not read is never dropped: when the inbox is full of
-// these (10,000, or 64 MiB) new ones wait at the members that carry them.
+// these (10,000, or 64 MiB; a quarter of it of one sender) new ones wait at the
+// members that carry them. One that is damaged on the disk is left out; the log and
+// Status tell.
 func (n *Node) Messages(ctx context.Context, from Cursor, follow bool) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		err := n.eachMessage(ctx, from, follow, yield)
