@@ -30,8 +30,9 @@
 //
 //   - Texts of others: Held and HeldBytes in all; of these 1/8 for a sender, 1/16
 //     for a sender to one recipient, so that one who is away does not shut out its
-//     others, and 1/4 from a neighbour. What exceeds one of the last three is refused
-//     and stays with the hop before. When all is full the neighbour with the largest
+//     others, and 1/4 from a neighbour, whose own texts do not wait for what it
+//     carries. What exceeds one of the last three is refused and stays with the hop
+//     before. When all is full the neighbour with the largest
 //     share gives way to those with less, its oldest text first: one that floods
 //     loses only its own.
 //   - Acks of others, and all notices: half as many as Held, each of at most 578

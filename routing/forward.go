@@ -149,7 +149,7 @@ func (r *Router) wants(h *held, l *link) bool {
 	return h.wide || c.again || chased || l.peer == h.To || l.peer == h.next
 }
 
-// pump pushes what is queued for a neighbour, acks first, within the window.
+// pump pushes what is queued for a neighbour, within the window.
 func (r *Router) pump(l *link) {
 	for len(l.flying) < window && !r.now.Before(l.paused) {
 		key, ok := l.pop()
@@ -168,8 +168,9 @@ func (r *Router) pump(l *link) {
 }
 
 func (l *link) pop() (key Key, ok bool) {
+	l.turn++
 	switch {
-	case len(l.acks) > 0:
+	case len(l.acks) > 0 && (len(l.rest) == 0 || l.turn%ackTurns != 0):
 		key, l.acks = l.acks[0], l.acks[1:]
 	case len(l.rest) > 0:
 		key, l.rest = l.rest[0], l.rest[1:]

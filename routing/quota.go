@@ -156,10 +156,12 @@ func (r *Router) stay(h *held) {
 // the victims leave, whose drop is to be made durable together with the newcomer.
 //
 // A text whose sender or neighbour has its share is refused, and stays with the hop
-// before. An ack or notice is not: the first of the same share gives way to it.
+// before; but a neighbour's own texts do not wait for what it carries. An ack or
+// notice is not refused: the first of the same share gives way to it.
 func (r *Router) room(m *Header, via PeerKey, size int) (victims []*held, ok bool) {
 	s := r.sharesOf(m.Kind)
-	if m.Kind == Text && (s.senderFull(m, size) || s.pairFull(m, size) || s.viaFull(via, size)) {
+	own := m.From == via
+	if m.Kind == Text && (s.senderFull(m, size) || s.pairFull(m, size) || !own && s.viaFull(via, size)) {
 		return nil, false
 	}
 	evict := func(of func(*held) bool) bool {
@@ -175,15 +177,17 @@ func (r *Router) room(m *Header, via PeerKey, size int) (victims []*held, ok boo
 	for ok && s.pairFull(m, size) {
 		ok = evict(func(h *held) bool { return h.From == m.From && h.To == m.To })
 	}
-	for ok && s.viaFull(via, size) {
+	for ok && m.Kind != Text && s.viaFull(via, size) {
 		ok = evict(func(h *held) bool { return h.via == via })
 	}
 	for ok && s.full(size) {
-		worst := s.largest(via, size)
-		if m.Kind == Text && worst == via {
-			ok = false // the newcomer's own share is the largest
-		} else {
+		switch worst := s.largest(via, size); {
+		case worst != via || m.Kind != Text:
 			ok = evict(func(h *held) bool { return h.via == worst })
+		case own:
+			ok = evict(func(h *held) bool { return h.via == via && h.From != via })
+		default:
+			ok = false // the newcomer's own share is the largest
 		}
 	}
 	if !ok {

@@ -311,3 +311,61 @@ func TestLost(t *testing.T) {
 		t.Errorf("told %+v", r)
 	}
 }
+
+// What somebody makes a node carry takes no room of that node's own texts at the
+// next one, and the acks that it makes it sign do not hold them up on the way.
+func TestOwnTextsGoBeforeWhatIsCarried(t *testing.T) {
+	w := newWorld(t, 26, 10)
+	w.limits = routing.Limits{Held: 64, HeldBytes: 1 << 20} // 16 of a neighbour
+	w.crash(0)
+	w.restart(0)
+	hop := w.nodes[0]
+	push := uint64(0)
+	take := func(via int, m *routing.Message) bool {
+		push++
+		w.instantly(hop, routing.Received{Peer: w.nodes[via].pub, Push: push, Hops: 1, Msg: m})
+		_, held := hop.held[m.Key()]
+		return held
+	}
+	carried := 0
+	for i := range 40 {
+		if take(1, foreign(t, w, byte(i), 9, 8)) {
+			carried++
+		}
+	}
+	if carried != 16 || !take(1, w.text(1, 8, 8, day)) {
+		t.Errorf("%d of 64 are carried for a neighbour, and its own text is refused", carried)
+	}
+	// Also when all is full.
+	for i := range 60 {
+		take(2+i%4, foreign(t, w, byte(40+i), 9, 8))
+	}
+	if s := hop.router.Sizes(); s.Transit != 64 {
+		t.Fatalf("%+v", s)
+	}
+	if !take(1, w.text(1, 8, 8, day)) {
+		t.Error("its own text is refused when all is full")
+	}
+	if s := hop.router.Sizes(); s.Transit != 64 || len(hop.held) != 64 {
+		t.Errorf("%+v", s)
+	}
+
+	// Sixteen pushes wait for their answers on a link: the text is among the first.
+	victim := w.nodes[6]
+	for range 40 {
+		m := w.text(7, 6, 8, day)
+		push++
+		w.instantly(victim, routing.Received{Peer: w.nodes[7].pub, Push: push, Hops: 1, Msg: m, Room: true})
+	}
+	id := w.send(6, 9, 8, day)
+	w.run(time.Second)
+	pushed := false
+	for _, e := range victim.router.Step(w.now, routing.LinkUp{Peer: w.nodes[8].pub}) {
+		if send, ok := e.(routing.Send); ok && send.Key.ID == id {
+			pushed = true
+		}
+	}
+	if !pushed {
+		t.Error("acks hold up the node's own text")
+	}
+}

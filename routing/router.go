@@ -17,7 +17,7 @@ var ErrOutboxFull = errors.New("too many messages of this node are under way: wa
 type Limits struct {
 	// Held and HeldBytes bound the texts of others in custody. One sender may have
 	// 1/8 of either, half of it to one recipient, and one neighbour may hand over
-	// 1/4. Beside them there are acks of others and notices, up to 1/2 of Held.
+	// 1/4, its own texts besides. Beside them there are acks of others and notices, up to 1/2 of Held.
 	Held      int
 	HeldBytes int
 	// Own bounds the texts of this node that are under way.
@@ -150,12 +150,17 @@ type link struct {
 	peer   PeerKey
 	flying map[uint64]Key // at most window
 	push   uint64
-	// Two queues, acks first. A key is in them at most once, so that they are no
-	// longer than held.
+	// Two queues; of ackTurns pushes one is of the rest, and else acks go first. A key
+	// is in them at most once, so that they are no longer than held.
 	acks, rest []Key
+	turn       uint64 // counts what was taken from them
 	queued     map[Key]struct{}
 	paused     time.Time
 }
+
+// ackTurns: who sends a node many texts makes it push as many acks, and these must
+// not hold up its own texts.
+const ackTurns = 4
 
 // window is how many pushes to one neighbour may wait for their answers.
 const window = 16
