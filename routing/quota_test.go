@@ -327,14 +327,16 @@ func TestOwnTextsGoBeforeWhatIsCarried(t *testing.T) {
 		_, held := hop.held[m.Key()]
 		return held
 	}
+	first := w.text(1, 8, 8, day)
+	take(1, first)
 	carried := 0
 	for i := range 40 {
 		if take(1, foreign(t, w, byte(i), 9, 8)) {
 			carried++
 		}
 	}
-	if carried != 16 || !take(1, w.text(1, 8, 8, day)) {
-		t.Errorf("%d of 64 are carried for a neighbour, and its own text is refused", carried)
+	if carried != 15 || !take(1, w.text(1, 8, 8, day)) {
+		t.Errorf("%d of 64 are carried for a neighbour beside its own text, and the next of its own is refused", carried)
 	}
 	// Also when all is full.
 	for i := range 60 {
@@ -343,8 +345,11 @@ func TestOwnTextsGoBeforeWhatIsCarried(t *testing.T) {
 	if s := hop.router.Sizes(); s.Transit != 64 {
 		t.Fatalf("%+v", s)
 	}
-	if !take(1, w.text(1, 8, 8, day)) {
+	if !take(1, w.text(1, 7, 8, day)) {
 		t.Error("its own text is refused when all is full")
+	}
+	if _, held := hop.held[first.Key()]; !held {
+		t.Error("its own texts give way to each other before what it carries does")
 	}
 	if s := hop.router.Sizes(); s.Transit != 64 || len(hop.held) != 64 {
 		t.Errorf("%+v", s)

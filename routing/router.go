@@ -17,7 +17,7 @@ var ErrOutboxFull = errors.New("too many messages of this node are under way: wa
 type Limits struct {
 	// Held and HeldBytes bound the texts of others in custody. One sender may have
 	// 1/8 of either, half of it to one recipient, and one neighbour may hand over
-	// 1/4, its own texts besides. Beside them there are acks of others and notices, up to 1/2 of Held.
+	// 1/4, beyond which only its own texts go. Beside them there are acks of others and notices, up to 1/2 of Held.
 	Held      int
 	HeldBytes int
 	// Own bounds the texts of this node that are under way.
