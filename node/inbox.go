@@ -103,8 +103,13 @@ func (n *Node) readMessages(ctx context.Context, c *courier, at *uint64, follow 
 		changed := c.box.Changed() // before looking
 		page, err := c.box.Inbox(*at, messagePage)
 		if err != nil && len(page) == 0 {
-			if errors.Is(err, ErrClosed) {
-				return errReopened
+			if c.brokenBox() {
+				select {
+				case <-c.done:
+					return errReopened
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
 			return err
 		}
@@ -145,5 +150,16 @@ func (n *Node) readMessages(ctx context.Context, c *courier, at *uint64, follow 
 func (c *courier) markRead(at uint64) {
 	if err := c.box.MarkRead(at); err != nil {
 		c.m.log.Warn("it is not noted that messages were read", "err", err)
+		c.brokenBox()
 	}
+}
+
+// brokenBox tells whether the mailbox is of no further use; run ends then, so that
+// it is opened again.
+func (c *courier) brokenBox() bool {
+	if c.box.Broken() == nil {
+		return false
+	}
+	c.call(func(c *courier) { c.broken = c.box.Broken() })
+	return true
 }

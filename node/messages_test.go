@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"vixp2p/node/mailbox"
+	"vixp2p/routing"
 )
 
 // lone is a node that looks for nobody by itself.
@@ -314,6 +315,29 @@ func TestDamagedTextIsNotInTheWay(t *testing.T) {
 	messagesUntil(t, a, "it is not told", func(m *MessageStatus) bool {
 		return m.Inbox == 2 && strings.Contains(m.Recovered, "must be sent again")
 	})
+}
+
+// A mailbox that breaks is noticed by who reads it too, not by the next message alone.
+func TestReadersNoticeABrokenMailbox(t *testing.T) {
+	a := lone(t, "A", nil)
+	c, err := a.messages.use(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.box.Apply([]routing.StoreOp{routing.PutInbox{Msg: &routing.Message{}, Text: []byte("x")}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.box.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range a.Messages(deadline(t), Start, true) {
+		if !errors.As(err, new(*MessagesOffError)) {
+			t.Errorf("read from a broken mailbox: %v", err)
+		}
+	}
+	if st := a.messages.status(); st.Problem == "" {
+		t.Errorf("status does not tell: %+v", st)
+	}
 }
 
 // On a full disk nothing is sent, and what comes waits where it is.

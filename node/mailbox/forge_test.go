@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"syscall"
 	"testing"
 
 	"vixp2p/routing"
@@ -111,6 +112,19 @@ func TestHeaderCopies(t *testing.T) {
 		if _, ok, worn, err := readHeader(b.file.f); !ok || worn || err != nil || b.Recovered() != "" {
 			t.Errorf("%+v: not repaired: %v", c, err)
 		}
+	}
+}
+
+// That the second header cannot be made again now is in nobody's way.
+func TestOneHeaderOnAFullDisk(t *testing.T) {
+	d := newMemDisk()
+	b := openOn(t, d)
+	put(t, b, "one")
+	b.Close()
+	d.names[memName].cache[20] ^= 1
+	d.createErr = syscall.ENOSPC
+	if got := inbox(t, openOn(t, d)); got != "one" {
+		t.Errorf("the box has %q", got)
 	}
 }
 

@@ -19,6 +19,8 @@ type memDisk struct {
 	dirDurable bool
 	// syncErr is what each Sync of a file fails with, and dirErr each of a directory.
 	syncErr, dirErr error
+	// createErr is what making a file fails with.
+	createErr error
 	// onWrite runs after each write and each change of a name; it may let the process
 	// die.
 	onWrite func()
@@ -71,6 +73,8 @@ func (d *memDisk) open(name string, flag int) (file, error) {
 	switch {
 	case d.dead:
 		return nil, errKilled
+	case flag&os.O_CREATE != 0 && d.createErr != nil:
+		return nil, d.createErr
 	case n == nil && flag&os.O_CREATE == 0:
 		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
 	case n == nil:

@@ -58,14 +58,14 @@ func (b *Box) open() (state routing.State, err error) {
 	}
 	mark, ok, worn, err := readHeader(b.file.f)
 	if err != nil {
-		return state, fmt.Errorf("cannot read the file of messages %s: %w", b.path, err)
+		return state, b.unreadable(err)
 	}
 	damage := "its header is not what was written"
 	messages := map[routing.Key]*routing.Message{}
 	if ok {
 		b.file.mark = mark
 		if damage, err = b.load(messages); err != nil {
-			return state, fmt.Errorf("cannot read the file of messages: %w", err)
+			return state, b.unreadable(err)
 		}
 	}
 	if err := b.settle(damage, worn); err != nil {
@@ -78,6 +78,17 @@ func (b *Box) open() (state routing.State, err error) {
 		state.Seen = append(state.Seen, routing.Seen{Key: key, Until: time.UnixMilli(until)})
 	}
 	return state, nil
+}
+
+// unreadable says that the file cannot be read, and what to do. That the disk gives
+// back nothing is not taken for damage here: it may be over in a moment, and what is
+// given up is lost.
+func (b *Box) unreadable(err error) error {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return fmt.Errorf("cannot read the file of messages: %w: mend the disk, or move the file away, which loses the messages in it", err)
+	}
+	return fmt.Errorf("cannot read the file of messages %s: %w", b.path, err)
 }
 
 // create makes a new file. It takes its name when it is whole: no crash leaves
@@ -136,9 +147,15 @@ func (b *Box) settle(damage string, worn bool) error {
 		}
 	case worn:
 		b.opts.Log.Warn("one of the two headers of the file of messages was damaged; nothing is lost, and the file is written anew", "file", b.path)
-		if err := b.rewrite(false); err != nil {
+		err := b.rewrite(false)
+		if err == nil {
+			break
+		}
+		if b.file.broken != nil {
 			return err
 		}
+		b.opts.Log.Warn("the file of messages cannot be written anew now; one header suffices", "err", err)
+		fallthrough
 	default:
 		if err := b.file.settle(); err != nil {
 			return explain(err, "the file of messages once more, as it must be before it is relied on")
@@ -196,7 +213,8 @@ func (b *Box) tryRewrite(damaged bool) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if damaged || b.spoiled {
+	kept := damaged || b.spoiled
+	if kept {
 		if err := d.keep(b.path, b.aside()); err != nil {
 			return fmt.Errorf("cannot keep the damaged file as %s: %w", b.aside(), err)
 		}
@@ -207,6 +225,9 @@ func (b *Box) tryRewrite(damaged bool) error {
 		_ = b.file.f.Close() // it was only read since the last sync
 	}
 	b.file.broken = d.rename(b.path+freshSuffix, b.path)
+	if b.file.broken != nil && kept {
+		_ = d.remove(b.aside()) // it may be a second name of the file that goes on
+	}
 	if b.file.broken == nil {
 		// Until its name is durable, what is written to it may be lost with it.
 		b.file.broken = d.syncDir(b.opts.Dir)
