@@ -33,8 +33,8 @@
 //     others, and 1/4 from a neighbour, whose own texts do not wait for what it
 //     carries. What exceeds one of the last three is refused and stays with the hop
 //     before. When all is full the neighbour with the largest
-//     share gives way to those with less, its oldest text first: one that floods
-//     loses only its own.
+//     share gives way to those with less, the oldest that it carried first, its own
+//     last: one that floods loses only its own.
 //   - Acks of others, and all notices: half as many as Held, each of at most 578
 //     bytes; of these 1/16 for a pair of sender and recipient and 1/4 from a
 //     neighbour. They have no share of texts, and none by sender alone: whoever sends

@@ -99,16 +99,20 @@ func (s *shares) largest(via PeerKey, size int) PeerKey {
 	return worst
 }
 
-// first is the member that goes first of some: an ack that somebody took over, else
-// the oldest. nil if there is none.
+// first is the member that goes first of some: one that can be spared, else the
+// oldest. nil if there is none.
 func (s *shares) first(of func(*held) bool) (v *held) {
 	for h := range s.members {
-		if of(h) && (v == nil || h.passed && !v.passed || h.passed == v.passed && h.order < v.order) {
+		if of(h) && (v == nil || h.spare() && !v.spare() || h.spare() == v.spare() && h.order < v.order) {
 			v = h
 		}
 	}
 	return v
 }
+
+// spare tells of an ack that somebody took over, and of a text that its neighbour
+// only carried: what others make it carry takes no room of its own texts.
+func (h *held) spare() bool { return h.passed || h.Kind == Text && h.From != h.via }
 
 // sharesOf are the shares in which a message of others, or a notice, counts.
 func (r *Router) sharesOf(k Kind) *shares {
