@@ -163,6 +163,19 @@ func TestSweep(t *testing.T) {
 	if err := running.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// ip enters the namespace before it becomes sleep; until then it is nobody's.
+	for give := time.Now().Add(proc.Patience); ; time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command("ip", "netns", "pids", left).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if len(out) > 0 {
+			break
+		}
+		if time.Now().After(give) {
+			t.Fatalf("no process in %s within %v", left, proc.Patience)
+		}
+	}
 	New(t)
 	if _, err := os.Stat(filepath.Join(where, left)); err == nil {
 		t.Errorf("%s is still there", left)
