@@ -171,7 +171,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer receives metrics. Default: none.
 	Registerer prometheus.Registerer
-	// Now is the clock of writes and of the connection guard. Default time.Now.
+	// Now is the calendar clock, which may be wrong and may jump: of writes, messages
+	// and all dates that are kept or shown. What waits in memory goes by the machine's
+	// monotonic clock. Default time.Now.
 	Now func() time.Time
 
 	// API is the loopback host:port of the local API through which commands

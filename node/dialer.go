@@ -41,8 +41,9 @@ type link interface {
 	// establish connects to the target and completes Hello. It returns the peer
 	// as soon as that is known, even with an error. hint is the peer that
 	// answered there last time; nobody is waited for beyond by who has not
-	// answered. What follows an answer has the time of a handshake.
-	establish(ctx context.Context, t target, hint peer.ID, by time.Time) (peer.ID, error)
+	// answered. What follows an answer has the time of a handshake. The error matches
+	// errHeld if the user has wanted no session with that peer since later than before.
+	establish(ctx context.Context, t target, hint peer.ID, by time.Time, before uint64) (peer.ID, error)
 	// busy tells that a peer has a session that is not stale, or must not be
 	// dialled because its user or ours asked for a disconnect; until is when that
 	// ends by itself, zero: with unhold only.
@@ -52,8 +53,12 @@ type link interface {
 	// reached are the endpoints of peers that have a session, as far as they are
 	// known.
 	reached() map[string]bool
-	// unhold lets a peer be dialled again.
-	unhold(id peer.ID)
+	// lastHold counts how often the user has asked for a disconnect, from any peer;
+	// heldAfter tells whether that was of this peer, later than at the count before,
+	// and stands. unhold lets a peer be dialled again unless heldAfter.
+	lastHold() uint64
+	heldAfter(id peer.ID, before uint64) bool
+	unhold(id peer.ID, before uint64)
 	// self is this node's peer ID.
 	self() peer.ID
 	// room is how many more sessions automatic attempts may make.
@@ -87,11 +92,13 @@ type attempt struct {
 	target
 	hint  peer.ID // who answered there last
 	kind  attemptKind
-	asked bool          // a caller waits for it
-	by    time.Time     // when it gives up if nobody answers
-	done  chan struct{} // closed at the end
-	id    peer.ID       // valid after done, like err
-	err   error
+	asked bool // a caller waits for it
+	// before is the user's last disconnect when the caller asked; anyHold: nobody did.
+	before uint64
+	by     time.Time     // when it gives up if nobody answers
+	done   chan struct{} // closed at the end
+	id     peer.ID       // valid after done, like err
+	err    error
 }
 
 // expected is the peer that the attempt leads to, as far as is known.
@@ -359,7 +366,7 @@ func (d *dialer) beginLocked(a *attempt) (*attempt, time.Time) {
 func (d *dialer) make(a *attempt) {
 	defer close(a.done)
 	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
-	a.id, a.err = d.link.establish(ctx, a.target, a.hint, a.by)
+	a.id, a.err = d.link.establish(ctx, a.target, a.hint, a.by, a.before)
 	cancel()
 	switch {
 	case a.err == nil:
@@ -367,7 +374,7 @@ func (d *dialer) make(a *attempt) {
 	case errors.Is(a.err, errLostRace):
 		d.guard.release(a.Key)
 		a.err = nil // there is a session with that peer
-	case d.ctx.Err() != nil:
+	case d.ctx.Err() != nil, errors.Is(a.err, errHeld):
 		d.guard.release(a.Key)
 	default:
 		_, before := d.guard.failures(a.Key)

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,12 +14,12 @@ import (
 // keeps it from then on. An endpoint that failed a moment ago is waited for, if
 // that is not long, so that even a loop of calls cannot storm it.
 func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
-	by := time.Now().Add(answerTime)
+	by, before := time.Now().Add(answerTime), d.link.lastHold()
 	if t.ID != "" {
-		d.link.unhold(t.ID)
+		d.link.unhold(t.ID, before)
 	}
 	for {
-		id, a, at := d.beginConnect(t, by)
+		id, a, at := d.beginConnect(t, by, before)
 		if id != "" {
 			d.keep(t, id)
 			return id, nil
@@ -27,8 +28,10 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 			if err := d.await(ctx, t, a, by); err != nil {
 				return "", err
 			}
+			if errors.Is(a.err, errHeld) && !d.link.heldAfter(a.id, before) {
+				continue // the attempt was another's, from before this user asked
+			}
 			if a.err == nil {
-				d.link.unhold(a.id)
 				d.keep(t, a.id)
 			}
 			return a.id, a.err
@@ -83,10 +86,10 @@ func gaveUp(ctx context.Context, t target) error {
 // under way, or starts one; else it returns when to ask again. Attempts at other
 // endpoints of the peer go on beside it: they may fail late, and their reasons are
 // not what the user asked for. If both succeed there is one session (errLostRace).
-func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, under *attempt, at time.Time) {
+func (d *dialer) beginConnect(t target, by time.Time, before uint64) (id peer.ID, under *attempt, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	a := &attempt{target: t, kind: manual, asked: true, by: by}
+	a := &attempt{target: t, kind: manual, asked: true, before: before, by: by}
 	if have := d.targets.all[t.Key]; have != nil {
 		a.hint = have.seen
 		a.ID = cmp.Or(t.ID, have.ID)
@@ -97,7 +100,7 @@ func (d *dialer) beginConnect(t target, by time.Time) (id peer.ID, under *attemp
 			d.guard.dedupe()
 			return id, nil, time.Time{}
 		}
-		d.link.unhold(id)
+		d.link.unhold(id, before)
 	}
 	if other := d.attempts[t.Key]; other != nil {
 		d.guard.dedupe()

@@ -38,7 +38,7 @@ func newFakeLink() *fakeLink {
 	}
 }
 
-func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, by time.Time) (peer.ID, error) {
+func (f *fakeLink) establish(ctx context.Context, t target, _ peer.ID, by time.Time, _ uint64) (peer.ID, error) {
 	f.mu.Lock()
 	f.patience = append(f.patience, time.Until(by))
 	f.dials[t.Key] = append(f.dials[t.Key], time.Now())
@@ -94,7 +94,11 @@ func (f *fakeLink) reached() map[string]bool {
 	return maps.Clone(f.addrs)
 }
 
-func (f *fakeLink) unhold(id peer.ID) {
+func (f *fakeLink) lastHold() uint64 { return 0 }
+
+func (f *fakeLink) heldAfter(peer.ID, uint64) bool { return false }
+
+func (f *fakeLink) unhold(id peer.ID, _ uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.held, id)

@@ -32,7 +32,7 @@ type discovery struct {
 
 func newDiscovery(n *Node) *discovery {
 	d := &discovery{n: n, dht: newDHT(n.id, n.log)}
-	d.dht.connected, d.dht.now = n.mesh.book.connected, n.cfg.Now
+	d.dht.connected, d.dht.now = n.mesh.book.connected, time.Now
 	d.dht.usable, d.dht.open = d.usable, d.openTable
 	for _, s := range n.cfg.DHTBootstrap {
 		if t, err := parseTarget(s); err == nil { // Config.check saw to that
@@ -47,7 +47,7 @@ func newDiscovery(n *Node) *discovery {
 		return d
 	}
 	d.lan = newLAN(n.network, n.id, n.cfg.DiscoveryInterval, n.log)
-	d.lan.listening, d.lan.connected, d.lan.now = n.host.Network().ListenAddresses, n.mesh.book.connected, n.cfg.Now
+	d.lan.listening, d.lan.connected, d.lan.now = n.host.Network().ListenAddresses, n.mesh.book.connected, time.Now
 	return d
 }
 

@@ -257,7 +257,7 @@ func (e *cutShortError) Unwrap() error { return e.cause }
 // damaged starts a repair: store and view are opened again, which finds out what
 // is damaged and sets it aside, and sessions fetch it back. It returns at once.
 func (n *Node) damaged(d *replication.DamageError) {
-	n.health.report(n.cfg.Now(), d)
+	n.health.report(time.Now(), d)
 	select {
 	case n.repairs <- struct{}{}:
 	default: // one is due already

@@ -16,6 +16,17 @@ import (
 // not wait for an answer. See pending for the bounds.
 var errTooManyHandshakes = errors.New("too many handshakes at one time")
 
+// errHeld: this node's user wants no session with the peer. It says nothing against
+// the endpoint. The peer is told the code of ErrDisconnect.
+var errHeld error = heldError{}
+
+type heldError struct{}
+
+func (heldError) Error() string {
+	return "this node's user has asked to disconnect from it: connect to it to have a session again"
+}
+func (heldError) Unwrap() error { return protocols.Refuse(replication.CodeDisconnect, "") }
+
 // RefusedError: the peer and this node do not make a session.
 type RefusedError struct {
 	Peer  peer.ID
@@ -27,8 +38,9 @@ func (e *RefusedError) Error() string {
 }
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
-// initiate runs the handshake as the dialer and starts the session.
-func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error {
+// initiate runs the handshake as the dialer and starts the session, unless the peer
+// is held since later than before (see peerBook.lastHold).
+func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target, before uint64) error {
 	m.handshakesStarted.Add(1)
 	opening, cancel := context.WithTimeout(ctx, m.timeout)
 	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
@@ -41,13 +53,14 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target) error 
 	budget := newAccountBudget(m.engine().budget)
 	hello := m.hello(id, budget)
 	hello.Attempt = m.attempts.Add(1)
+	hello.Verdict = func(p protocols.PeerHello) error { return m.verdict(p, before) }
 	sess, err := protocols.Initiate(st, hello)
 	if !stop() && err == nil {
 		err = ctx.Err() // the stream was reset at the last moment
 	}
 	if err == nil {
 		var s *session
-		if s, err = m.start(sess, st, dialled, budget); err == nil {
+		if s, err = m.start(sess, st, dialled, budget, before); err == nil {
 			m.wg.Go(func() {
 				m.watch(s)
 				release()
@@ -75,7 +88,7 @@ func (m *mesh) accept(st network.Stream) error {
 	if !ok {
 		return errTooManyHandshakes
 	}
-	id := st.Conn().RemotePeer()
+	id, before := st.Conn().RemotePeer(), m.book.lastHold()
 	m.handshakesStarted.Add(1)
 	budget := newAccountBudget(m.engine().budget)
 	sess, err := protocols.Respond(st, m.hello(id, budget))
@@ -84,7 +97,7 @@ func (m *mesh) accept(st network.Stream) error {
 		m.refused(st, err)
 		return err
 	}
-	s, err := m.start(sess, st, nil, budget)
+	s, err := m.start(sess, st, nil, budget, before)
 	if err != nil {
 		m.refused(st, err)
 		return nil // start has told the peer
@@ -115,7 +128,13 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 		Network: m.network, Self: m.host.ID(), Peer: id,
 		Instance: m.engine().store.Info().Instance, Boot: m.boot,
 		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
-		Verdict: m.verdict, Timeout: m.timeout, Now: m.now,
+		Timeout: m.timeout, Now: m.clock,
+	}
+	cfg.Verdict = func(p protocols.PeerHello) error {
+		if p.Has(protocols.FeatureAgain) {
+			return m.verdict(p, anyHold) // it may come only if this side's user allows it
+		}
+		return m.verdict(p, m.book.lastHold())
 	}
 	if m.book.parted(id) {
 		cfg.Features = append(cfg.Features, protocols.FeatureAgain)
@@ -133,12 +152,12 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 }
 
 // verdict refuses what start would refuse, in time for the peer to hear it
-// before the session begins.
-func (m *mesh) verdict(p protocols.PeerHello) error {
+// before the session begins, and a peer that is held since later than before.
+func (m *mesh) verdict(p protocols.PeerHello, before uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, held, until := m.busy(p.ID); held && until.IsZero() && p.Has(protocols.FeatureAgain) {
-		return protocols.Refuse(replication.CodeDisconnect, "")
+	if m.book.heldAfter(p.ID, before) {
+		return errHeld
 	}
 	meta := p.Meta
 	meta.Order = m.order + 1

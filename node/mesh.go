@@ -32,10 +32,11 @@ type mesh struct {
 	agent     string
 	boot      protocols.BootNonce
 	maxPeers  int
-	messages  bool          // this node takes routed messages
-	timeout   time.Duration // of a handshake
-	pause     time.Duration // in place of partedPause, in tests
-	now       func() time.Time
+	messages  bool             // this node takes routed messages
+	timeout   time.Duration    // of a handshake
+	pause     time.Duration    // in place of partedPause, in tests
+	now       func() time.Time // monotonic
+	clock     func() time.Time // of the calendar, for skew
 	log       *slog.Logger
 	dialer    *dialer      // set before the first session, like addresses
 	addresses *addressBook // who is met
@@ -61,7 +62,7 @@ func (m *mesh) serve() {
 }
 
 // establish implements link: connection, Hello, session.
-func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Time) (peer.ID, error) {
+func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Time, before uint64) (peer.ID, error) {
 	expected := cmp.Or(t.ID, hint)
 	if expected != "" {
 		m.book.change(expected, func(r *peerRecord) { r.connecting++ })
@@ -80,10 +81,13 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	if s := m.book.live(id); s != nil && (relayed(conn) || !relayed(s.conn)) {
 		return id, errLostRace
 	}
+	if m.book.heldAfter(id, before) {
+		return id, &RefusedError{Peer: id, Cause: errHeld}
+	}
 	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
 	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
-	err = m.initiate(ctx, id, &t)
-	if err != nil && !errors.Is(err, errLostRace) {
+	err = m.initiate(ctx, id, &t, before)
+	if err != nil && !errors.Is(err, errLostRace) && !errors.Is(err, errHeld) {
 		m.note(id, err)
 	}
 	return id, err
@@ -115,9 +119,18 @@ func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 }
 
 // unhold implements link.
-func (m *mesh) unhold(id peer.ID) {
-	m.book.change(id, func(r *peerRecord) { r.held, r.parted, r.rest = false, time.Time{}, time.Time{} })
+func (m *mesh) unhold(id peer.ID, before uint64) {
+	m.book.change(id, func(r *peerRecord) {
+		r.held = r.held && r.heldAt > before
+		r.parted, r.rest = time.Time{}, time.Time{}
+	})
 }
+
+// lastHold implements link.
+func (m *mesh) lastHold() uint64 { return m.book.lastHold() }
+
+// heldAfter implements link.
+func (m *mesh) heldAfter(id peer.ID, before uint64) bool { return m.book.heldAfter(id, before) }
 
 // self implements link.
 func (m *mesh) self() peer.ID { return m.host.ID() }
@@ -143,11 +156,12 @@ func (m *mesh) part(r *peerRecord) {
 }
 
 // disconnect ends the session with a peer and leaves it alone until a user asks
-// for it again.
+// for it again. A handshake under way ends without a session: start admits under
+// the same lock.
 func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
-	var s *session
-	known := false
-	m.book.change(id, func(r *peerRecord) { s, known, r.held = r.session, true, true })
+	m.mu.Lock()
+	s, known := m.book.hold(id)
+	m.mu.Unlock()
 	switch {
 	case !known:
 		return fmt.Errorf("peer %s: %w", id, ErrNotConnected)

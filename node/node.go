@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -176,12 +177,12 @@ func (n *Node) openHost(ctx context.Context) error {
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
 		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label, agent: n.cfg.agent(),
-		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: n.cfg.Now, log: n.log,
+		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: time.Now, clock: n.cfg.Now, log: n.log,
 	}
 	if _, err := rand.Read(n.mesh.boot[:]); err != nil {
 		return fmt.Errorf("cannot draw a random number: %w", err)
 	}
-	n.dialer = newDialer(n.guard, n.mesh, n.cfg.Now, n.log)
+	n.dialer = newDialer(n.guard, n.mesh, time.Now, n.log)
 	n.mesh.dialer = n.dialer
 	n.discovery = newDiscovery(n)
 	n.mesh.attend = reach.attend
@@ -294,7 +295,7 @@ func (n *Node) Addrs() []string {
 // is taken, as long as there are not too many.
 func (n *Node) takeSpace(s replication.SpaceInfo) bool {
 	if !n.names.learn(s) {
-		if n.mesh.refusals.fresh("space", n.cfg.Now()) { // a peer may name thousands
+		if n.mesh.refusals.fresh("space", time.Now()) { // a peer may name thousands
 			n.log.Warn("a space that a peer named is not taken: it is one too many, or its name is not fit to be shown", "space", s.ID.String())
 		}
 		return false

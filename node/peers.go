@@ -46,6 +46,7 @@ const (
 type peerBook struct {
 	mu      sync.Mutex // guards everything below
 	records map[peer.ID]*peerRecord
+	holds   uint64        // how often a user wanted no session any more, with anyone
 	changed chan struct{} // closed and replaced after each change
 }
 
@@ -55,6 +56,8 @@ type peerRecord struct {
 	handshakes int  // under way
 	stale      bool // of the live session
 	held       bool // this node's user ended the session: no automatic dial
+	// heldAt is when that was, by the book's count of holds; of use while held.
+	heldAt uint64
 	// parted: the peer's user ended the last session, so that there is no automatic
 	// dial before this; zero: that is not so.
 	parted time.Time
@@ -211,6 +214,39 @@ func (b *peerBook) busy(id peer.ID, now time.Time) (connected, held bool, until 
 		return connected, r.held, time.Time{}
 	}
 	return connected, true, until
+}
+
+// hold notes that this node's user wants no session with a peer any more, and
+// returns the one that there is. known is false of a peer without a record.
+func (b *peerBook) hold(id peer.ID) (s *session, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[id]
+	if r == nil {
+		return nil, false
+	}
+	b.holds++
+	r.held, r.heldAt = true, b.holds
+	b.tellLocked()
+	return r.session, true
+}
+
+// anyHold comes before every hold, whenever it was.
+const anyHold = 0
+
+// lastHold is the newest hold so far, of any peer.
+func (b *peerBook) lastHold() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.holds
+}
+
+// heldAfter tells whether a peer is held since later than what lastHold gave.
+func (b *peerBook) heldAfter(id peer.ID, before uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.records[id]
+	return r != nil && r.held && r.heldAt > before
 }
 
 // parted tells whether the peer's user ended the session last.

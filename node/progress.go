@@ -36,7 +36,7 @@ func (n *Node) SyncProgress(ctx context.Context) (SyncProgress, error) {
 				have += heldOps(l)
 			}
 		}
-		p = n.sync.progress(n.cfg.Now(), missingOf(list), have)
+		p = n.sync.progress(time.Now(), missingOf(list), have)
 		return nil
 	})
 	return p, err

@@ -92,7 +92,7 @@ func (n *Node) newRegistrySource() *registrySource {
 	return &registrySource{
 		client: client, every: n.cfg.RegistryInterval, announces: !n.cfg.NoAnnounce, dials: !n.cfg.NoConnect,
 		key: n.key, self: n.id, network: registry.NetworkTag(n.network), where: n.whereabouts,
-		connected: n.mesh.book.connected, now: n.cfg.Now, rand: randInt64, log: n.log,
+		connected: n.mesh.book.connected, now: time.Now, rand: randInt64, log: n.log,
 		again: make(chan struct{}, 1), named: map[string]time.Time{},
 		status: RegistryStatus{On: true, URL: client.URL()},
 	}

@@ -100,7 +100,7 @@ func (m *mesh) moveIfRelayed(s *session) {
 	m.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(m.dialer.ctx, 2*m.timeout)
 		defer cancel()
-		if err := m.initiate(ctx, s.id, s.dialled); err != nil && ctx.Err() == nil {
+		if err := m.initiate(ctx, s.id, s.dialled, anyHold); err != nil && ctx.Err() == nil {
 			m.log.Debug("a session stays with its relay", "peer", s.id.String(), "err", err)
 		}
 		m.mu.Lock()

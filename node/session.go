@@ -51,9 +51,10 @@ func (s *session) alive() bool {
 }
 
 // start makes a completed handshake the session with its peer, in place of an
-// older one. dialled is the target that led to it; nil: the peer dialled. On an
-// error it has told the peer and closed the stream.
-func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target, budget *accountBudget) (*session, error) {
+// older one, unless the user has asked for a disconnect after before. dialled is the
+// target that led to it; nil: the peer dialled. On an error it has told the peer and
+// closed the stream.
+func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target, budget *accountBudget, before uint64) (*session, error) {
 	conn := protocols.NewConn(sess)
 	endpoint, addr := "", ""
 	if dialled != nil {
@@ -70,6 +71,9 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	s.meta = sess.Meta
 	older := m.book.live(s.id)
 	err := m.admitLocked(s.id, s.meta)
+	if err == nil && m.book.heldAfter(s.id, before) {
+		err = errHeld
+	}
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,

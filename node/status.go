@@ -153,7 +153,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		reach := n.reach.status()
 		st.Reach = &reach
 	}
-	st.Sync = n.sync.progress(n.cfg.Now(), missingOf(st.Peers), opsOf(st.Spaces))
+	st.Sync = n.sync.progress(time.Now(), missingOf(st.Peers), opsOf(st.Spaces))
 	return st, nil
 }
 
@@ -211,7 +211,7 @@ func (n *Node) Totals(ctx context.Context) (Totals, error) {
 		for _, ops := range sums.MissingOps {
 			missing += ops
 		}
-		t.Sync = n.sync.progress(n.cfg.Now(), missing, t.Ops)
+		t.Sync = n.sync.progress(time.Now(), missing, t.Ops)
 		return nil
 	})
 	return t, err
