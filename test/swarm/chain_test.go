@@ -73,6 +73,7 @@ func edits(keys []string, who string) io.Reader {
 // TestChainWithRealData loads a package index into A alone; B and C start later
 // in a chain A-B-C; then A and C edit the same keys while B is down.
 func TestChainWithRealData(t *testing.T) {
+	t.Parallel()
 	file, err := filepath.Abs(dataFile(t))
 	if err != nil {
 		t.Fatal(err)
