@@ -53,6 +53,12 @@ func DefaultDataDir(label string) (string, error) {
 	if dir := os.Getenv("VIX_DATA_DIR"); dir != "" {
 		return dir, nil
 	}
+	return LabelDataDir(label)
+}
+
+// LabelDataDir is vix-node/LABEL in the user's data folder, whatever the
+// environment variable VIX_DATA_DIR says. An empty label means "default".
+func LabelDataDir(label string) (string, error) {
 	if label == "" {
 		label = "default"
 	}

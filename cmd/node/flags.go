@@ -152,12 +152,14 @@ func envName(flag string) string {
 }
 
 // applyEnv sets the flags that the command line left alone and the environment
-// names. A list has its items between commas or white space.
+// names. A list has its items between commas or white space. --id on the command
+// line names a directory too: then the variable of --data-dir counts for nothing.
 func (p *program) applyEnv(cmd *cobra.Command) error {
 	var first error
+	named := cmd.Flags().Changed("id")
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		value := p.getenv(envName(f.Name))
-		if first != nil || f.Changed || value == "" || f.Name == "help" {
+		if first != nil || f.Changed || value == "" || f.Name == "help" || f.Name == "data-dir" && named {
 			return
 		}
 		values := []string{value}

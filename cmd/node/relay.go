@@ -132,7 +132,7 @@ func (p *program) relay(ctx context.Context, f *relayFlags) (err error) {
 		if label == "" {
 			label = "relay"
 		}
-		if dir, err = node.DefaultDataDir(label); err != nil {
+		if dir, err = node.LabelDataDir(label); err != nil {
 			return &usageError{err}
 		}
 	}

@@ -41,7 +41,8 @@ or see everything at once:
   vix-node demo
 
 Every flag has an environment variable: VIX_ and its name, as VIX_DATA_DIR for
---data-dir. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
+--data-dir. A flag on the command line is stronger; --id there is stronger than
+VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: p.prepare,
@@ -163,7 +164,7 @@ func (p *program) dir() (string, error) {
 	case p.flags.id == "":
 		return "", usagef("which node? Name it with --id LABEL (its data is in vix-node/LABEL of your data folder) or with --data-dir DIR")
 	}
-	dir, err := node.DefaultDataDir(p.flags.id)
+	dir, err := node.LabelDataDir(p.flags.id)
 	if err != nil {
 		return "", &usageError{err}
 	}
