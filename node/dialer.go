@@ -201,17 +201,21 @@ func (d *dialer) forget(id peer.ID) {
 	d.targets.forget(id)
 }
 
-// describe adds to endpoints who named them and who is expected there.
+// describe adds to endpoints who named them and who is expected there. What nobody
+// names any more has no next attempt.
 func (d *dialer) describe(list []EndpointStatus) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range list {
 		e := &list[i]
-		if t := d.targets.all[e.Endpoint]; t != nil {
-			e.Sources = slices.Sorted(maps.Keys(t.sources))
-			if id := t.expected(); id != "" {
-				e.PeerID = id.String()
-			}
+		t := d.targets.all[e.Endpoint]
+		if t == nil {
+			e.Next = time.Time{}
+			continue
+		}
+		e.Sources = slices.Sorted(maps.Keys(t.sources))
+		if id := t.expected(); id != "" {
+			e.PeerID = id.String()
 		}
 	}
 }

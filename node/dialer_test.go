@@ -428,6 +428,13 @@ func TestStraysAreForgotten(t *testing.T) {
 		if keys := list(); len(keys) != maxStrays+1 || slices.Contains(keys, "tcp://10.0.0.2:1") || !slices.Contains(keys, static.Key) {
 			t.Errorf("%d endpoints: %v", len(keys), keys)
 		}
+		_, states := d.guard.snapshot()
+		d.describe(states)
+		for _, e := range states {
+			if e.Next.IsZero() == (e.Endpoint == static.Key) {
+				t.Errorf("the next attempt at %s: %v, sources %v", e.Endpoint, e.Next, e.Sources)
+			}
+		}
 		last := fmt.Sprintf("tcp://10.0.0.2:%d", maxStrays+20)
 		f.mu.Lock()
 		f.addrs[last] = true

@@ -95,7 +95,7 @@ type endpointState struct {
 type EndpointStatus struct {
 	Endpoint string    // scheme://host:port
 	Failures int       // in a row; 0 after success
-	Next     time.Time // when it may be tried again; zero: now
+	Next     time.Time // when it is tried again; zero: at any time, or nobody names it any more
 	Error    string    // why the last attempt failed; empty after success
 	Dialing  bool      // an attempt is under way
 	// Sources tells who named it: static (the configuration), connect (Connect),

@@ -72,9 +72,10 @@ type registrySource struct {
 	again     chan struct{} // capacity 1: the network has changed
 
 	// Of run only: the endpoints that were given to the dialer, until when they
-	// count as known; the last announcement; how often and when the registry was
-	// asked; the trouble that was told last.
+	// count as known; those of the last answer; the last announcement; how often and
+	// when the registry was asked; the trouble that was told last.
 	named     map[string]time.Time
+	listed    map[string]bool
 	announced whereabouts
 	asked     int
 	spoke     time.Time
@@ -205,7 +206,8 @@ func (r *registrySource) announce(ctx context.Context) error {
 }
 
 // offer gives the dialer what is new, one address of each peer after the other,
-// and names again what it has.
+// and names again what it has. A peer that comes back into the list has announced
+// itself: it is heard.
 func (r *registrySource) offer(peers []registry.Peer, offer func(found)) {
 	now := r.now()
 	for key, until := range r.named {
@@ -216,12 +218,18 @@ func (r *registrySource) offer(peers []registry.Peer, offer func(found)) {
 	connected := r.connected()
 	var lists [][]found
 	longest, useful := 0, 0
+	before := r.listed
+	r.listed = map[string]bool{}
 	for i := range peers {
 		list := r.endpoints(&peers[i], now.Add(registryKeep))
 		if len(list) == 0 {
 			continue
 		}
 		useful++
+		for j := range list {
+			r.listed[list[j].Key] = true
+			list[j].heard = !before[list[j].Key]
+		}
 		if id := list[0].ID; id == "" || !slices.Contains(connected, id) {
 			lists = append(lists, list)
 			longest = max(longest, len(list))

@@ -245,6 +245,20 @@ func TestRegistryEndpoints(t *testing.T) {
 	}
 }
 
+// A peer that is gone from the list and comes back has announced itself.
+func TestRegistryHearsWhoComesBack(t *testing.T) {
+	t.Parallel()
+	r := testSource(t, "http://registry.example/")
+	peers := []registry.Peer{{Host: "192.0.2.1", TCPPort: 1}, {Host: "192.0.2.2", TCPPort: 1}}
+	for _, c := range []struct{ list, heard int }{{2, 2}, {2, 0}, {1, 0}, {2, 1}} {
+		heard := 0
+		r.offer(peers[:c.list], func(f found) { heard += b2i(f.heard) })
+		if heard != c.heard {
+			t.Errorf("%d of %d are heard, want %d", heard, c.list, c.heard)
+		}
+	}
+}
+
 // Each answer brings at most 8 new endpoints, one of each peer first, and none of
 // peers that are connected; what is known is named again.
 func TestRegistryOffers(t *testing.T) {
