@@ -166,6 +166,9 @@ func (b backend) Write(ctx context.Context, space string, w localapi.Write) (loc
 	}
 	out := localapi.Written{Log: done.Log, Seq: done.Seq}
 	if w.Replicas > 0 {
+		if w.Durable != nil {
+			w.Durable(out)
+		}
 		if w.Timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, w.Timeout)

@@ -15,12 +15,15 @@ func (b backend) Send(ctx context.Context, m localapi.Send) (localapi.Sent, erro
 	if err != nil {
 		return localapi.Sent{}, messageError(err)
 	}
+	out := localapi.Sent{ID: sent.ID(), To: sent.To(), Expires: localapi.Time{Time: sent.Expires()}}
+	if m.Stored != nil {
+		m.Stored(out)
+	}
 	if m.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, m.Timeout, localapi.ErrTimeUp)
 		defer cancel()
 	}
-	out := localapi.Sent{ID: sent.ID(), To: sent.To(), Expires: localapi.Time{Time: sent.Expires()}}
 	if err := sent.Wait(ctx); err != nil {
 		if errors.As(err, new(*UndeliveredError)) {
 			return out, &localapi.Error{Code: localapi.CodeUndelivered, Message: err.Error(), Sent: &out, Cause: err}

@@ -117,10 +117,16 @@ func (p *program) write(cmd *cobra.Command, replicas int, op localapi.Op, plain 
 		}
 	}
 	return p.with(cmd, needStore, limit, func(ctx context.Context, b localapi.Backend) error {
+		durable := false
+		w.Durable = func(localapi.Written) { durable = true }
 		written, err := b.Write(ctx, p.flags.space, w)
 		var failed *localapi.Error
 		switch {
 		case err == nil:
+		case ctx.Err() != nil && bareEnding(err) && durable:
+			err = localapi.Errorf(localapi.CodeReplicas, "%w: the write is durable here and goes on to other members by itself; `vix-node wait --synced %s` tells when those that are connected have it", context.Cause(ctx), p.nodeFlag())
+		case ctx.Err() != nil && bareEnding(err):
+			return localapi.Errorf(localapi.CodeOf(err), "%w before the node had answered: see with `vix-node tail %s` whether the write is there before you repeat it", context.Cause(ctx), p.nodeFlag())
 		case !errors.As(err, &failed):
 			return err
 		case failed.Written != nil:

@@ -47,7 +47,12 @@ its way: if the time is up it goes on being tried, for 24 hours or --lifetime.
 				limit = m.Timeout + lockPatience
 			}
 			return p.with(cmd, needNode, limit, func(ctx context.Context, b localapi.Backend) error {
+				var stored *localapi.Sent
+				m.Stored = func(s localapi.Sent) { stored = &s }
 				sent, err := b.Send(ctx, m)
+				if err != nil && ctx.Err() != nil && bareEnding(err) {
+					err = p.unwaited(ctx, err, stored)
+				}
 				if failed, ok := errors.AsType[*localapi.Error](err); ok && failed.Sent != nil {
 					sent = *failed.Sent
 				} else if err != nil {
@@ -63,6 +68,17 @@ its way: if the time is up it goes on being tried, for 24 hours or --lifetime.
 	cmd.Flags().Var(ttl, "ttl", "how many links it may cross (default: that of the route, or 8)")
 	cmd.Flags().Var(lifetime, "lifetime", "how long it goes on being tried, at most 7 days (default 24 h)")
 	return cmd
+}
+
+// unwaited says what becomes of a message whose sender does not wait any longer;
+// stored is nil if the node has not said yet that it holds it.
+func (p *program) unwaited(ctx context.Context, err error, stored *localapi.Sent) error {
+	if stored == nil {
+		return localapi.Errorf(localapi.CodeOf(err), "%w before the node had answered: see with `vix-node status %s` whether a message more is on its way from here before you send it again", context.Cause(ctx), p.nodeFlag())
+	}
+	told := localapi.Errorf(localapi.CodeUndelivered, "%w: %s has not acknowledged the message yet; it is stored here and goes on being tried by itself until %s; `vix-node status %s` tells how many are on their way", context.Cause(ctx), stored.To, stored.Expires, p.nodeFlag())
+	told.Sent = stored
+	return told
 }
 
 // message is an argument's bytes, or standard input for "-".

@@ -157,7 +157,7 @@ func (c *Client) Get(ctx context.Context, space string, key []byte) (e Entry, er
 func (c *Client) List(ctx context.Context, space string, l List, emit func(Entry) error) error {
 	q := url.Values{"space": {space}, "prefix": {string(l.Prefix)}}
 	setFlag(q, "conflicts", l.Conflicts)
-	return receive(ctx, c, http.MethodGet, "keys", q, emit)
+	return receive(ctx, c, http.MethodGet, "keys", q, nil, emit)
 }
 
 func (c *Client) Write(ctx context.Context, space string, w Write) (out Written, err error) {
@@ -168,27 +168,55 @@ func (c *Client) Write(ctx context.Context, space string, w Write) (out Written,
 	if err != nil {
 		return out, err
 	}
-	err = c.call(ctx, http.MethodPost, writeRoute, q, body, &out)
+	durable := w.Durable
+	if w.Replicas == 0 {
+		durable = nil // the answer says it
+	}
+	setFlag(q, "early", durable != nil)
+	return receiveStages(ctx, c, writeRoute, q, body, durable)
+}
+
+// receiveStages is a POST whose answer is one object; with early, which hears of
+// it, another one as soon as what was sent is durable.
+func receiveStages[T any](ctx context.Context, c *Client, route string, q url.Values, body any, early func(T)) (out T, err error) {
+	if early == nil {
+		err = c.call(ctx, http.MethodPost, route, q, body, &out)
+		return out, err
+	}
+	lines := 0
+	err = receive(ctx, c, http.MethodPost, route, q, body, func(v T) error {
+		if out = v; lines == 0 {
+			early(v)
+		}
+		lines++
+		return nil
+	})
+	if err == nil && lines < 2 {
+		err = c.broken(ctx, route, io.ErrUnexpectedEOF)
+	}
+	if lines > 0 && CodeOf(err) == CodeClosed {
+		err = &Error{Code: CodeClosed, Cause: err, Message: fmt.Sprintf("the node of %s stopped while this command waited: what it brought is durable there, and goes on to others when the node is started again", c.dir)}
+	}
 	return out, err
 }
 
 func (c *Client) Watch(ctx context.Context, space string, w Watch, emit func(Event) error) error {
 	q := url.Values{"space": {space}, "prefix": {string(w.Prefix)}, "from": {w.From}}
 	setNumber(q, "count", w.Count)
-	return receive(ctx, c, http.MethodGet, "watch", q, emit)
+	return receive(ctx, c, http.MethodGet, "watch", q, nil, emit)
 }
 
 func (c *Client) Tail(ctx context.Context, space string, t Tail, emit func(Record) error) error {
 	q := url.Values{"space": {space}, "from": {t.From}}
 	setFlag(q, "follow", t.Follow)
 	setNumber(q, "count", t.Count)
-	return receive(ctx, c, http.MethodGet, "log", q, emit)
+	return receive(ctx, c, http.MethodGet, "log", q, nil, emit)
 }
 
 func (c *Client) Verify(ctx context.Context, rebuild bool, emit func(Finding) error) error {
 	q := url.Values{}
 	setFlag(q, "rebuild", rebuild)
-	return receive(ctx, c, http.MethodPost, "verify", q, emit)
+	return receive(ctx, c, http.MethodPost, "verify", q, nil, emit)
 }
 
 func setNumber(q url.Values, name string, n int) {
@@ -278,10 +306,10 @@ func (c *Client) call(ctx context.Context, method, route string, q url.Values, b
 }
 
 // receive is a request with an answer of many lines; the last may be an error.
-func receive[T any](ctx context.Context, c *Client, method, route string, q url.Values, emit func(T) error) error {
+func receive[T any](ctx context.Context, c *Client, method, route string, q url.Values, body any, emit func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	res, err := c.send(ctx, method, route, q, nil)
+	res, err := c.send(ctx, method, route, q, body)
 	if err != nil {
 		return err
 	}

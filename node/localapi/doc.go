@@ -64,6 +64,8 @@
 // Answers of one object are application/json, those of many lines
 // application/x-ndjson. A failure is {"error","code"} with a sentence for people
 // and a stable word for programs ([Code]); in a stream that has begun it is the
-// last line. A flag parameter is 1 or 0. Of all but ping and prove at most 128 are
+// last line. A flag parameter is 1 or 0. early=1 of a write with replicas, and
+// "early":true of send, make the answer two lines: one as soon as it is durable
+// here, and one at the end of the wait. Of all but ping and prove at most 128 are
 // answered at one time; one more gets the code "busy".
 package localapi

@@ -123,6 +123,9 @@ func (f *fake) Write(_ context.Context, _ string, w Write) (Written, error) {
 	close(f.changed)
 	f.changed = make(chan struct{})
 	out := Written{Log: "ab", Seq: uint64(len(f.records)), Replicas: min(w.Replicas, 1)}
+	if w.Durable != nil {
+		w.Durable(Written{Log: out.Log, Seq: out.Seq})
+	}
 	if w.Replicas > 1 {
 		return out, &Error{Code: CodeReplicas, Message: "durable here, and at 1 of 2 members", Written: &out}
 	}
@@ -186,6 +189,9 @@ func (f *fake) Send(_ context.Context, m Send) (Sent, error) {
 	defer f.mu.Unlock()
 	f.sent = append(f.sent, m)
 	out := Sent{ID: "aa", To: m.Peer, Expires: at, Delivered: m.Peer == "p1"}
+	if m.Stored != nil {
+		m.Stored(Sent{ID: out.ID, To: out.To, Expires: at})
+	}
 	if !out.Delivered {
 		return out, &Error{Code: CodeUndelivered, Message: "no route to " + m.Peer, Sent: &out}
 	}

@@ -254,7 +254,7 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, q *query) error 
 
 // writeRaw writes one operation whose content is the request's body.
 func (s *Server) writeRaw(w http.ResponseWriter, r *http.Request, q *query, op Op, with func([]byte) Op) error {
-	space, wr := q.space(), q.write()
+	space, wr, early := q.space(), q.write(), q.flag("early")
 	if err := q.end(); err != nil {
 		return err
 	}
@@ -266,20 +266,20 @@ func (s *Server) writeRaw(w http.ResponseWriter, r *http.Request, q *query, op O
 		return bodyError("the body", err)
 	}
 	wr.Ops = []Op{with(body)}
-	return s.write(w, r, space, wr)
+	return s.write(w, r, space, wr, early)
 }
 
 func (s *Server) delete(w http.ResponseWriter, r *http.Request, q *query) error {
-	space, wr := q.space(), q.write()
+	space, wr, early := q.space(), q.write(), q.flag("early")
 	wr.Ops = []Op{{Op: OpDelete, Key: q.bytes("key")}}
 	if err := q.end(); err != nil {
 		return err
 	}
-	return s.write(w, r, space, wr)
+	return s.write(w, r, space, wr, early)
 }
 
 func (s *Server) batch(w http.ResponseWriter, r *http.Request, q *query) error {
-	space, wr := q.space(), q.write()
+	space, wr, early := q.space(), q.write(), q.flag("early")
 	if err := q.end(); err != nil {
 		return err
 	}
@@ -287,16 +287,34 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request, q *query) error {
 	if wr.Ops, err = decodeOps(http.MaxBytesReader(w, r.Body, maxBatchBody)); err != nil {
 		return err
 	}
-	return s.write(w, r, space, wr)
+	return s.write(w, r, space, wr, early)
 }
 
-func (s *Server) write(w http.ResponseWriter, r *http.Request, space string, wr Write) error {
+func (s *Server) write(w http.ResponseWriter, r *http.Request, space string, wr Write, early bool) error {
 	for i := range wr.Ops {
 		if err := wr.Ops[i].Check(); err != nil {
 			return err
 		}
 	}
-	out, err := s.cfg.Backend.Write(r.Context(), space, wr)
+	return inStages(s, w, r, early && wr.Replicas > 0, func(durable func(Written)) (Written, error) {
+		wr.Durable = durable
+		return s.cfg.Backend.Write(r.Context(), space, wr)
+	})
+}
+
+// inStages answers with what run returns; early, also with what run tells before
+// as soon as it does, each a line.
+func inStages[T any](s *Server, w http.ResponseWriter, r *http.Request, early bool, run func(tell func(T)) (T, error)) error {
+	if early {
+		return stream(s, w, r, func(emit func(T) error) error {
+			out, err := run(func(v T) { _ = emit(v) }) // a client that is gone hears nothing
+			if err != nil {
+				return err
+			}
+			return emit(out)
+		})
+	}
+	out, err := run(nil)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ type Send struct {
 	// Timeout is how long to wait for the recipient's acknowledgement; 0: as long as
 	// it may come.
 	Timeout time.Duration
+	// Stored, if not nil, is called when the message is durable here and the wait for
+	// the acknowledgement begins.
+	Stored func(Sent)
 }
 
 // Check says what is wrong with it before it goes anywhere.
@@ -116,6 +119,7 @@ type sendJSON struct {
 	TTL        int   `json:"ttl,omitempty"`
 	LifetimeMS int64 `json:"lifetime_ms,omitempty"`
 	TimeoutMS  int64 `json:"timeout_ms,omitempty"`
+	Early      bool  `json:"early,omitempty"`
 }
 
 // maxSendBody bounds the body of the route send; a byte of text may need 6.
@@ -145,11 +149,10 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, q *query) error {
 	if err := m.Check(); err != nil {
 		return err
 	}
-	out, err := s.cfg.Backend.Send(r.Context(), m)
-	if err != nil {
-		return err
-	}
-	return writeObject(w, out)
+	return inStages(s, w, r, in.Early, func(stored func(Sent)) (Sent, error) {
+		m.Stored = stored
+		return s.cfg.Backend.Send(r.Context(), m)
+	})
 }
 
 func (s *Server) messages(w http.ResponseWriter, r *http.Request, q *query) error {
@@ -164,11 +167,11 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request, q *query) erro
 
 // Send sends a message and waits for the recipient's acknowledgement.
 func (c *Client) Send(ctx context.Context, m Send) (out Sent, err error) {
-	err = c.call(ctx, http.MethodPost, "send", nil, sendJSON{
+	body := sendJSON{
 		Peer: m.Peer, Text: TextOf(m.Text), TTL: m.TTL,
-		LifetimeMS: m.Lifetime.Milliseconds(), TimeoutMS: m.Timeout.Milliseconds(),
-	}, &out)
-	return out, err
+		LifetimeMS: m.Lifetime.Milliseconds(), TimeoutMS: m.Timeout.Milliseconds(), Early: m.Stored != nil,
+	}
+	return receiveStages(ctx, c, "send", nil, body, m.Stored)
 }
 
 // Messages emits the messages to this node.
@@ -176,5 +179,5 @@ func (c *Client) Messages(ctx context.Context, in Inbox, emit func(Message) erro
 	q := url.Values{"from": {in.From}}
 	setFlag(q, "follow", in.Follow)
 	setNumber(q, "count", in.Count)
-	return receive(ctx, c, http.MethodGet, "messages", q, emit)
+	return receive(ctx, c, http.MethodGet, "messages", q, nil, emit)
 }

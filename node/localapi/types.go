@@ -184,6 +184,9 @@ type Write struct {
 	// context.
 	Replicas int
 	Timeout  time.Duration
+	// Durable, if not nil, is called when the batch is durable here and the wait for
+	// Replicas, of which there is at least one, begins.
+	Durable func(Written)
 }
 
 // Connected is the answer of Connect.
