@@ -186,18 +186,15 @@ func (b *addressBook) addrs(id peer.ID) []string {
 	return nil
 }
 
-// find names a peer by its ID or by a label that only one peer has.
+// find is findPeer among the peers of the book.
 func (b *addressBook) find(name string) (peer.ID, error) {
-	if id, err := peer.Decode(name); err == nil {
-		return id, nil
-	}
-	var found []peer.ID
-	for _, e := range b.list() {
-		if e.Label == name && name != "" {
-			found = append(found, e.ID)
+	return findPeer(name, func(yield func(peer.ID, string) bool) {
+		for _, e := range b.list() {
+			if !yield(e.ID, e.Label) {
+				return
+			}
 		}
-	}
-	return theOne(name, found)
+	})
 }
 
 // makeRoomLocked makes room for one more peer; false: all of them are connected.

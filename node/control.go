@@ -29,8 +29,8 @@ func (n *Node) Connect(ctx context.Context, addr string) (peerID, endpoint strin
 	return id.String(), t.Key, nil
 }
 
-// Disconnect ends the session with a peer, named by its ID or by a label that
-// only it has, and does not dial it again until Connect or the next start. It
+// Disconnect ends the session with a peer, named by its ID, by the last 6
+// characters or more of it, or by a label that only it has, and does not dial it again until Connect or the next start. It
 // returns the peer's ID.
 func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err error) {
 	if n.mesh == nil {

@@ -6,10 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"vixp2p/routing"
 	"vixp2p/routing/seal"
@@ -237,8 +240,8 @@ func (e *MessagesOffError) Error() string {
 
 // Send makes a message to a peer durable here and sends it on its way, sealed so
 // that only that peer can read it, directly or through other members. The peer is
-// named by its ID, which need not ever have been met, or by a label that only it
-// has. It returns when the message is durable; Sent.Wait waits for its arrival.
+// named by its ID, which need not ever have been met, by a label that only it has,
+// or by the last 6 characters or more of the ID of a peer that is known. It returns when the message is durable; Sent.Wait waits for its arrival.
 //
 // Errors: ErrTooLarge, ErrInvalid, ErrSelf, *UnknownPeerError, ErrOutboxFull,
 // ErrNoSpace, ErrOffline, ErrNoMessages, *MessagesOffError.
@@ -282,7 +285,15 @@ func (n *Node) recipient(name string) (key routing.PeerKey, err error) {
 	if n.messages == nil {
 		return key, ErrNoMessages
 	}
-	id, err := n.mesh.book.find(name)
+	id, err := findPeer(name, func(yield func(peer.ID, string) bool) {
+		known := n.mesh.book.labels()
+		for _, r := range n.Routes() { // to members that were never met
+			if id, err := peer.Decode(r.Target); err == nil {
+				known[id] = cmp.Or(known[id], "")
+			}
+		}
+		maps.All(known)(yield)
+	})
 	if err != nil {
 		return key, err
 	}

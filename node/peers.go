@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -269,20 +269,18 @@ func (b *peerBook) counts() (total, connected int) {
 	return len(b.records), connected
 }
 
-// find names a peer by its ID or by a label that only one peer has.
-func (b *peerBook) find(name string) (peer.ID, error) {
-	if id, err := peer.Decode(name); err == nil {
-		return id, nil
-	}
+// find is findPeer among the peers of the book.
+func (b *peerBook) find(name string) (peer.ID, error) { return findPeer(name, maps.All(b.labels())) }
+
+// labels are those of all peers of the book.
+func (b *peerBook) labels() map[peer.ID]string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var found []peer.ID
+	labels := make(map[peer.ID]string, len(b.records))
 	for id, r := range b.records {
-		if r.label == name && name != "" {
-			found = append(found, id)
-		}
+		labels[id] = r.label
 	}
-	return theOne(name, found)
+	return labels
 }
 
 // knows tells whether a peer was met, or is remembered.
@@ -290,33 +288,4 @@ func (b *peerBook) knows(id peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.records[id] != nil
-}
-
-// theOne is the only one of the peers that were found by a name.
-func theOne(name string, found []peer.ID) (peer.ID, error) {
-	switch len(found) {
-	case 0:
-		return "", &UnknownPeerError{Name: name}
-	case 1:
-		return found[0], nil
-	}
-	slices.Sort(found)
-	return "", &UnknownPeerError{Name: name, Candidates: found}
-}
-
-// UnknownPeerError: a name that is no peer, or the label of several.
-type UnknownPeerError struct {
-	Name       string
-	Candidates []peer.ID
-}
-
-func (e *UnknownPeerError) Error() string {
-	if len(e.Candidates) == 0 {
-		return "no peer is known by the name \"" + e.Name + "\": use a peer ID or label that `peers` lists"
-	}
-	var ids []string
-	for _, id := range e.Candidates {
-		ids = append(ids, id.String())
-	}
-	return "several peers have the label \"" + e.Name + "\": use one of the peer IDs " + strings.Join(ids, ", ")
 }

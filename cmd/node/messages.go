@@ -22,12 +22,12 @@ func (p *program) sendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send PEER TEXT|-",
 		Short: "Send a message to a member, who need not be connected",
-		Long: `Send a message to a member, named by its peer ID or by a label that no other peer
-has, and return when it has it (at most 30 s, or --timeout; 0 = until it is
-delivered or expires). It travels hop by hop through members that are connected
-with each other, sealed so that only its recipient can read it, and is stored on
-its way: if the time is up it goes on being tried, for 24 hours or --lifetime.
-- reads the text from standard input.`,
+		Long: `Send a message to a member, named by its label, its peer ID, or the end of that (6
+characters or more), and return when it has it (at most 30 s, or --timeout; 0 =
+until it is delivered or expires). It travels hop by hop through members that are
+connected with each other, sealed so that only its recipient can read it, and is
+stored on its way: if the time is up it goes on being tried, for 24 hours or
+--lifetime. - reads the text from standard input.`,
 		Example: `  vix-node send --id A B "the pump was checked"
   vix-node send --id A 12D3KooW... - < note.txt
   vix-node send --id A B "no further than a neighbour's neighbour" --ttl 2 --timeout 5s`,
@@ -119,7 +119,7 @@ With --json each line has a cursor; --from goes on after it.
 						if p.flags.json {
 							return p.print(m)
 						}
-						_, err := fmt.Fprintf(p.stdout, "%s  %s  %s\n", m.Time, short(m.From), shown(m.Text.String(), 0))
+						_, err := fmt.Fprintf(p.stdout, "%s  %s  %s\n", m.Time, m.From, shown(m.Text.String(), 0))
 						return err
 					})
 				})

@@ -49,9 +49,12 @@ func TestSendAndMessages(t *testing.T) {
 	if out := c.vix("messages", "--json", "--follow", "--count", "2").ok(t).out; strings.TrimSpace(out) != strings.Join(lines, "\n") {
 		t.Errorf("followed: %q", out)
 	}
-	if out := c.vix("messages").ok(t).out; !strings.Contains(out, "over B\n") {
+	// Who only reads can answer, also one that was never connected.
+	if out := c.vix("messages").ok(t).out; !strings.Contains(out, a.peerID+"  over B\n") {
 		t.Errorf("for people: %q", out)
 	}
+	c.vix("send", "…"+a.peerID[len(a.peerID)-8:], "by the end of the ID").ok(t)
+	b.vix("send", a.peerID[len(a.peerID)-8:], "likewise").ok(t)
 	if out := b.vix("messages").ok(t).out; strings.Count(out, "\n") != 1 || !strings.Contains(out, "by label") {
 		t.Errorf("the hop has %q", out)
 	}

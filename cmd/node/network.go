@@ -50,13 +50,14 @@ func (p *program) disconnectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "disconnect PEER",
 		Short: "End the running node's session with a peer",
-		Long: `End the session with a peer, named by its ID or by a label that no other peer
-has, and leave it alone until connect, or until the node starts again.`,
+		Long: `End the session with a peer, named by its label, its ID, or the end of that (6
+characters or more), and leave it alone until connect, or until the node starts
+again.`,
 		Example: "  vix-node disconnect --id A B",
-		Args:    exactly(1, "a peer ID or label"),
+		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return usagef("the peer is empty: give its ID or label, as `peers` lists them")
+				return usagef("the peer is empty: give its label or ID, as `peers` lists them")
 			}
 			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				d, err := b.Disconnect(ctx, args[0])
@@ -77,16 +78,16 @@ func (p *program) forgetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget PEER",
 		Short: "Forget a peer that was connected once",
-		Long: `Forget a peer, named by its ID or by a label that no other peer has: a running
-node ends its session with it, and nobody dials it again after a restart. It does
-not keep the peer away: one that dials is let in, and remembered again, and so is
-one that --connect or discovery names at the next start. What it stated about
-writes stays known.`,
+		Long: `Forget a peer, named by its label, its ID, or the end of that (6 characters or
+more): a running node ends its session with it, and nobody dials it again after a
+restart. It does not keep the peer away: one that dials is let in, and remembered
+again, and so is one that --connect or discovery names at the next start. What it
+stated about writes stays known.`,
 		Example: "  vix-node forget --id A B",
-		Args:    exactly(1, "a peer ID or label"),
+		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return usagef("the peer is empty: give its ID or label, as `peers` lists them")
+				return usagef("the peer is empty: give its label or ID, as `peers` lists them")
 			}
 			return p.with(cmd, needData, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				f, err := b.Forget(ctx, args[0])

@@ -26,7 +26,7 @@ func (t Text) String() string { return display(t.Text, t.Base64) }
 
 // Send is a message to a peer that need not be connected.
 type Send struct {
-	Peer string // ID or unique label
+	Peer string // ID, the end of one, or unique label
 	Text []byte
 	TTL  int // links that it may cross; 0: the route's, or 8
 	// Lifetime is how long it goes on being tried; 0: 24 hours.
