@@ -366,11 +366,7 @@ func (c *connector) isOwn(a ma.Multiaddr) bool {
 	if !ok {
 		return false
 	}
-	own, err := c.host.Network().InterfaceListenAddresses()
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(own, func(o ma.Multiaddr) bool {
+	return slices.ContainsFunc(listeningAt(c.host), func(o ma.Multiaddr) bool {
 		k, ok := multiaddrKey(o)
 		return ok && k == key
 	})

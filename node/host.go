@@ -207,18 +207,20 @@ func openListeners(h host.Host, cfg *Config) error {
 // that it tells to others; circuit addresses with its ID, without which nobody can
 // be reached there.
 func addrsOf(h host.Host, own bool) (out []string) {
+	var old []ma.Multiaddr // on which it has listened during the last minute
 	if own {
-		// The host's own list follows with a delay.
-		if listening, err := h.Network().InterfaceListenAddresses(); err == nil {
-			for _, a := range listening {
-				if !isRelayed(a) { // a transport that waits for circuits is no address
-					out = append(out, a.String())
-				}
+		old, _ = h.Network().InterfaceListenAddresses() // none if it cannot tell
+		for _, a := range listeningAt(h) {
+			if !isRelayed(a) { // a transport that waits for circuits is no address
+				out = append(out, a.String())
 			}
 		}
 	}
 	for _, a := range h.Addrs() {
 		s := a.String()
+		if slices.ContainsFunc(old, a.Equal) {
+			continue // listed above, or gone
+		}
 		if isRelayed(a) {
 			s += "/p2p/" + h.ID().String()
 		}
@@ -227,6 +229,21 @@ func addrsOf(h host.Host, own bool) (out []string) {
 		}
 	}
 	return out
+}
+
+// listeningAt are the addresses at which a host of our own listens, with those that
+// the machine has now: libp2p looks for new ones only once a minute.
+func listeningAt(h host.Host) []ma.Multiaddr {
+	listening := h.Network().ListenAddresses()
+	machine, err := manet.InterfaceMultiaddrs()
+	if err != nil {
+		return listening
+	}
+	own, err := manet.ResolveUnspecifiedAddresses(listening, machine)
+	if err != nil {
+		return listening // none is unspecified, or none of the machine's fits
+	}
+	return own
 }
 
 // freePortTries is how often another free port is looked for that is free for

@@ -80,22 +80,12 @@ func (n *Node) saidAddrs() []ma.Multiaddr {
 	return said
 }
 
-// ownAddrs are those that the node listens on, with the addresses that the machine
-// has now: libp2p looks for new ones only once a minute.
+// ownAddrs are those that the node listens on.
 func (n *Node) ownAddrs() []ma.Multiaddr {
 	if n.cfg.Host != nil {
 		return nil
 	}
-	listening := n.host.Network().ListenAddresses()
-	machine, err := manet.InterfaceMultiaddrs()
-	if err != nil {
-		return listening
-	}
-	own, err := manet.ResolveUnspecifiedAddresses(listening, machine)
-	if err != nil {
-		return listening // none is unspecified, or none of the machine's fits
-	}
-	return own
+	return listeningAt(n.host)
 }
 
 func (w *whereabouts) add(a ma.Multiaddr) {

@@ -127,6 +127,9 @@ func TestAddressChanges(t *testing.T) {
 	start := time.Now()
 	first.OK("put", "k", "after")
 	eventually(t, 60*time.Second, "B has what A wrote from its new address", has(second, "k", "after"))
+	if at := first.OK("status"); strings.Contains(at, "192.168.7.1/") || !strings.Contains(at, "192.168.7.99/") {
+		t.Errorf("A says that it listens on %s", at)
+	}
 	t.Logf("A has another address: its next write is at B %.2f s later", time.Since(start).Seconds())
 	second.OK("put", "k", "back")
 	eventually(t, 20*time.Second, "A has what B wrote", has(first, "k", "back"))
