@@ -445,6 +445,12 @@ func TestVersion(t *testing.T) {
 	if r := vix(t, "version").ok(t); !strings.HasPrefix(r.out, "vix-node ") {
 		t.Errorf("version prints %q", r.out)
 	}
+	for _, as := range [][]string{{"--version"}, {"-v"}, {"--version", "--json"}} {
+		want := vix(t, append([]string{"version"}, as[1:]...)...).ok(t).out
+		if r := vixIn(t, []string{"VIX_VERSION=2"}, "", as...).ok(t); r.out != want {
+			t.Errorf("%v prints %q", as, r.out)
+		}
+	}
 }
 
 func TestDemo(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,7 +39,6 @@ same keys edited at two places at once. It exits 0 only if all of it held.`,
 			defer cancel()
 			ctx, unread := context.WithCancelCause(ctx)
 			defer unread(nil)
-			signal.Ignore(syscall.SIGPIPE) // an output that nobody reads ends it cleanly
 			p.tidies.Store(true)
 			return p.explain(ctx, p.demo(ctx, func() { unread(errUnread) }))
 		},

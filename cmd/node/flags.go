@@ -159,7 +159,7 @@ func (p *program) applyEnv(cmd *cobra.Command) error {
 	named := cmd.Flags().Changed("id")
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		value := p.getenv(envName(f.Name))
-		if first != nil || f.Changed || value == "" || f.Name == "help" || f.Name == "data-dir" && named {
+		if first != nil || f.Changed || value == "" || f.Name == "help" || f.Name == "version" || f.Name == "data-dir" && named {
 			return
 		}
 		values := []string{value}

@@ -38,7 +38,7 @@ func main() {
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv,
 		terminal: func(w io.Writer) bool {
-			f, ok := w.(*os.File)
+			f, ok := file(w)
 			return ok && term.IsTerminal(int(f.Fd()))
 		},
 	}
@@ -55,6 +55,9 @@ type program struct {
 
 	flags globalFlags
 
+	// serves tells that the command runs until it is ended, and has said that it is
+	// ready: an output that cannot be written is no reason to end it any more.
+	serves atomic.Bool
 	// tidies tells that the command takes away what it made before it ends, soon
 	// after the first interrupt.
 	tidies atomic.Bool
@@ -94,11 +97,20 @@ func (p *program) main(args []string) int {
 		case <-done:
 		}
 	}()
+	// A command whose output nobody reads any more ends by itself, with its directory
+	// closed, and is not killed.
+	signal.Ignore(syscall.SIGPIPE)
+	out := &output{Writer: p.stdout}
+	p.stdout = out
 	root := p.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
+	err = out.explain(err, p.serves.Load())
+	switch {
+	case err == nil:
 		return exitDone
+	case errors.Is(err, errNobodyReads):
+		return exitFailed
 	}
 	fmt.Fprintf(p.stderr, "vix-node: %v\n", err)
 	if exitCode(err) == exitUsage {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -144,7 +143,9 @@ func (p *program) registry(cmd *cobra.Command, cfg registry.ServerConfig) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	fmt.Fprintf(p.stdout, "ready listen=%s\n", s.Addr())
+	if err := p.ready("listen=%s", s.Addr()); err != nil {
+		return err
+	}
 	<-cmd.Context().Done()
 	return nil
 }

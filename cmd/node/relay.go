@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -143,13 +141,14 @@ func (p *program) relay(ctx context.Context, f *relayFlags) (err error) {
 	if err := cfg.Check(); err != nil {
 		return &usageError{err}
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has seen enough does not end the relay
 	r, err := node.OpenRelay(ctx, cfg)
 	if err != nil {
 		return p.explain(ctx, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", r.ID(), strings.Join(slices.Sorted(slices.Values(r.Addrs())), ","))
+	if err := p.ready("peer_id=%s listen=%s", r.ID(), strings.Join(slices.Sorted(slices.Values(r.Addrs())), ",")); err != nil {
+		return err
+	}
 	if f.run.value > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.run.value)

@@ -23,6 +23,7 @@ type globalFlags struct {
 
 // root is the command tree.
 func (p *program) root() *cobra.Command {
+	var showVersion bool
 	root := &cobra.Command{
 		Use:   "vix-node",
 		Short: "An offline-first peer-to-peer node",
@@ -52,7 +53,12 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if showVersion {
+				return p.printVersion()
+			}
+			return cmd.Help()
+		},
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetIn(p.stdin)
@@ -60,6 +66,7 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 
+	root.Flags().BoolVarP(&showVersion, "version", "v", false, "print the versions of the program and of its formats")
 	p.flags.timeout = span{unit: time.Second}
 	f := root.PersistentFlags()
 	f.SortFlags = false

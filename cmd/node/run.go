@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,8 +128,6 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if note := idleNote(cmd.Flags()); note != "" {
 		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
 	}
-	// A reader that has seen enough (`run | head -1`) does not end the node.
-	signal.Ignore(syscall.SIGPIPE)
 	if p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -140,7 +136,9 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	fmt.Fprintf(p.stdout, "ready peer_id=%s listen=%s\n", n.ID(), strings.Join(slices.Sorted(slices.Values(n.Addrs())), ","))
+	if err := p.ready("peer_id=%s listen=%s", n.ID(), strings.Join(slices.Sorted(slices.Values(n.Addrs())), ",")); err != nil {
+		return err
+	}
 	return p.serve(cmd.Context(), n, f, live)
 }
 

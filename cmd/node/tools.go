@@ -20,17 +20,19 @@ func (p *program) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the versions of the program and of its formats",
 		Args:  exactly(0, ""),
-		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{Version: version, Commit: commit(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Formats: node.FormatVersions()}
-			if p.flags.json {
-				return p.print(v)
-			}
-			fmt.Fprintf(p.stdout, "vix-node %s\ncommit   %s\nbuilt    %s %s/%s\nformats  data directory %d, block %d, protocol %s, local API %d\n",
-				v.Version, v.Commit, v.Go, v.OS, v.Arch,
-				v.Formats.DataDirectory, v.Formats.Block, v.Formats.Protocol, v.Formats.LocalAPI)
-			return nil
-		},
+		RunE:  func(*cobra.Command, []string) error { return p.printVersion() },
 	}
+}
+
+func (p *program) printVersion() error {
+	v := versionInfo{Version: version, Commit: commit(), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Formats: node.FormatVersions()}
+	if p.flags.json {
+		return p.print(v)
+	}
+	_, err := fmt.Fprintf(p.stdout, "vix-node %s\ncommit   %s\nbuilt    %s %s/%s\nformats  data directory %d, block %d, protocol %s, local API %d\n",
+		v.Version, v.Commit, v.Go, v.OS, v.Arch,
+		v.Formats.DataDirectory, v.Formats.Block, v.Formats.Protocol, v.Formats.LocalAPI)
+	return err
 }
 
 type versionInfo struct {
