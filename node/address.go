@@ -293,7 +293,7 @@ func parseListen(s string, open bool) (listenSpec, error) {
 }
 
 // ErrNeedsOpen: an open network listens on loopback only, unless Config.Open.
-var ErrNeedsOpen = errors.New("an open development network listens on loopback only, because anyone who reaches it can read and write: add --open (Config.Open) to allow that, or listen on 127.0.0.1")
+var ErrNeedsOpen = errors.New("an open development network listens on loopback only, because anyone who reaches it can read and write: add --open to allow that, or listen on 127.0.0.1")
 
 // check refuses what reaches beyond this machine unless the node is open.
 func (l listenSpec) check(open bool) error {
@@ -311,6 +311,36 @@ func (l listenSpec) check(open bool) error {
 		}
 	}
 	return nil
+}
+
+// clash is a port that both want at one address, by one transport; 0: there is none.
+func (l *listenSpec) clash(o *listenSpec) uint16 {
+	for _, a := range l.wants() {
+		if a.port != 0 && slices.Contains(o.wants(), a) {
+			return a.port
+		}
+	}
+	return 0
+}
+
+// wanted is one address of a listenSpec.
+type wanted struct {
+	scheme string
+	host   netip.Addr
+	port   uint16
+}
+
+func (l *listenSpec) wants() (list []wanted) {
+	if l.addr != nil {
+		if scheme, host, err := hostOf(l.addr); err == nil {
+			list = append(list, wanted{scheme, host, portIn(l.addr)})
+		}
+		return list
+	}
+	for _, h := range l.hosts {
+		list = append(list, wanted{schemeTCP, h.Unmap(), l.port}, wanted{schemeQUIC, h.Unmap(), l.port})
+	}
+	return list
 }
 
 // hostOf is the IP address at the front of a multiaddr, and its transport.

@@ -342,6 +342,11 @@ func (c *Config) listenSpecs() ([]listenSpec, error) {
 		if err != nil {
 			return nil, err
 		}
+		for _, other := range specs {
+			if port := spec.clash(&other); port != 0 {
+				return nil, fmt.Errorf("port %d is given twice to listen on, by %s and %s: leave one out", port, other.text, spec.text)
+			}
+		}
 		specs = append(specs, spec)
 	}
 	return specs, nil

@@ -93,6 +93,21 @@ func userDataDir() (string, error) {
 	return filepath.Join(home, ".local", "share"), nil
 }
 
+// mkdirProblem says what to do where a data directory cannot be made.
+func mkdirProblem(dir string, err error) error {
+	cause := err
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
+		cause = at.Err
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return errorString{fmt.Sprintf("cannot make the data directory %s: the disk is full: make room, or name a data directory on another disk", dir), ErrNoSpace}
+	case errors.Is(err, syscall.ENOTDIR):
+		return errorString{fmt.Sprintf("cannot make the data directory %s: a part of this path is no directory: name another data directory", dir), err}
+	}
+	return errorString{fmt.Sprintf("cannot make the data directory %s (%v): name another one, below a directory that this user may write", dir, cause), err}
+}
+
 // dataDir is a data directory that was looked at: nothing in it is written before
 // the store, if there is one, was found to be of this network and key.
 type dataDir struct {
@@ -107,7 +122,7 @@ type dataDir struct {
 // network, as far as that can be told without opening the store.
 func openDataDir(dir, networkName string) (*dataDir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+		return nil, mkdirProblem(dir, err)
 	}
 	d := &dataDir{path: dir, network: dirNetwork{Open: true, Name: networkName, ID: replication.OpenNetwork(networkName).String()}}
 	var err error

@@ -12,9 +12,9 @@ var (
 	// ErrNotFound: the key has no value.
 	ErrNotFound = errors.New("not found")
 	// ErrSelf: an address leads to this node itself.
-	ErrSelf = errors.New("this address is this node itself")
+	ErrSelf = errors.New("it is this node itself: name another one")
 	// ErrOffline: the node was opened without a network.
-	ErrOffline = errors.New("this node runs offline: open it without Offline to connect")
+	ErrOffline = errors.New("this node is open without a network, and has no peers: run it")
 	// ErrNotConnected: there is no session with that peer.
 	ErrNotConnected = errors.New("no session with this peer")
 	// ErrReplicas: fewer members than asked for have stated that they hold a

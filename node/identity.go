@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 )
 
 // identityFile holds the node's Ed25519 key: PKCS #8 in PEM, mode 0600.
@@ -40,6 +41,9 @@ func (d *dataDir) loadIdentity() (ed25519.PrivateKey, error) {
 	}
 	err = writeOnce(path, pem.EncodeToMemory(&pem.Block{Type: identityPEM, Bytes: der}))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil, errorString{fmt.Sprintf("cannot write the identity to %s: the disk is full: make room, or name a data directory on another disk", path), ErrNoSpace}
+		}
 		return nil, fmt.Errorf("cannot write the identity: %w", err)
 	}
 	return readIdentity(path)

@@ -223,7 +223,7 @@ func (e *UndeliveredError) sentence(name string) string {
 // Errors of messages.
 var (
 	// ErrNoMessages: the node was opened with NoMessages.
-	ErrNoMessages = errors.New("this node takes no part in messages: start it without NoMessages")
+	ErrNoMessages = errors.New("this node takes no part in messages: start it with --messages on, which is the default")
 	// ErrOutboxFull: too many messages of this node are on their way.
 	ErrOutboxFull = routing.ErrOutboxFull
 

@@ -285,7 +285,7 @@ func (c *Config) checkReach() error {
 		return errors.New("relays and port mapping belong to the host, and this one is the caller's: set them up there")
 	case len(c.Relays) > 0 && !c.Open:
 		// Through a relay anyone reaches a node that listens on loopback only.
-		return fmt.Errorf("cannot use a relay: %w", ErrNeedsOpen)
+		return errorString{"through a relay others reach this node wherever it listens, and whoever reaches an open development network can read and write: add --open to allow that, or leave --relay out", ErrNeedsOpen}
 	case c.PortMapping && !c.beyondLoopback():
 		return errors.New("port mapping has nothing to map: this node listens for this machine only; let it listen beyond it, or switch port mapping off")
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +78,17 @@ func (v *count) Set(s string) error {
 type span struct {
 	value time.Duration
 	unit  time.Duration
+	min   time.Duration
+	max   time.Duration // 0: maxSpan
+	// zero is what 0 is for where min is more: how the thing is switched off, if it
+	// can be.
+	zero string
 }
+
+const (
+	day     = 24 * time.Hour
+	maxSpan = 10 * 365 * day
+)
 
 func (v *span) Type() string {
 	return map[time.Duration]string{time.Second: "seconds", time.Millisecond: "ms"}[v.unit]
@@ -90,16 +102,50 @@ func (v *span) String() string {
 }
 
 func (v *span) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if n, numErr := strconv.ParseFloat(s, 64); numErr == nil {
-		d, err = time.Duration(n*float64(v.unit)), nil
+	most := cmp.Or(v.max, maxSpan)
+	d, ok := parseSpan(s, v.unit)
+	switch {
+	case !ok || d < 0:
+		return fmt.Errorf("takes a number of %s, or a time such as 500ms, 30s, 5m or 7d, not %q", map[time.Duration]string{time.Second: "seconds", time.Millisecond: "milliseconds"}[v.unit], s)
+	case d > float64(most):
+		return fmt.Errorf("takes at most %s, not %q", spanText(most), s)
+	case time.Duration(d) < v.min && time.Duration(d) == 0 && v.zero != "":
+		return fmt.Errorf("takes %s or more, not 0: %s", spanText(v.min), v.zero)
+	case time.Duration(d) < v.min:
+		return fmt.Errorf("takes %s or more, not %q", spanText(v.min), s)
 	}
-	const most = 10 * 365 * 24 * time.Hour
-	if err != nil || d < 0 || d > most {
-		return fmt.Errorf("takes a number of %s, or a time such as 500ms, 30s or 5m, not %q", map[time.Duration]string{time.Second: "seconds", time.Millisecond: "milliseconds"}[v.unit], s)
-	}
-	v.value = d
+	v.value = time.Duration(d)
 	return nil
+}
+
+// spanForm is a number, or one with a unit.
+var spanForm = regexp.MustCompile(`^([0-9.]+)(ms|s|m|h|d)?$`)
+
+// parseSpan reads a time in nanoseconds, however large; false: it is none.
+func parseSpan(s string, unit time.Duration) (float64, bool) {
+	m := spanForm.FindStringSubmatch(s)
+	if m == nil {
+		d, err := time.ParseDuration(s) // several units, as 1h30m
+		return float64(d), err == nil
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	if u := map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": day}[m[2]]; u != 0 {
+		unit = u
+	}
+	return n * float64(unit), err == nil
+}
+
+// spanText is a limit for people.
+func spanText(d time.Duration) string {
+	for _, u := range []struct {
+		of   time.Duration
+		name string
+	}{{365 * day, "year"}, {day, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if n := d / u.of; n > 0 && d%u.of == 0 {
+			return many(uint64(n), u.name, u.name+"s")
+		}
+	}
+	return d.String()
 }
 
 // addresses is a flag that may be given again.

@@ -97,7 +97,7 @@ func TestSendAndMessages(t *testing.T) {
 	a.vix("send", "B").fails(t, 2, "a peer and a text")
 	a.vix("send", "B", "x", "--ttl", "0").fails(t, 2, "1 to 32")
 	a.vix("send", "B", "x", "--lifetime", "8d").fails(t, 2)
-	a.vix("send", "B", "x", "--lifetime", "200h").fails(t, 2, "at most 168h")
+	a.vix("send", "B", "x", "--lifetime", "200h").fails(t, 2, "at most 7 days")
 	a.vix("send", "B", strings.Repeat("x", 16<<10+1)).fails(t, 1, "16385 bytes")
 	a.vix("messages", "--from", "nonsense").fails(t, 2, "no cursor")
 	b.vix("messages", "--from", cursor).fails(t, 1, "history")

@@ -33,6 +33,9 @@ quic://host:port or a multiaddr, and return when both have said hello (at most
 			}
 			return p.with(cmd, needNode, p.timeLimit(connectTimeout), func(ctx context.Context, b localapi.Backend) error {
 				c, err := b.Connect(ctx, args[0])
+				if err != nil && errors.Is(context.Cause(ctx), localapi.ErrTimeUp) && bareEnding(err) {
+					return localapi.Errorf(localapi.CodeTimeout, "%s has not answered in %s: check the address, and that no firewall is in between, or give it more time with --timeout", args[0], p.timeLimit(connectTimeout))
+				}
 				if err != nil {
 					return err
 				}

@@ -105,6 +105,9 @@ func helpCommand() *cobra.Command {
 		Long:  "Print what the program, or one of its commands, does and takes.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, rest, err := cmd.Root().Find(args)
+			if known := err == nil && len(args) > 1 && target != cmd.Root(); known && len(rest) > 0 {
+				return usagef("help takes one command, and got %q after %s", rest[0], target.Name())
+			}
 			if len(args) > 0 && (err != nil || len(rest) > 0 || target == cmd.Root()) {
 				return unknownCommand(cmd.Root(), args[0])
 			}

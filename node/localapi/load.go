@@ -280,7 +280,7 @@ func parseLoadLine(line []byte) (Op, error) {
 		if errors.As(err, &typ) {
 			return fail(fmt.Errorf("it is not an object with a text \"key\" and a \"value\""))
 		}
-		return fail(fmt.Errorf("it is not valid JSON: %w", err))
+		return fail(jsonError("it", err))
 	}
 	if err := oneOf("key", in.Key.Text, in.Key.Base64); err != nil {
 		return fail(err)

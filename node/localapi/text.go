@@ -2,7 +2,9 @@ package localapi
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"unicode/utf8"
@@ -74,5 +76,13 @@ func bodyError(what string, err error) error {
 	case errors.Is(err, io.EOF):
 		return Errorf(CodeInvalidJSON, "%s is empty, and a JSON object was expected", what)
 	}
-	return Errorf(CodeInvalidJSON, "%s is not valid JSON: %w", what, err)
+	return Errorf(CodeInvalidJSON, "%w", jsonError(what, err))
+}
+
+// jsonError says why the JSON that what names is not as it should be.
+func jsonError(what string, err error) error {
+	if at, ok := errors.AsType[base64.CorruptInputError](err); ok {
+		return fmt.Errorf("%s has a text under a name that ends in _base64 which is no base64 (standard alphabet, padded) from its byte %d on", what, int64(at)+1)
+	}
+	return fmt.Errorf("%s is not valid JSON: %w", what, err)
 }

@@ -225,9 +225,9 @@ type OwnerError struct {
 
 func (e *OwnerError) Error() string {
 	if e.OtherNetwork {
-		return fmt.Sprintf("the data in %s belongs to another network: use another --data-dir", e.Dir)
+		return fmt.Sprintf("the data in %s belongs to another network: use another data directory", e.Dir)
 	}
-	return fmt.Sprintf("the data in %s was written with another node's key: bring that key back, or use another --data-dir", e.Dir)
+	return fmt.Sprintf("the data in %s was written with another node's key: bring that key back, or use another data directory", e.Dir)
 }
 
 // Is matches ErrInvalid.
