@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
 )
 
 const (
@@ -93,7 +94,7 @@ func (e *DialError) Error() string {
 		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
 	case isRefused(e.Cause):
 		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", e.Endpoint)
-	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH):
+	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH), cannotSend(e.Cause):
 		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", e.Endpoint)
 	case isTimeout(e.Cause):
 		return fmt.Sprintf("%s does not answer: check the address, and that no firewall is in between", e.Endpoint)
@@ -119,6 +120,13 @@ func handshakeFailed(err error) bool {
 	return isTCP(last.Address) && !(isOp && op.Op == "dial") && !slices.ContainsFunc([]error{
 		swarm.ErrNoTransport, swarm.ErrDialToSelf, swarm.ErrGaterDisallowedConnection, network.ErrResourceLimitExceeded,
 	}, func(e error) bool { return errors.Is(last.Cause, e) })
+}
+
+// cannotSend tells that this machine refused to send the packets of a QUIC dial,
+// for want of a route or a network. quic-go keeps no more of that than a text.
+func cannotSend(err error) bool {
+	failed, ok := errors.AsType[*quic.TransportError](err)
+	return ok && !failed.Remote && failed.ErrorCode == quic.InternalError
 }
 
 // wasCut tells that a connection ended without a word of the other side.

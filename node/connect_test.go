@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
 
 	"vixp2p/replication/replicator"
 )
@@ -87,5 +89,19 @@ func TestBroken(t *testing.T) {
 	}
 	if other := errors.New("another"); broken(nil) != nil || broken(other).Error() != "another" {
 		t.Errorf("%v, %v", broken(nil), broken(other))
+	}
+}
+
+// A network that is not there is told as that, whichever transport met it first.
+func TestDialErrorWithoutANetwork(t *testing.T) {
+	addr := ma.StringCast("/ip4/192.0.2.1/udp/4001/quic-v1")
+	for _, cause := range []error{
+		&quic.TransportError{ErrorCode: quic.InternalError, ErrorMessage: "write udp4: sendmsg: network is unreachable"},
+		&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH},
+	} {
+		err := &DialError{"quic://192.0.2.1:4001", &swarm.DialError{DialErrors: []swarm.TransportError{{Address: addr, Cause: cause}}}}
+		if want := "quic://192.0.2.1:4001 cannot be reached from here (no route): check the address and the network"; err.Error() != want {
+			t.Errorf("%T: %s", cause, err)
+		}
 	}
 }
