@@ -262,10 +262,12 @@ func (c *Config) check() error {
 		return fmt.Errorf("a rate of %d bytes per second is too slow for peers to stay in touch: use at least %d, or 0 for no limit", c.MaxRate, MinMaxRate)
 	case c.Durability != Strict && c.Durability != Relaxed:
 		return fmt.Errorf("durability %d is not known: use Strict or Relaxed", c.Durability)
-	case c.DiscoveryInterval < minDiscoveryInterval:
-		return fmt.Errorf("the interval of LAN discovery is %s: asking more often than every %s would burden the network", c.DiscoveryInterval, minDiscoveryInterval)
-	case c.RegistryInterval < minRegistryInterval:
-		return fmt.Errorf("the interval of asking the registry is %s: asking more often than every %s would burden it", c.RegistryInterval, minRegistryInterval)
+	case c.DiscoveryInterval < MinDiscoveryInterval:
+		return fmt.Errorf("the interval of LAN discovery is %s: asking more often than every %s would burden the network", c.DiscoveryInterval, MinDiscoveryInterval)
+	case c.RegistryInterval < MinRegistryInterval:
+		return fmt.Errorf("the interval of asking the registry is %s: asking more often than every %s would burden it", c.RegistryInterval, MinRegistryInterval)
+	case c.RegistryInterval > MaxRegistryInterval:
+		return fmt.Errorf("the interval of asking the registry is %s: use at most %s, for no registry lists a node for so long", c.RegistryInterval, MaxRegistryInterval)
 	case c.NoTCP && c.NoQUIC && c.Host == nil && !c.Offline:
 		return fmt.Errorf("both transports are switched off: leave one on")
 	}
@@ -327,9 +329,9 @@ func (c *Config) agent() string {
 	return "vix-node/" + c.Version
 }
 
-// minDiscoveryInterval bounds what the questions of LAN discovery cost everybody
+// MinDiscoveryInterval bounds what the questions of LAN discovery cost everybody
 // on it.
-const minDiscoveryInterval = 100 * time.Millisecond
+const MinDiscoveryInterval = 100 * time.Millisecond
 
 // minBudgetBytes is room for two whole runs: one that arrives while another is
 // committed.

@@ -211,7 +211,7 @@ func TestReachConfig(t *testing.T) {
 		{Config{PortMapping: true, Open: true, Listen: []string{"127.0.0.1:0"}}, "nothing to map"},
 		{Config{PortMapping: true, Open: true}, ""},
 		{Config{RelayService: true, RelayLimits: RelayLimits{Data: 100}}, "at least 65536"},
-		{Config{RelayService: true, RelayLimits: RelayLimits{Duration: time.Millisecond}}, "at least 1 s"},
+		{Config{RelayService: true, RelayLimits: RelayLimits{Duration: time.Millisecond}}, "at least 1s"},
 		{Config{RelayService: true, RelayLimits: RelayLimits{Circuits: -1}}, "serves nobody"},
 		{Config{Connect: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + id + "/p2p-circuit"}}, "names the peer"},
 	} {

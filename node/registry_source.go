@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	// maxRegistryWait bounds the pause after failures, as in the original; it is
-	// longer only where the interval itself is.
-	maxRegistryWait = time.Minute
+	// firstRegistryWait is the pause after a failure, which doubles with each further
+	// one up to the interval, and to maxRegistryWait at most. A node that starts
+	// before its network is there asks again soon.
+	firstRegistryWait = 2 * time.Second
+	maxRegistryWait   = time.Minute
 	// newPerTick is how many endpoints that were not named before one answer may
 	// give to the dialer, as in the original; namedEndpoints bounds those that are
 	// remembered for that.
@@ -32,8 +34,10 @@ const (
 	// announcePause is the least time between two announcements, however often the
 	// addresses change.
 	announcePause = 2 * time.Second
-	// minRegistryInterval bounds what a node's questions cost a registry.
-	minRegistryInterval = 100 * time.Millisecond
+	// MinRegistryInterval bounds what a node's questions cost a registry,
+	// MaxRegistryInterval how long nobody hears of a node there.
+	MinRegistryInterval = 100 * time.Millisecond
+	MaxRegistryInterval = 24 * time.Hour
 )
 
 // RegistryStatus tells about the HTTP registry that the node asks for peers.
@@ -313,10 +317,12 @@ func (r *registrySource) report(o outcome) time.Duration {
 	st, now, wait := &r.status, r.now(), r.every
 	if o.asked != nil {
 		st.LastError, st.Failures = o.asked.Error(), st.Failures+1
-		for i := 0; i < st.Failures && wait < maxRegistryWait; i++ {
+		most := min(r.every, maxRegistryWait)
+		wait = firstRegistryWait
+		for i := 1; i < st.Failures && wait < most; i++ {
 			wait *= 2
 		}
-		wait = max(r.every, min(wait, maxRegistryWait))
+		wait = min(wait, most)
 	} else {
 		st.LastSuccess, st.LastError, st.Failures = now, "", 0
 		if o.told != nil {

@@ -145,7 +145,7 @@ func TestHostileRegistry(t *testing.T) {
 	defer web.Close()
 	var log lockedBuffer
 	n := open(t, Config{
-		Label: "A", Registry: web.URL, RegistryInterval: minRegistryInterval,
+		Label: "A", Registry: web.URL, RegistryInterval: MinRegistryInterval,
 		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	for i, says := range []string{"is the URL right", "status 500", "redirects more than", "more than 65536 bytes"} {
@@ -312,12 +312,12 @@ func TestRegistryBackoff(t *testing.T) {
 	t.Parallel()
 	r := testSource(t, "http://registry.example/")
 	fails := outcome{asked: &registry.Error{Trouble: registry.Unreachable, Message: "nobody there"}}
-	for i, want := range []time.Duration{30 * time.Second, time.Minute, time.Minute} {
+	for i, want := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second} {
 		if got := r.report(fails); got != want {
 			t.Errorf("after %d failures: %s, want %s", i+1, got, want)
 		}
 	}
-	if st := r.snapshot(); st.Failures != 3 || st.LastError != "nobody there" {
+	if st := r.snapshot(); st.Failures != 5 || st.LastError != "nobody there" {
 		t.Errorf("%+v", st)
 	}
 	if got := r.report(outcome{}); got != 15*time.Second || r.snapshot().Failures != 0 {
@@ -328,10 +328,21 @@ func TestRegistryBackoff(t *testing.T) {
 		t.Errorf("after a refusal: %s, %+v", got, r.snapshot())
 	}
 	r.every = 5 * time.Minute
-	if got := r.report(fails); got != 5*time.Minute {
-		t.Errorf("a long interval: %s", got)
+	for i, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+		if got := r.report(fails); got != want*time.Second {
+			t.Errorf("a long interval, after %d failures: %s, want %s", i+1, got, want*time.Second)
+		}
 	}
-	r.rand = func(n int64) int64 { return n - 1 }
+	r.report(outcome{})
+	r.every = 500 * time.Millisecond
+	if got := r.report(fails); got != r.every {
+		t.Errorf("a short interval: %s", got)
+	}
+	r.report(outcome{})
+	r.every, r.rand = 5*time.Minute, func(n int64) int64 { return n - 1 }
+	if got := r.report(fails); got <= time.Second || got >= 2*time.Second {
+		t.Errorf("the first retry, with jitter: %s", got)
+	}
 	r.every = 15 * time.Second
 	if got := r.report(outcome{}); got < 12*time.Second || got >= 15*time.Second {
 		t.Errorf("with jitter: %s", got)

@@ -46,6 +46,8 @@ const (
 	relayBuffer = 32 << 10
 	// relayTTL is after how long a place that is not asked for again is free.
 	relayTTL = time.Hour
+	// MinRelayDuration is the least in which something is carried.
+	MinRelayDuration = time.Second
 	// MinRelayData is the least that carries a handshake and one piece of a run.
 	MinRelayData = 64 << 10
 )
@@ -69,8 +71,8 @@ func (l RelayLimits) withDefaults() (RelayLimits, error) {
 		return l, fmt.Errorf("a relay for %d peers with %d circuits each serves nobody: use 1 or more", l.Reservations, l.Circuits)
 	case l.Data < MinRelayData:
 		return l, fmt.Errorf("a relayed connection of %d bytes carries nothing: use at least %d", l.Data, MinRelayData)
-	case l.Duration < time.Second:
-		return l, fmt.Errorf("a relayed connection that ends after %s carries nothing: use at least 1 s", l.Duration)
+	case l.Duration < MinRelayDuration:
+		return l, fmt.Errorf("a relayed connection that ends after %s carries nothing: use at least %s", l.Duration, MinRelayDuration)
 	}
 	return l, nil
 }

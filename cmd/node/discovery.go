@@ -22,7 +22,7 @@ type discoveryFlags struct {
 
 func newDiscoveryFlags() discoveryFlags {
 	return discoveryFlags{
-		lan: true, interval: span{unit: time.Millisecond, value: node.DefaultDiscoveryInterval},
+		lan: true, interval: span{unit: time.Millisecond, value: node.DefaultDiscoveryInterval, min: node.MinDiscoveryInterval, noZero: "use --discovery off to ask nobody"},
 		dht: choice{"", []string{"off", "client", "server", "auto"}},
 	}
 }

@@ -78,11 +78,10 @@ func (v *count) Set(s string) error {
 type span struct {
 	value time.Duration
 	unit  time.Duration
-	min   time.Duration
+	min   time.Duration // the least besides 0
 	max   time.Duration // 0: maxSpan
-	// zero is what 0 is for where min is more: how the thing is switched off, if it
-	// can be.
-	zero string
+	// noZero is what to do instead where 0 makes no sense; empty: 0 has a meaning.
+	noZero string
 }
 
 const (
@@ -109,10 +108,10 @@ func (v *span) Set(s string) error {
 		return fmt.Errorf("takes a number of %s, or a time such as 500ms, 30s, 5m or 7d, not %q", map[time.Duration]string{time.Second: "seconds", time.Millisecond: "milliseconds"}[v.unit], s)
 	case d > float64(most):
 		return fmt.Errorf("takes at most %s, not %q", spanText(most), s)
-	case time.Duration(d) < v.min && time.Duration(d) == 0 && v.zero != "":
-		return fmt.Errorf("takes %s or more, not 0: %s", spanText(v.min), v.zero)
-	case time.Duration(d) < v.min:
-		return fmt.Errorf("takes %s or more, not %q", spanText(v.min), s)
+	case d < 1 && v.noZero != "":
+		return fmt.Errorf("takes %s or more, not %q: %s", spanText(max(v.min, 1)), s, v.noZero)
+	case d < 1 && d > 0 || d >= 1 && time.Duration(d) < v.min:
+		return fmt.Errorf("takes %s or more, not %q", spanText(max(v.min, 1)), s)
 	}
 	v.value = time.Duration(d)
 	return nil

@@ -18,7 +18,7 @@ const sendTimeout = 30 * time.Second
 
 func (p *program) sendCommand() *cobra.Command {
 	ttl := &count{min: 1, max: node.MaxMessageTTL}
-	lifetime := &span{unit: time.Second, max: node.MaxMessageLifetime}
+	lifetime := &span{unit: time.Second, min: time.Millisecond, max: node.MaxMessageLifetime, noZero: "leave it out for 24 hours"}
 	cmd := &cobra.Command{
 		Use:   "send PEER TEXT|-",
 		Short: "Send a message to a member, who need not be connected",

@@ -21,7 +21,10 @@ type registryFlags struct {
 }
 
 func newRegistryFlags() registryFlags {
-	return registryFlags{announce: true, interval: span{unit: time.Second, value: node.DefaultRegistryInterval}}
+	return registryFlags{announce: true, interval: span{
+		unit: time.Second, value: node.DefaultRegistryInterval, min: node.MinRegistryInterval, max: node.MaxRegistryInterval,
+		noZero: "use --bootstrap off to ask no registry",
+	}}
 }
 
 func (f *registryFlags) add(fs *pflag.FlagSet) {
@@ -47,8 +50,6 @@ func (f *registryFlags) config(fs *pflag.FlagSet, cfg *node.Config) error {
 		return nil
 	case f.url == "":
 		return usagef("--bootstrap on needs the registry to ask: add --registry URL, for example --registry http://127.0.0.1:8080/p2p/v1")
-	case f.interval.value == 0:
-		return usagef("--boot-interval takes more than 0: use --bootstrap off to ask no registry")
 	}
 	cfg.Registry, cfg.RegistryInterval, cfg.NoAnnounce = f.url, f.interval.value, !bool(f.announce)
 	return nil
@@ -85,7 +86,7 @@ func registryRow(r *localapi.Registry, now time.Time, row func(name, format stri
 func (p *program) registryCommand() *cobra.Command {
 	listen := ":8080"
 	cfg := registry.ServerConfig{}
-	ttl := span{unit: time.Second, value: registry.DefaultTTL}
+	ttl := span{unit: time.Second, value: registry.DefaultTTL, min: time.Second, noZero: "entries that go at once are of no use"}
 	perAddress := count{value: registry.DefaultPerAddress, min: 1, max: registry.DefaultMaxEntries}
 	level := logLevel{"info", logLevels["info"]}
 	format := choice{"text", []string{"text", "json"}}
@@ -106,9 +107,6 @@ announced again goes after --ttl. With --file the entries survive a restart.`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Addr, cfg.TTL, cfg.PerAddress = listenAddr(listen), ttl.value, perAddress.value
-			if cfg.TTL == 0 {
-				return usagef("--ttl takes more than 0: entries that go at once are of no use")
-			}
 			cfg.Logger = newLogger(p.stderr, level.level, format.value)
 			return p.registry(cmd, cfg)
 		},

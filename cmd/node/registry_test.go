@@ -90,11 +90,11 @@ func TestRegistryUsage(t *testing.T) {
 	run("--registry ftp://host/", "not an HTTP URL")
 	run("--bootstrap off --registry ftp://host/", "not an HTTP URL")
 	run("--registry http://host --boot-interval 0", "--boot-interval")
-	run("--registry http://host --boot-interval 1ms", "burden")
+	run("--registry http://host --boot-interval 1ms", "--boot-interval takes 100ms or more")
 	run("--boot-interval soon", "seconds")
 	run("--announce perhaps", "on or off")
 	for args, word := range map[string]string{
-		"--listen nowhere": "host:port", "--listen host:1": "IP address", "--ttl 0": "--ttl", "--ttl 1ms": "1s", "--per-address 0": "--per-address", "x": "no argument",
+		"--listen nowhere": "host:port", "--listen host:1": "IP address", "--ttl 0": "--ttl", "--ttl 1ms": "1 second", "--per-address 0": "--per-address", "x": "no argument",
 	} {
 		vix(t, append([]string{"registry"}, strings.Fields(args)...)...).fails(t, 2, word)
 	}

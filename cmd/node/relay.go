@@ -55,7 +55,7 @@ func newRelayLimitFlags() relayLimitFlags {
 		reservations: count{value: node.DefaultRelayReservations, min: 1, max: 100000},
 		circuits:     count{value: node.DefaultRelayCircuits, min: 1, max: 10000},
 		data:         amount{value: node.DefaultRelayData, min: node.MinRelayData},
-		duration:     span{unit: time.Second, value: node.DefaultRelayDuration},
+		duration:     span{unit: time.Second, value: node.DefaultRelayDuration, min: node.MinRelayDuration, noZero: "a connection without a limit would not count as relayed"},
 	}
 }
 
@@ -86,7 +86,7 @@ type relayFlags struct {
 func (p *program) relayCommand() *cobra.Command {
 	f := &relayFlags{
 		tcp: true, quic: true, limits: newRelayLimitFlags(),
-		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond},
+		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, min: leastStats},
 		logLevel:  logLevel{"info", logLevels["info"]},
 		logFormat: choice{"text", []string{"text", "json"}},
 	}
@@ -156,7 +156,7 @@ func (p *program) relay(ctx context.Context, f *relayFlags) (err error) {
 	}
 	var tick <-chan time.Time
 	if f.statsEvery.value > 0 {
-		t := time.NewTicker(max(f.statsEvery.value, 10*time.Millisecond))
+		t := time.NewTicker(f.statsEvery.value)
 		defer t.Stop()
 		tick = t.C
 	}

@@ -20,6 +20,9 @@ import (
 // does not say otherwise: several times what a busy node needs.
 const memoryLimit = 512 << 20
 
+// leastStats is how often counters may be printed.
+const leastStats = 10 * time.Millisecond
+
 // runFlags are the flags of run.
 type runFlags struct {
 	listen, connect, advertise addresses
@@ -48,7 +51,7 @@ func (p *program) runCommand() *cobra.Command {
 		durability:   choice{"strict", []string{"strict", "relaxed"}},
 		tcp:          true, quic: true, messages: true,
 		discovery: newDiscoveryFlags(), registry: newRegistryFlags(),
-		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second},
+		run: span{unit: time.Second}, statsEvery: span{unit: time.Millisecond, value: time.Second, min: leastStats},
 		tui:       onOff(p.terminal(p.stdout)),
 		reach:     newReachFlags(),
 		logLevel:  logLevel{"info", logLevels["info"]},
@@ -210,7 +213,7 @@ func (p *program) serve(ctx context.Context, n *node.Node, f *runFlags, live *li
 	}
 	var tick <-chan time.Time
 	if f.statsEvery.value > 0 && !f.quiet {
-		t := time.NewTicker(max(f.statsEvery.value, 10*time.Millisecond))
+		t := time.NewTicker(f.statsEvery.value)
 		defer t.Stop()
 		tick = t.C
 	}

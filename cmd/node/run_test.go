@@ -148,7 +148,7 @@ func TestWrongUsage(t *testing.T) {
 	on("run --discovery=yes", "--discovery takes on or off")
 	on("run --disc-mode unicast", "broadcast or multicast")
 	on("run --disc-port 70000", "0 to 65535")
-	on("run --id A --disc-interval 5", "the interval of LAN discovery is 5ms")
+	on("run --id A --disc-interval 5", "--disc-interval takes 100ms or more, not \"5\"")
 	on("run --dht maybe", "off, client, server or auto")
 	on("run --id A --dht off --dht-bootstrap 127.0.0.1:1", "the DHT is off")
 	on("run --id A --dht-bootstrap nonsense", "is not host:port")
