@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ import (
 
 // A data directory (one network for life, one running node at a time):
 //
-//	format        the version of this layout: "vix-node 1"
+//	format        whose directory it is, for life, and the version of this layout:
+//	              "vix-node 1", or "vix-relay 1", which has identity.key and no more
 //	network       which network it belongs to, as JSON
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
 //	log/          the logs (package replication/wal)
@@ -35,8 +37,15 @@ const (
 	logDir      = "log"
 	viewDir     = "view"
 
-	formatName    = "vix-node"
 	formatVersion = 1
+)
+
+// role is whose a data directory is, as the format file names it.
+type role string
+
+const (
+	nodeRole  role = "vix-node"
+	relayRole role = "vix-relay"
 )
 
 // dirNetwork is the content of the network file.
@@ -112,24 +121,25 @@ func mkdirProblem(dir string, err error) error {
 // the store, if there is one, was found to be of this network and key.
 type dataDir struct {
 	path    string
-	network dirNetwork
-	store   bool // there are logs
+	role    role
+	network dirNetwork // of a node's
+	store   bool       // there are logs
 	// The files that settle has to write.
 	noFormat, noNetwork bool
 }
 
-// openDataDir makes the directory or checks its content, its format and its
-// network, as far as that can be told without opening the store.
+// openDataDir makes the directory of a node or checks its content, its format and
+// its network, as far as that can be told without opening the store.
 func openDataDir(dir, networkName string) (*dataDir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, mkdirProblem(dir, err)
 	}
-	d := &dataDir{path: dir, network: dirNetwork{Open: true, Name: networkName, ID: replication.OpenNetwork(networkName).String()}}
+	d := &dataDir{path: dir, role: nodeRole, network: dirNetwork{Open: true, Name: networkName, ID: replication.OpenNetwork(networkName).String()}}
 	var err error
 	if d.store, err = hasStore(dir); err != nil {
 		return nil, err
 	}
-	if d.noFormat, err = checkFormat(dir); err != nil {
+	if d.noFormat, err = checkFormat(dir, nodeRole); err != nil {
 		return nil, err
 	}
 	have, found, err := readNetwork(dir)
@@ -146,12 +156,56 @@ func openDataDir(dir, networkName string) (*dataDir, error) {
 	return d, err
 }
 
-// settle writes what the directory lacks. It is called with the store open, which
-// has the directory to itself then and is known to be of this network.
+// openRelayDir makes the directory of a relay or checks its content.
+func openRelayDir(dir string) (*dataDir, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, mkdirProblem(dir, err)
+	}
+	d := &dataDir{path: dir, role: relayRole}
+	var err error
+	if d.noFormat, err = checkFormat(dir, relayRole); err != nil || !d.noFormat {
+		return d, err
+	}
+	store, err := hasStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, network, err := readNetwork(dir); err != nil || network || store {
+		return nil, cmp.Or[error](err, &RoleError{Dir: dir})
+	}
+	return d, refuseForeign(dir)
+}
+
+// RoleError: a data directory is a node's or a relay's for life, so that neither
+// takes the other's identity.
+type RoleError struct {
+	Dir   string
+	Relay bool // it is a relay's, and a node's was asked for
+}
+
+func (e *RoleError) Error() string {
+	if e.Relay {
+		return fmt.Sprintf("%s is the directory of a relay, which holds no data and answers no commands: name a node's directory, or a new one", e.Dir)
+	}
+	return fmt.Sprintf("%s is the directory of a node, whose identity is no relay's: name another directory for the relay, or run the node with --relay-service", e.Dir)
+}
+
+// CheckNodeDir returns a *RoleError if a data directory is a relay's, and nil if it
+// may be a node's.
+func CheckNodeDir(dir string) error {
+	_, err := checkFormat(dir, nodeRole)
+	if wrong, ok := errors.AsType[*RoleError](err); ok {
+		return wrong
+	}
+	return nil
+}
+
+// settle writes what the directory lacks. It is called with the directory locked,
+// and that of a node with the store open, which is known to be of this network.
 func (d *dataDir) settle() error {
 	var errs []error
 	if d.noFormat {
-		errs = append(errs, writeOnce(filepath.Join(d.path, formatFile), fmt.Appendf(nil, "%s %d\n", formatName, formatVersion)))
+		errs = append(errs, writeOnce(filepath.Join(d.path, formatFile), fmt.Appendf(nil, "%s %d\n", d.role, formatVersion)))
 	}
 	if d.noNetwork {
 		text, err := json.Marshal(d.network)
@@ -221,8 +275,9 @@ func refuseForeign(dir string) error {
 	return nil
 }
 
-// checkFormat checks the format file; missing if there is none.
-func checkFormat(dir string) (missing bool, err error) {
+// checkFormat checks the format file of a directory that is wanted for something;
+// missing if there is none.
+func checkFormat(dir string, wanted role) (missing bool, err error) {
 	path := filepath.Join(dir, formatFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -234,8 +289,10 @@ func checkFormat(dir string) (missing bool, err error) {
 	name, version, ok := strings.Cut(strings.TrimSpace(string(data)), " ")
 	n, err := strconv.ParseUint(version, 10, 32)
 	switch {
-	case !ok || name != formatName || err != nil || n == 0:
-		return false, fmt.Errorf("%s is not the format file of a data directory: name another data directory, or remove the file if this one was %s's", path, formatName)
+	case !ok || role(name) != nodeRole && role(name) != relayRole || err != nil || n == 0:
+		return false, fmt.Errorf("%s is not the format file of a data directory: name another data directory, or remove the file if this one was %s's", path, wanted)
+	case role(name) != wanted:
+		return false, &RoleError{Dir: dir, Relay: wanted == nodeRole}
 	case n > formatVersion:
 		return false, fmt.Errorf("%s: %w", dir, &replication.VersionError{What: "data directory", Got: n, Want: formatVersion})
 	}

@@ -60,8 +60,8 @@ type Node struct {
 // Open opens or creates a data directory and runs a node on it until Close. ctx
 // bounds the opening only.
 //
-// Errors: ErrLocked if another process has the directory, *OtherNetworkError if
-// it belongs to another network, replication.ErrTooNew if a later version wrote
+// Errors: ErrLocked if another process has the directory, *RoleError if it is a
+// relay's, *OtherNetworkError if it belongs to another network, replication.ErrTooNew if a later version wrote
 // it, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
 // runs after an error.
 func Open(ctx context.Context, cfg Config) (*Node, error) {

@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -118,8 +120,49 @@ func TestRelayLocksItsDirectory(t *testing.T) {
 	if _, err := OpenRelay(t.Context(), RelayConfig{DataDir: dir, Listen: []string{"127.0.0.1:0"}}); !errors.Is(err, ErrLocked) {
 		t.Errorf("a second relay on the directory: %v", err)
 	}
-	if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.Is(err, ErrLocked) {
-		t.Errorf("a node on the relay's directory: %v", err)
+}
+
+// A directory is a node's or a relay's for life: neither takes the other's identity.
+func TestRoleOfADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var wrong *RoleError
+	relay := openRelay(t, RelayConfig{DataDir: dir})
+	for range 2 {
+		if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.As(err, &wrong) || !wrong.Relay {
+			t.Errorf("a node on the relay's directory: %v", err)
+		}
+		if err := CheckNodeDir(dir); !errors.As(err, &wrong) || !wrong.Relay {
+			t.Errorf("the relay's directory: %v", err)
+		}
+		if err := relay.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again := openRelay(t, RelayConfig{DataDir: dir}); again.ID() != relay.ID() {
+		t.Errorf("the relay comes back as %s, not as %s", again.ID(), relay.ID())
+	}
+
+	dir = t.TempDir()
+	n := open(t, Config{DataDir: dir})
+	for _, lost := range []string{"", formatFile, networkFile} {
+		if lost != "" {
+			if err := os.Remove(filepath.Join(dir, lost)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := OpenRelay(t.Context(), RelayConfig{DataDir: dir, Listen: []string{"127.0.0.1:0"}}); !errors.As(err, &wrong) || wrong.Relay {
+			t.Errorf("a relay on the node's directory, %q lost: %v", lost, err)
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := open(t, Config{DataDir: dir}); again.ID() != n.ID() {
+		t.Errorf("the node comes back as %s, not as %s", again.ID(), n.ID())
+	}
+	if err := errors.Join(CheckNodeDir(dir), CheckNodeDir(t.TempDir()), CheckNodeDir(filepath.Join(dir, "none"))); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -68,20 +68,14 @@ type Relay struct {
 
 // OpenRelay runs a relay until Close. ctx bounds the opening only.
 //
-// Errors: ErrLocked if a node or relay runs on the directory, *ListenError, and
-// what is wrong with cfg. Nothing runs after an error.
+// Errors: ErrLocked if a relay runs on the directory, *RoleError if it is a node's,
+// *ListenError, and what is wrong with cfg. Nothing runs after an error.
 func OpenRelay(ctx context.Context, rc RelayConfig) (*Relay, error) {
 	cfg, err := rc.config()
 	if err != nil {
 		return nil, err
 	}
-	// A directory that has data keeps its network; a relay needs none.
-	if name, ok, err := DataDirNetwork(cfg.DataDir); err != nil {
-		return nil, err
-	} else if ok && name != "" {
-		cfg.NetworkName = name
-	}
-	dir, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	dir, err := openRelayDir(cfg.DataDir)
 	if err != nil {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
@@ -98,6 +92,9 @@ func OpenRelay(ctx context.Context, rc RelayConfig) (*Relay, error) {
 // open starts the parts. What it started is there for Close if it fails.
 func (r *Relay) open(ctx context.Context, cfg *Config, dir *dataDir) error {
 	key, err := dir.loadIdentity()
+	if err == nil {
+		err = dir.settle()
+	}
 	if err != nil {
 		return permissionProblem(dir.path, err)
 	}

@@ -59,6 +59,9 @@ func newRelayLimitFlags() relayLimitFlags {
 	}
 }
 
+// relayLimitNames are the flags of relayLimitFlags.
+var relayLimitNames = []string{"relay-reservations", "relay-circuits", "relay-data", "relay-duration"}
+
 func (f *relayLimitFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.reservations, "relay-reservations", "for how many peers the relay keeps a place")
 	fs.Var(&f.circuits, "relay-circuits", "most relayed connections of one peer at one time")

@@ -29,7 +29,11 @@ func TestRelayCommand(t *testing.T) {
 	running := background(t, nil, "relay", "--data-dir", dir, "--listen", "127.0.0.1:0")
 	running.line()
 	vix(t, "relay", "--data-dir", dir, "--listen", "127.0.0.1:0").fails(t, 1, "another process")
-	vix(t, "put", "--data-dir", dir, "k", "v").fails(t, 1)
+	for _, args := range [][]string{{"put", "k", "v"}, {"status"}, {"wait"}, {"ls"}, {"run", "--listen", "0"}} {
+		vix(t, append(args, "--data-dir", dir)...).fails(t, 1, dir+" is the directory of a relay", "name a node's directory")
+	}
+	n := runNode(t, "", "--discovery", "off")
+	vix(t, "relay", "--data-dir", n.dir, "--listen", "127.0.0.1:0").fails(t, 1, n.dir+" is the directory of a node", "name another directory for the relay")
 }
 
 func TestRelayUsage(t *testing.T) {

@@ -129,8 +129,34 @@ func unknownCommand(root *cobra.Command, name string) error {
 	return usagef("unknown command %q: `vix-node help` lists them", name)
 }
 
+// idle are the flags of every command that a command has no use for. One that is
+// given by hand is refused; its variable may be there for other commands.
+var idle = map[string][]string{
+	"demo": {"id", "data-dir", "space"}, "registry": {"id", "data-dir", "space", "timeout"}, "relay": {"space", "timeout"},
+	"version": {"id", "data-dir", "space", "timeout"}, "help": {"id", "data-dir", "space", "timeout"},
+	"completion": {"id", "data-dir", "space", "timeout"}, "vix-node": {"id", "data-dir", "space", "timeout"},
+	"run": {"space"}, "status": {"space"}, "peers": {"space"}, "connect": {"space"}, "disconnect": {"space"}, "forget": {"space"},
+	"send": {"space"}, "messages": {"space"}, "wait": {"space"}, "verify": {"space"},
+}
+
+func refuseIdle(cmd *cobra.Command) error {
+	name := cmd.Name()
+	if up := cmd.Parent(); up != nil && up.HasParent() {
+		name = up.Name() // of completion bash
+	}
+	for _, flag := range idle[name] {
+		if cmd.Flags().Changed(flag) {
+			return usagef("%s has no use for --%s: leave it out", name, flag)
+		}
+	}
+	return nil
+}
+
 // prepare runs before every command, when its flags are read.
 func (p *program) prepare(cmd *cobra.Command, _ []string) error {
+	if err := refuseIdle(cmd); err != nil {
+		return err
+	}
 	if err := p.applyEnv(cmd); err != nil {
 		return err
 	}
@@ -166,11 +192,11 @@ func atMostOne(what string) cobra.PositionalArgs {
 	}
 }
 
-// dir is the data directory that the flags name.
+// dir is the data directory of a node that the flags name.
 func (p *program) dir() (string, error) {
 	switch {
 	case p.flags.dataDir != "":
-		return p.flags.dataDir, nil
+		return p.flags.dataDir, node.CheckNodeDir(p.flags.dataDir)
 	case p.flags.id == "":
 		return "", usagef("which node? Name it with --id LABEL (its data is in vix-node/LABEL of your data folder) or with --data-dir DIR")
 	}
@@ -178,5 +204,5 @@ func (p *program) dir() (string, error) {
 	if err != nil {
 		return "", &usageError{err}
 	}
-	return dir, nil
+	return dir, node.CheckNodeDir(dir)
 }

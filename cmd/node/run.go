@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"vixp2p/node"
 	"vixp2p/node/localapi"
@@ -113,6 +114,9 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := f.check(cmd.Flags(), p.flags.json); err != nil {
+		return err
+	}
 	live := &liveLine{out: p.stdout, width: p.width}
 	cfg := p.config(dir, f, live)
 	if err := f.registry.config(cmd.Flags(), &cfg); err != nil {
@@ -143,6 +147,22 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		return err
 	}
 	return p.serve(cmd.Context(), n, f, live)
+}
+
+// check refuses flags that others leave without an effect.
+func (f *runFlags) check(fs *pflag.FlagSet, json bool) error {
+	switch {
+	case f.noConnect && len(f.connect) > 0:
+		return usagef("--no-connect connects to nobody, and --connect names %s: leave one of them out", f.connect[0])
+	case fs.Changed("tui") && bool(f.tui) && json:
+		return usagef("--tui on and --json do not go together: leave one of them out")
+	}
+	for _, limit := range relayLimitNames {
+		if fs.Changed(limit) && !f.reach.relayService {
+			return usagef("--%s limits what --relay-service does for others: add that, or leave it out", limit)
+		}
+	}
+	return nil
 }
 
 // config is what the flags say. Log lines go around the live line where both are

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,6 +12,14 @@ import (
 var outputCommands = []string{
 	"version", "version --json", "--version", "help", "help put", "put --help", "", "completion bash", "verify", "verify --json",
 	"get k", "get k --json", "get k --conflicts", "ls", "ls --json", "tail", "put k v --json", "append note x --json", "load - --json",
+}
+
+// onDir names the data directory, where a command takes one.
+func onDir(args, dir string) string {
+	if word, _, _ := strings.Cut(args, " "); slices.Contains([]string{"", "help", "completion", "version", "--version"}, word) {
+		return args
+	}
+	return args + " --data-dir " + dir
 }
 
 // into runs a command whose standard output is f.
@@ -42,10 +51,7 @@ func TestFullOutput(t *testing.T) {
 		}
 	}
 	for _, args := range outputCommands {
-		if words := strings.Fields(args); len(words) > 0 && words[0] != "help" && words[0] != "completion" && words[0] != "--version" {
-			args += " --data-dir " + dir
-		}
-		fails(args)
+		fails(onDir(args, dir))
 	}
 	fails("run --quiet --log-level off --data-dir " + dir)
 	fails("registry --listen 127.0.0.1:0 --log-level off")
@@ -72,10 +78,7 @@ func TestClosedOutput(t *testing.T) {
 	defer w.Close()
 	_ = r.Close()
 	for _, args := range outputCommands {
-		if words := strings.Fields(args); len(words) > 0 && words[0] != "help" && words[0] != "completion" && words[0] != "--version" {
-			args += " --data-dir " + dir
-		}
-		if _, said := into(t, w, args); said != "" {
+		if _, said := into(t, w, onDir(args, dir)); said != "" {
 			t.Errorf("%q says %q", args, said)
 		}
 	}

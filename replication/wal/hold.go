@@ -20,7 +20,7 @@ func Hold(dir string) (io.Closer, error) {
 	lock, err := lockFile(filepath.Join(dir, "lock"))
 	switch {
 	case errors.Is(err, errHeld):
-		return nil, fmt.Errorf("%w: a node or command has %s open already, in this process or another: close that one, or use another data directory", r.ErrLocked, dir)
+		return nil, fmt.Errorf("%w: another process has %s open, or this one already: close that, or use another data directory", r.ErrLocked, dir)
 	case err != nil:
 		return nil, accessProblem(dir, fmt.Errorf("cannot lock the data directory: %w", err))
 	}
