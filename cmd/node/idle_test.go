@@ -27,7 +27,6 @@ func TestFlagsWithoutAnEffect(t *testing.T) {
 		"run --relay-circuits 5":          "--relay-circuits limits",
 		"run --relay-data 1M":             "--relay-data limits",
 		"run --relay-duration 60":         "--relay-duration limits",
-		"run --no-connect --connect :1":   "--no-connect connects to nobody, and --connect names :1",
 		"run --json --tui on":             "--tui on and --json do not go together",
 		"run --json --tui on --timeout 1": "--tui on and --json do not go together",
 	} {

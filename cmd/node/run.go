@@ -151,10 +151,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 
 // check refuses flags that others leave without an effect.
 func (f *runFlags) check(fs *pflag.FlagSet, json bool) error {
-	switch {
-	case f.noConnect && len(f.connect) > 0:
-		return usagef("--no-connect connects to nobody, and --connect names %s: leave one of them out", f.connect[0])
-	case fs.Changed("tui") && bool(f.tui) && json:
+	if fs.Changed("tui") && bool(f.tui) && json {
 		return usagef("--tui on and --json do not go together: leave one of them out")
 	}
 	for _, limit := range relayLimitNames {
