@@ -72,7 +72,7 @@ func apiMessages(m *MessageStatus) *localapi.Messages {
 	}
 	c := &m.Counters
 	return &localapi.Messages{
-		Inbox: m.Inbox, Unread: m.Unread, Outbox: m.Outbox, Transit: m.Transit, TransitBytes: m.TransitBytes,
+		Inbox: m.Inbox, Unread: m.Unread, Outbox: m.Outbox, Transit: m.Transit, Replies: m.Replies, TransitBytes: m.TransitBytes,
 		Sent: c.Sent, Delivered: c.Delivered, Received: c.Received, Forwarded: c.Forwarded, Expired: c.Expired, TTLUsedUp: c.Spent,
 		Dropped: m.Dropped, Problem: m.Problem, Recovered: m.Recovered,
 	}

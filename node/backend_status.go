@@ -18,7 +18,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 		PeerID: st.PeerID, Label: st.Label, Instance: st.Instance, Network: st.Network,
 		Listen: slices.AppendSeq([]string{}, slices.Values(st.Listen)), Durability: st.Durability.String(), // [] rather than null
 		Peers: []localapi.Peer{}, Counters: apiCounters(&st.Counters), Spaces: map[string]localapi.Space{},
-		NetworkName: st.NetworkName, DataDir: st.DataDir, Offline: st.Offline, MaxRate: st.MaxRate,
+		NetworkName: st.NetworkName, DataDir: st.DataDir, Offline: st.Offline, MaxRate: st.MaxRate, Started: apiTime(st.Started),
 		Recovered: st.Recovered, Lost: st.Lost, Repairs: st.Repairs,
 	}
 	slices.Sort(out.Listen) // IPv4 and TCP first, whatever the order of the interfaces

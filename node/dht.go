@@ -123,7 +123,11 @@ func (d *dht) changed() {
 	}
 }
 
-const waitsForMember = "it waits for a first member"
+// Why nobody is in the table.
+const (
+	waitsForMember = "it waits for a first member"
+	waitsForServer = "no connected member serves the DHT"
+)
 
 // run looks for members and offers them until ctx ends.
 func (d *dht) run(ctx context.Context, mode DHTMode, offer func(found)) {
@@ -159,7 +163,11 @@ func (d *dht) round(ctx context.Context, table dhtTable, offer func(found)) time
 		d.enter(offer)
 	}
 	if len(near) == 0 {
-		d.tell(func(st *DHTStatus) { st.Table, st.Why = 0, waitsForMember })
+		why := waitsForMember
+		if len(d.connected()) > 0 {
+			why = waitsForServer
+		}
+		d.tell(func(st *DHTStatus) { st.Table, st.Why = 0, why })
 		d.pause = dhtSoonest
 		return dhtEmpty
 	}

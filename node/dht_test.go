@@ -103,6 +103,13 @@ func TestDHTRounds(t *testing.T) {
 		if st := d.snapshot(); st.Mode != DHTAuto || st.Why != waitsForMember || !st.Lookup.IsZero() {
 			t.Errorf("status %+v", st)
 		}
+		mu.Lock()
+		live = []peer.ID{somePeer(t)}
+		mu.Unlock()
+		time.Sleep(2*dhtEmpty + dhtEmpty/4) // so that what follows comes between two looks
+		if st := d.snapshot(); st.Why != "no connected member serves the DHT" {
+			t.Errorf("with a member that has no part in it: %+v", st)
+		}
 
 		first := somebody(t, "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1")
 		other := somebody(t, "/ip4/10.0.0.2/tcp/1", "/ip4/10.0.0.2/udp/1/quic-v1")

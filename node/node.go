@@ -53,6 +53,8 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the node's own goroutines
 
+	started time.Time // when Open had the directory
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -112,6 +114,7 @@ func (n *Node) open(ctx context.Context, dir *dataDir) error {
 		return dir.explain(err)
 	}
 	n.engines.start(e)
+	n.started = time.Now()
 	n.addresses = openAddressBook(n.cfg.DataDir, n.log) // the directory is ours from here on
 	if err := dir.settle(); err != nil {
 		return permissionProblem(dir.path, err)

@@ -25,6 +25,7 @@ type Status struct {
 	Durability  Durability
 	MaxRate     int64 // bytes per second in each direction; 0: no limit
 	Offline     bool
+	Started     time.Time // when Open had the directory
 	// Recovered tells what opening the data directory found wrong with it; empty
 	// if nothing.
 	Recovered string
@@ -125,7 +126,8 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	st := Status{
 		PeerID: n.ID(), Label: n.cfg.Label, Network: "open", NetworkName: n.cfg.NetworkName,
 		DataDir: n.cfg.DataDir, Listen: n.Addrs(), Durability: n.cfg.Durability, MaxRate: n.cfg.MaxRate, Offline: n.cfg.Offline,
-		Spaces: map[string]SpaceStatus{},
+		Started: n.started,
+		Spaces:  map[string]SpaceStatus{},
 	}
 	err := n.do(ctx, func(e *engine) (err error) {
 		info := e.store.Info()

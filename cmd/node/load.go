@@ -87,7 +87,8 @@ func (p *program) load(ctx context.Context, b localapi.Backend, in io.Reader, to
 	}
 	if err != nil {
 		if isEnding(err) && ctx.Err() != nil {
-			return localapi.Errorf(localapi.CodeCancelled, "stopped (%w): %s stored; load again to go on, a record twice does no harm", context.Cause(ctx), many(done.Records, "record is", "records are"))
+			return localapi.Errorf(localapi.CodeCancelled, "stopped (%w): %s: go on after %s, or load all again if nobody else writes these keys, whose edits that would replace",
+				context.Cause(ctx), many(done.Records, "record is stored and stays", "records are stored and stay"), map[bool]string{true: "it", false: "them"}[done.Records == 1])
 		}
 		return err
 	}

@@ -141,7 +141,7 @@ func messageRows(m *localapi.Messages, routes []localapi.Route, row func(name, f
 	if m == nil {
 		return
 	}
-	row("messages", "%d here (%d not read), %d on their way from here, %d carried for others", m.Inbox, m.Unread, m.Outbox, m.Transit)
+	row("messages", "%d here (%d not read), %d on their way from here, %d carried for others", m.Inbox, m.Unread, m.Outbox, m.Transit-m.Replies)
 	if m.Problem != "" {
 		row("MESSAGES OFF", "%s", m.Problem)
 	}

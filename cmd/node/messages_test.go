@@ -60,6 +60,7 @@ func TestSendAndMessages(t *testing.T) {
 	}
 
 	var st struct {
+		Started  string
 		Messages struct{ Inbox, Unread, Outbox int }
 		Routes   []struct {
 			Target  string
@@ -70,6 +71,9 @@ func TestSendAndMessages(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.vix("status", "--json").ok(t).out), &st); err != nil {
 		t.Fatal(err)
 	}
+	if st.Started == "" || !timeForm.MatchString(st.Started) {
+		t.Errorf("it started at %q", st.Started)
+	}
 	learned := false
 	for _, r := range st.Routes {
 		learned = learned || r.Target == a.peerID && r.NextHop == b.peerID && r.Source == "learned"
@@ -79,6 +83,11 @@ func TestSendAndMessages(t *testing.T) {
 	}
 	if out := c.vix("status").ok(t).out; !strings.Contains(out, "2 here (0 not read)") || !strings.Contains(out, ", learned, TTL 8") {
 		t.Errorf("status for people:\n%s", out)
+	}
+
+	// What B carried were acknowledgements in the end, and of no texts of its own.
+	if out := b.vix("status").ok(t).out; !strings.Contains(out, "0 on their way from here, 0 carried for others") {
+		t.Errorf("status of the hop:\n%s", out)
 	}
 
 	// Not delivered: where it stands, and exit 1.

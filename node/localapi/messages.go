@@ -86,6 +86,7 @@ type Messages struct {
 	Unread       int    `json:"unread"`
 	Outbox       int    `json:"outbox"` // of this node, not acknowledged yet
 	Transit      int    `json:"transit"`
+	Replies      int    `json:"replies"` // of these, acknowledgements and notices
 	TransitBytes int    `json:"transit_bytes"`
 	Sent         uint64 `json:"sent"` // since the start, as the rest
 	Delivered    uint64 `json:"delivered"`

@@ -221,7 +221,7 @@ type Status struct {
 	NetworkName string `json:"network_name,omitempty"` // of an open network
 	DataDir     string `json:"data_dir,omitempty"`
 	Version     string `json:"version,omitempty"`
-	Started     *Time  `json:"started,omitempty"`
+	Started     *Time  `json:"started,omitempty"` // when the node opened its directory
 	Offline     bool   `json:"offline,omitempty"`
 	MaxRate     int64  `json:"max_rate,omitempty"` // bytes per second in each direction; 0: no limit
 	// Recovered tells what opening found wrong with the directory, Lost what
