@@ -324,13 +324,31 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 	if id == c.host.ID() {
 		return nil, ErrSelf
 	}
-	nw, store := c.host.Network(), c.host.Peerstore()
+	nw := c.host.Network()
 	// The guard decides when to dial; libp2p's own backoff, up to 5 minutes,
 	// would only hide that the peer is back.
 	if sw, ok := nw.(interface{ Backoff() *swarm.DialBackoff }); ok {
 		sw.Backoff().Clear(id)
 	}
-	if have := pickConn(nw.ConnsToPeer(id)); have != nil && relayed(have) && !slices.ContainsFunc(addrs, isRelayed) {
+	for {
+		have := pickConn(nw.ConnsToPeer(id))
+		conn, err := c.dialOnce(ctx, id, addrs, have)
+		if conn != nil || err != nil {
+			return conn, err
+		}
+		if have == nil {
+			return nil, errors.New("the connection was closed at once: the peer does not accept it")
+		}
+		// The connection that was there has just ended, as when its peer was killed:
+		// that says nothing of who answers now.
+	}
+}
+
+// dialOnce is one attempt of dial beside the connection have, nil: none. Neither a
+// connection nor an error: what there was has ended.
+func (c *connector) dialOnce(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, have network.Conn) (network.Conn, error) {
+	nw, store := c.host.Network(), c.host.Peerstore()
+	if have != nil && relayed(have) && !slices.ContainsFunc(addrs, isRelayed) {
 		ctx = network.WithForceDirectDial(ctx, "there is a relayed connection already")
 	}
 	if nw.Connectedness(id) != network.Connected {
@@ -341,11 +359,7 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 	if err := c.host.Connect(ctx, peer.AddrInfo{ID: id, Addrs: addrs}); err != nil {
 		return nil, err
 	}
-	conn := pickConn(nw.ConnsToPeer(id))
-	if conn == nil {
-		return nil, errors.New("the connection was closed at once: the peer does not accept it")
-	}
-	return conn, nil
+	return pickConn(nw.ConnsToPeer(id)), nil
 }
 
 // pickConn prefers a direct connection, and one that this node dialled.
