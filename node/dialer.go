@@ -48,6 +48,10 @@ type link interface {
 	// dialled because its user or ours asked for a disconnect; until is when that
 	// ends by itself, zero: with unhold only.
 	busy(id peer.ID) (connected, held bool, until time.Time)
+	// present makes sure that a peer with a session is there, which a dead path does
+	// not tell for a while: it answers on the session, or at the target at least. An
+	// error tells that it does not; errEnded: the session has ended meanwhile.
+	present(ctx context.Context, t target, id peer.ID, by time.Time) error
 	// relayed tells that a peer has a session, and that it goes through a relay.
 	relayed(id peer.ID) bool
 	// reached are the endpoints of peers that have a session, as far as they are
@@ -68,6 +72,9 @@ type link interface {
 // errLostRace: the handshake was complete, but another session of the same pair
 // stays. It says nothing against the endpoint.
 var errLostRace = errors.New("another session with this peer stays")
+
+// errEnded: the session that there was has ended.
+var errEnded = errors.New("the session has ended")
 
 // dialer keeps sessions with the targets that its sources name: it alone dials,
 // so that no endpoint and no peer is dialled twice at one time (design 8).

@@ -21,8 +21,19 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 	for {
 		id, a, at := d.beginConnect(t, by, before)
 		if id != "" {
-			d.keep(t, id)
-			return id, nil
+			err := d.link.present(ctx, t, id, by)
+			switch {
+			case ctx.Err() != nil:
+				return "", gaveUp(ctx, t)
+			case errors.Is(err, errEnded):
+				if time.Now().Before(by) {
+					continue
+				}
+				err = wrapDial(t.Key, context.DeadlineExceeded)
+			case err == nil:
+				d.keep(t, id)
+			}
+			return id, err
 		}
 		if a != nil {
 			if err := d.await(ctx, t, a, by); err != nil {

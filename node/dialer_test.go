@@ -104,6 +104,8 @@ func (f *fakeLink) unhold(id peer.ID, _ uint64) {
 	delete(f.held, id)
 }
 
+func (f *fakeLink) present(context.Context, target, peer.ID, time.Time) error { return nil }
+
 func (f *fakeLink) relayed(peer.ID) bool { return false }
 
 func (f *fakeLink) self() peer.ID { return "self" }
