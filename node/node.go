@@ -64,7 +64,7 @@ type Node struct {
 //
 // Errors: ErrLocked if another process has the directory, *RoleError if it is a
 // relay's, *OtherNetworkError if it belongs to another network, replication.ErrTooNew if a later version wrote
-// it, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
+// it, *LogsGoneError if its logs are gone, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
 // runs after an error.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	cfg, err := cfg.withDefaults()
@@ -75,6 +75,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	if err == nil {
+		err = dir.checkLogs()
+	}
 	if err != nil {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
