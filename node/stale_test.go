@@ -181,12 +181,7 @@ func TestConnectToSilentPeer(t *testing.T) {
 	}
 	s := b.mesh.book.live(a.id)
 	p.hold(true)
-	began := time.Now()
-	_, _, err := b.Connect(deadline(t), addr)
-	if took := time.Since(began); took >= 5*time.Second {
-		t.Errorf("connect took %s", took)
-	}
-	if err == nil || !strings.Contains(err.Error(), "does not answer") {
+	if _, _, err := b.Connect(deadline(t), addr); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("connect to a peer that is silent: %v", err)
 	}
 	p.hold(false)
