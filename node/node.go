@@ -188,7 +188,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.dialer = newDialer(n.guard, n.mesh, time.Now, n.log)
 	n.mesh.dialer = n.dialer
 	n.discovery = newDiscovery(n)
-	n.mesh.attend = reach.attend
+	n.mesh.attend, n.mesh.met = reach.attend, reach.met
 	n.mesh.moves = &network.NotifyBundle{ConnectedF: n.mesh.connected}
 	n.reach = reach
 	return reach.attach(h, ads, &n.mesh.connector, n.mesh.direct)

@@ -293,6 +293,14 @@ func (c *Config) checkReach() error {
 	return err
 }
 
+// met hears of every new session: its peer may be a member that relays for others,
+// and what it can do was often known before it was a member.
+func (r *reach) met() {
+	if r.client != nil {
+		r.client.look()
+	}
+}
+
 // attend makes the relayed connection to a peer direct if that can be done; it
 // returns when there is nothing more to do.
 func (r *reach) attend(ctx context.Context, id peer.ID) {
