@@ -146,6 +146,7 @@ func (d *discovery) changed(c netChange) {
 		d.registry.changed()
 	}
 	d.dht.changed()
+	n.reach.ads.changed()
 	if places := n.reach.places.Load(); places != nil {
 		places.changed()
 	}
