@@ -84,7 +84,8 @@ type Config struct {
 	// host:port or a multiaddr. Default: any free port.
 	Listen []string
 	// Advertise is addresses (host:port or multiaddr) at which other machines
-	// reach this node, beside those it listens on; for forwarded ports.
+	// reach this node, beside those it listens on; for forwarded ports. A host's name
+	// is looked up again every minute.
 	Advertise []string
 	// Connect is peers to keep a session with, retried for life: host:port,
 	// tcp://host:port, quic://host:port or a multiaddr.

@@ -47,6 +47,7 @@ type mesh struct {
 	refusals                          refusalLog
 	moves                             *network.NotifyBundle                 // set before serve, like attend
 	attend                            func(ctx context.Context, id peer.ID) // see reach.attend
+	met                               func()                                // likewise; hears of every new session
 	wg                                sync.WaitGroup                        // dialled sessions
 	mu                                sync.Mutex                            // guards below; taken before the book's
 	closed                            bool

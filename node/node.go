@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"vixp2p/node/localapi"
 	"vixp2p/protocols"
@@ -31,7 +30,6 @@ type Node struct {
 	id      peer.ID
 	network replication.NetworkID
 	names   *spaceNames
-	ads     []ma.Multiaddr // Config.Advertise, resolved
 
 	engines   engines
 	health    health
@@ -169,16 +167,14 @@ func (n *Node) join() error {
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
 	reach := newReach(&n.cfg)
-	ads, err := advertised(ctx, n.cfg.Advertise, resolveHost)
-	if err != nil {
-		return err
-	}
+	reach.ads.look(ctx)
 	if h == nil {
-		if h, err = newHost(&n.cfg, n.key, ads, reach); err != nil {
+		var err error
+		if h, err = newHost(&n.cfg, n.key, reach); err != nil {
 			return err
 		}
 	}
-	n.host, n.ads = h, ads
+	n.host = h
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
@@ -191,10 +187,10 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.dialer = newDialer(n.guard, n.mesh, time.Now, n.log)
 	n.mesh.dialer = n.dialer
 	n.discovery = newDiscovery(n)
-	n.mesh.attend = reach.attend
+	n.mesh.attend, n.mesh.met = reach.attend, reach.met
 	n.mesh.moves = &network.NotifyBundle{ConnectedF: n.mesh.connected}
 	n.reach = reach
-	return reach.attach(h, ads, &n.mesh.connector, n.mesh.direct)
+	return reach.attach(h, &n.mesh.connector, n.mesh.direct)
 }
 
 func (n *Node) listen() error {

@@ -103,6 +103,9 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	}
 	m.remember(s, addr, m.listens(s.conn))
 	m.wishDirect(s)
+	if m.met != nil {
+		m.met()
+	}
 	if older != nil {
 		older.driver.Close(replication.CodeDuplicate, "")
 	}
