@@ -6,7 +6,7 @@
 //	n, err := node.Open(ctx, node.Config{DataDir: dir, Label: "A"})
 //	s := n.Space("default")
 //	w, err := s.Put(ctx, "user/1", value)  // durable here when it returns
-//	err = w.WaitReplicated(ctx, 2)         // two more members hold it durably
+//	err = w.WaitReplicated(ctx, 2)         // two members told this node that they hold it
 //
 // What belongs to whom:
 //

@@ -437,7 +437,7 @@ func TestWaitReplicatedTellsHowFar(t *testing.T) {
 	defer cancel()
 	err := w.WaitReplicated(ctx, 2)
 	var short *ReplicaError
-	if !errors.As(err, &short) || !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() {
+	if !errors.As(err, &short) || !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() || short.Connected != 1 {
 		t.Errorf("asked for one more than there are: %v, %+v", err, short)
 	}
 	o := offline(t)

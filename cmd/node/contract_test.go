@@ -161,7 +161,7 @@ func TestTwoNodes(t *testing.T) {
 		t.Errorf("B has %q", r.out)
 	}
 	r = a.vix("put", "k", "w", "--replicas", "3", "--timeout", "300ms", "--json")
-	if r.fails(t, 1, "durable here", "3"); r.object(t)["replicas"] != 1.0 {
+	if r.fails(t, 1, "durable here and at 1 other member", "3", "only members with a session here are counted (1 now)"); r.object(t)["replicas"] != 1.0 {
 		t.Errorf("put --replicas 3 prints %s", r.out)
 	}
 	b.vix("wait", "--synced", "--timeout", "20").ok(t)

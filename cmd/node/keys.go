@@ -18,7 +18,7 @@ const replicaTimeout = 30 * time.Second
 // replicas adds --replicas to a command that writes.
 func replicas(cmd *cobra.Command) *count {
 	n := &count{max: 1000}
-	cmd.Flags().Var(n, "replicas", "return when so many other members hold the write durably (at most 30 s, or --timeout)")
+	cmd.Flags().Var(n, "replicas", "return when so many members that have a session with this node hold the write durably (at most 30 s, or --timeout)")
 	return n
 }
 
@@ -27,7 +27,9 @@ func (p *program) putCommand() *cobra.Command {
 		Use:   "put KEY VALUE|-",
 		Short: "Set a key's value",
 		Long: `Set a key's value, and replace every value of it that this node has seen.
-It returns when the write is durable here. - reads the value from standard input.`,
+It returns when the write is durable here. - reads the value from standard input.
+--replicas counts the members that told this node itself that they hold the write:
+those that have a session with it, not those that get it through others.`,
 		Example: `  vix-node put --id A user/1 '{"name":"Ada"}'
   vix-node put --id A photo - < photo.jpg
   vix-node put --id A important "keep this" --replicas 2 --timeout 10s`,

@@ -290,7 +290,8 @@ func (rc *receipts) countLocked(w *wait, key replication.OriginKey) {
 }
 
 // WaitReplicated returns when k other members' current instances have stated
-// that they durably hold the write at dot (G2). The write must be durable here:
+// to this node that they durably hold the write at dot (G2); what they say of others
+// counts for nothing. The write must be durable here:
 // ErrUnknownLog otherwise. A *NotReplicatedError if ctx ends first.
 func (r *Replicator) WaitReplicated(ctx context.Context, space replication.SpaceID, dot replication.Dot, k int) error {
 	if k <= 0 {
