@@ -84,7 +84,7 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	if m.book.heldAfter(id, before) {
 		return id, &RefusedError{Peer: id, Cause: errHeld}
 	}
-	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
+	m.book.update(id, func(r *peerRecord) { r.handshakes, r.forgotten = r.handshakes+1, false })
 	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
 	err = m.initiate(ctx, id, &t, before)
 	if err != nil && !errors.Is(err, errLostRace) && !errors.Is(err, errHeld) {
@@ -122,6 +122,7 @@ func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 func (m *mesh) unhold(id peer.ID, before uint64) {
 	m.book.change(id, func(r *peerRecord) {
 		r.held = r.held && r.heldAt > before
+		r.forgotten = r.forgotten && r.held
 		r.parted, r.rest = time.Time{}, time.Time{}
 	})
 }

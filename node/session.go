@@ -85,7 +85,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if err == nil {
 		m.handshakesDone.Add(1)
 		m.book.update(s.id, func(r *peerRecord) {
-			r.session, r.stale, r.held, r.parted, r.lastErr = s, false, false, time.Time{}, ""
+			r.session, r.stale, r.held, r.forgotten, r.parted, r.lastErr = s, false, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
 			copies = r.meet(s.info.Instance)
 			m.host.ConnManager().Protect(s.id, sessionTag)

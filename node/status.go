@@ -327,6 +327,9 @@ func (b *peerBook) snapshot() map[peer.ID]*PeerStatus {
 	defer b.mu.Unlock()
 	out := make(map[peer.ID]*PeerStatus, len(b.records))
 	for id, r := range b.records {
+		if r.forgotten {
+			continue
+		}
 		st := &PeerStatus{
 			PeerID: id.String(), Label: r.label, State: r.state(), Addr: r.addr,
 			Skew: r.skew, Copies: r.copies, LastError: r.lastErr,

@@ -83,9 +83,10 @@ func (p *program) forgetCommand() *cobra.Command {
 		Short: "Forget a peer that was connected once",
 		Long: `Forget a peer, named by its label, its ID, or the end of that (6 characters or
 more): a running node ends its session with it, and nobody dials it again after a
-restart. It does not keep the peer away: one that dials is let in, and remembered
-again, and so is one that --connect or discovery names at the next start. What it
-stated about writes stays known.`,
+restart; peers and status list it no more, and nothing is pending towards it. It does
+not keep the peer away: one that dials is let in, and remembered again, and so is one
+that --connect or discovery names at the next start. What it stated about writes stays
+known to --replicas.`,
 		Example: "  vix-node forget --id A B",
 		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
