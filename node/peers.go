@@ -56,7 +56,7 @@ type peerRecord struct {
 	handshakes int  // under way
 	stale      bool // of the live session
 	held       bool // this node's user ended the session: no automatic dial
-	forgotten bool // likewise, and it is not shown until its next session
+	forgotten  bool // likewise, and it is not shown until its next session
 	// heldAt is when that was, by the book's count of holds; of use while held.
 	heldAt uint64
 	// parted: the peer's user ended the last session, so that there is no automatic

@@ -144,14 +144,17 @@ It fails when the time is up: 60 s, or --timeout.`,
 
 // wait asks the node, and again if it is not there yet or goes away meanwhile.
 func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
-	var damaged *localapi.FilesError // what the last whole attempt found
+	var found error // by the last whole attempt, of a directory that is in use
 	for {
 		c, err := localapi.Dial(ctx, dir)
 		if err == nil {
 			err = c.Wait(ctx, w)
 			c.Close()
 		} else if ctx.Err() == nil {
-			damaged, _ = errors.AsType[*localapi.FilesError](err)
+			found = nil
+			if _, deaf := errors.AsType[*localapi.DeafError](err); deaf || isFilesError(err) {
+				found = err
+			}
 		} else {
 			err = localapi.ErrNotRunning // the time was up while asking
 		}
@@ -163,8 +166,8 @@ func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
 		case ended == nil:
 		case !errors.Is(ended, localapi.ErrTimeUp):
 			return ended
-		case damaged != nil && node.DataDirInUse(dir):
-			return damaged
+		case found != nil && node.DataDirInUse(dir):
+			return localapi.Errorf(localapi.CodeTimeout, "the time is up: %w", found)
 		default:
 			return localapi.Errorf(localapi.CodeTimeout, "the time is up and no node answers for %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 		}
