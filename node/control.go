@@ -30,7 +30,7 @@ func (n *Node) Connect(ctx context.Context, addr string) (peerID, endpoint strin
 	if err != nil {
 		return "", "", err
 	}
-	return id.String(), t.Key, nil
+	return id.String(), endpointText(t.Key), nil
 }
 
 // Disconnect ends the session with a peer, named by its ID, by the last 6

@@ -62,7 +62,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	}
 	s := &session{
 		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, dialled: dialled, conn: st.Conn(),
-		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
+		addr: sessionAddr(st.Conn(), dialled), budget: budget, since: m.now(),
 		closed: make(chan struct{}),
 	}
 	m.mu.Lock()
@@ -118,6 +118,16 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		log.Warn("this peer's clock differs from this machine's: correct the one that is wrong", "ahead", skew)
 	}
 	return s, nil
+}
+
+// sessionAddr is where a session leads to. One that this node began may use a
+// connection that the peer dialled, whose port nobody listens on: then it is what was
+// to be dialled.
+func sessionAddr(c network.Conn, dialled *target) string {
+	if dialled != nil && c.Stat().Direction == network.DirInbound && !relayed(c) {
+		return dialled.readable()
+	}
+	return readable(c.RemoteMultiaddr())
 }
 
 func direction(outbound bool) string {

@@ -59,7 +59,7 @@ type PeerStatus struct {
 	Instance  string // hex; of the newest session
 	State     State
 	Direction string // "in" or "out" of the session; empty without one
-	Addr      string
+	Addr      string    // where the session leads to; without one where the peer is dialled, or was last
 	Relayed   bool      // the session goes through a relay
 	Since     time.Time // start of the session
 	RTT       time.Duration
@@ -224,6 +224,9 @@ func (n *Node) endpoints() []EndpointStatus {
 	if n.dialer != nil {
 		n.dialer.describe(list)
 	}
+	for i := range list {
+		list[i].Endpoint = endpointText(list[i].Endpoint)
+	}
 	slices.SortFunc(list, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
 	return list
 }
@@ -269,6 +272,11 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 		return nil, err
 	}
 	all := n.mesh.book.snapshot()
+	for id, st := range all {
+		if known := n.addresses.addrs(id); !st.live() && len(known) > 0 {
+			st.Addr = readableTarget(known[0])
+		}
+	}
 	for i := range list {
 		p := &list[i]
 		id, err := peerIDOf(p.Key)
