@@ -12,7 +12,7 @@
 //
 //	config.go     Config, its defaults and its checks
 //	datadir.go    the data directory: format, network for life, default place
-//	identity.go   the Ed25519 key file
+//	identity.go   the Ed25519 key file; label.go: the label
 //	address.go    the forms of --listen and --connect
 //	host.go       the libp2p host: transports, limits, listening
 //	connect.go    libp2p connections, to peers whose ID is not known yet too
