@@ -93,11 +93,21 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	return id, err
 }
 
+// refusedTells is for how long a refusal at one address of a peer tells why it is away
+// better than silence at its others.
+const refusedTells = time.Minute
+
 // note keeps why there is no session with a peer, for status.
 func (m *mesh) note(id peer.ID, err error) {
 	if id != "" {
 		m.book.change(id, func(r *peerRecord) {
-			r.lastErr = err.Error()
+			if isTimeout(err) && m.now().Sub(r.refused) < refusedTells && !r.refused.IsZero() {
+				return // where somebody refuses the machine is there: that tells more
+			}
+			r.lastErr, r.refused = err.Error(), time.Time{}
+			if isRefused(err) {
+				r.refused = m.now()
+			}
 			if errors.Is(err, protocols.ErrDisconnect) {
 				m.part(r)
 			}

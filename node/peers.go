@@ -68,7 +68,8 @@ type peerRecord struct {
 	addr     string // of the newest session
 	outbound bool
 	seen     time.Time
-	lastErr  string // why the last session or attempt ended, until the next session
+	lastErr  string    // why the last session or attempt ended, until the next session
+	refused  time.Time // when lastErr is that an address refused; zero: it is something else
 	// instances that this identity had, the newest last, each once.
 	instances []replication.Instance
 	copies    bool // an older instance came back: copies of one directory run
