@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -153,7 +154,8 @@ func (p *program) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KEY",
 		Short: "Print a key's value",
-		Long: `Print a key's value: its bytes and nothing else. A key that was written at
+		Long: `Print a key's value: its bytes and nothing else, but for the end of the line on a
+terminal. A key that was written at
 several members at one time has several values: get prints the winner, which is
 the same everywhere, and --conflicts lists all. The next put resolves them.`,
 		Example: `  vix-node get --id A user/1
@@ -176,7 +178,11 @@ the same everywhere, and --conflicts lists all. The next put resolves them.`,
 					e.Siblings = nil
 					return p.print(e)
 				}
-				_, err = p.stdout.Write(e.Value.Bytes())
+				value := e.Value.Bytes()
+				if p.terminal(p.stdout) && !bytes.HasSuffix(value, []byte("\n")) {
+					value = append(value, '\n') // for the eyes alone: elsewhere the bytes are what counts
+				}
+				_, err = p.stdout.Write(value)
 				return err
 			})
 		},

@@ -55,7 +55,8 @@ func (p *program) disconnectCommand() *cobra.Command {
 		Short: "End the running node's session with a peer",
 		Long: `End the session with a peer, named by its label, its ID, or the end of that (6
 characters or more), and leave it alone until connect, or until the node starts
-again.`,
+again. The peer leaves this node alone too, until its user connects or it starts
+again: then it is let in.`,
 		Example: "  vix-node disconnect --id A B",
 		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
