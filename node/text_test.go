@@ -38,7 +38,7 @@ func TestPortOfTheAPIIsTaken(t *testing.T) {
 	if err == nil {
 		n.Close()
 	}
-	want := "the local API cannot listen on " + at + ", which another program uses: stop that program, or give another port with --api (0 = any free one)"
+	want := "the local API cannot listen on " + at + ", which another program uses: stop that program, or give another address with --api (port 0 = any free one)"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}

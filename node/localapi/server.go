@@ -195,7 +195,7 @@ func loopbackHost(hostport string) bool {
 // listenProblem says in a sentence why the address of the API is of no use.
 func listenProblem(addr string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("the local API cannot listen on %s, which another program uses: stop that program, or give another port with --api (0 = any free one)", addr)
+		return fmt.Errorf("the local API cannot listen on %s, which another program uses: stop that program, or give another address with --api (port 0 = any free one)", addr)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 		err = op.Err
