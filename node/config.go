@@ -70,7 +70,8 @@ type Config struct {
 	// DefaultDataDir names for Label.
 	DataDir string
 	// Label is a name for people, never an identity: at most 64 bytes of
-	// printable text. Default: the first characters of the peer ID.
+	// printable text. The data directory remembers it. Default: the one that it
+	// remembers, else the last 8 characters of the peer ID.
 	Label string
 
 	// NetworkName tells open networks apart; nodes of different names refuse

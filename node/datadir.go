@@ -25,6 +25,7 @@ import (
 //	              "vix-node 1", or "vix-relay 1", which has identity.key and no more
 //	network       which network it belongs to, as JSON
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
+//	label         the label that the node was given last (label.go)
 //	log/          the logs (package replication/wal)
 //	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
@@ -293,7 +294,7 @@ func refuseForeign(dir string) error {
 	}
 	for _, e := range entries {
 		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
-		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
 		if !ours && name != logDir && name != viewDir && name != mailDir && name != "lost+found" {

@@ -153,7 +153,7 @@ func (d *dialer) offer(f found) {
 		if f.kind() == manual {
 			level = slog.LevelWarn
 		}
-		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
+		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", endpointText(f.Key), "source", f.from, "limit", maxTargets)
 	case f.heard && d.guard.heard(d.now(), f.Key):
 	case !known:
 	case d.now().Before(d.guard.next(f.Key)):
@@ -394,7 +394,7 @@ func (d *dialer) make(a *attempt) {
 		if a.kind == automatic || before != nil && before.Error() == a.err.Error() {
 			level = slog.LevelDebug // no one asked for it; or it was said before
 		}
-		d.log.Log(d.ctx, level, "cannot connect", "endpoint", a.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
+		d.log.Log(d.ctx, level, "cannot connect", append([]any{"endpoint", endpointText(a.Key), "err", a.err}, d.retryIn(a.Key, again)...)...)
 	}
 	d.mu.Lock()
 	delete(d.attempts, a.Key)
@@ -403,6 +403,17 @@ func (d *dialer) make(a *attempt) {
 	}
 	d.mu.Unlock()
 	d.kick()
+}
+
+// retryIn is the attribute that says when an endpoint is tried again; none where
+// nobody names it, so that no attempt comes by itself.
+func (d *dialer) retryIn(endpoint string, at time.Time) []any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.targets.all[endpoint] == nil {
+		return nil
+	}
+	return []any{"retry_in", at.Sub(d.now()).Round(100 * time.Millisecond)}
 }
 
 // sessionEnded tells of the end of a session that came from an attempt at

@@ -90,7 +90,7 @@ func (d *dialer) pause(ctx context.Context, t target, wait time.Duration) error 
 }
 
 func gaveUp(ctx context.Context, t target) error {
-	return fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+	return fmt.Errorf("gave up connecting to %s: %w", endpointText(t.Key), context.Cause(ctx))
 }
 
 // beginConnect finds a session that is there, an attempt at the endpoint that is

@@ -345,6 +345,23 @@ func (e *ListenError) Error() string {
 }
 func (e *ListenError) Unwrap() error { return e.Cause }
 
+// readableTarget is readable for an address as parseTarget reads it.
+func readableTarget(s string) string {
+	t, err := parseTarget(s)
+	if err != nil {
+		return s
+	}
+	return t.readable()
+}
+
+// readable is the target as people write it.
+func (t *target) readable() string {
+	if t.Addr != nil {
+		return readable(t.Addr)
+	}
+	return t.Key
+}
+
 // readable gives an address as people write it, host:port with its transport.
 func readable(a ma.Multiaddr) string {
 	if key, ok := multiaddrKey(a); ok && !isRelayed(a) {

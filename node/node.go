@@ -87,9 +87,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Label == "" {
-		cfg.Label = shortID(id)
-	}
+	given := cfg.Label
+	cfg.Label = labelOf(dir.path, given, id, cfg.Logger)
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, key: key, id: id, network: replication.OpenNetwork(cfg.NetworkName),
 		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
@@ -97,7 +96,11 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.names = newSpaceNames(n.network)
 	n.up, n.down = replicator.NewPace(cfg.MaxRate), replicator.NewPace(cfg.MaxRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.open(ctx, dir); err != nil {
+	err = n.open(ctx, dir)
+	if err == nil {
+		err = permissionProblem(dir.path, saveLabel(dir.path, given, cfg.Offline))
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil

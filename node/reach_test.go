@@ -196,7 +196,8 @@ func TestMovesToNewConnection(t *testing.T) {
 	t.Parallel()
 	relay := openRelay(t, RelayConfig{})
 	a := open(t, Config{Label: "A", Open: true, NoConnect: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{at(t, relay)}})
-	b := open(t, Config{Label: "B", NoConnect: true})
+	var log logBuffer
+	b := open(t, Config{Label: "B", NoConnect: true, Logger: log.logger()})
 	if _, _, err := b.Connect(deadline(t), place(t, a)); err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +218,10 @@ func TestMovesToNewConnection(t *testing.T) {
 	})
 	put(t, a, "k", "v")
 	converge(t, 1, a, b)
+	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
+	if log.count("level=INFO", `msg="session moved"`, statusOf(t, b).Peers[0].Addr) != 1 || log.has("level=INFO", "msg=disconnected") {
+		t.Error("the log does not tell in one line that the session has moved")
+	}
 }
 
 // A node that listens on loopback only does nothing to be reached from elsewhere.
