@@ -186,17 +186,6 @@ func (b *addressBook) addrs(id peer.ID) []string {
 	return nil
 }
 
-// find is findPeer among the peers of the book.
-func (b *addressBook) find(name string) (peer.ID, error) {
-	return findPeer(name, func(yield func(peer.ID, string) bool) {
-		for _, e := range b.list() {
-			if !yield(e.ID, e.Label) {
-				return
-			}
-		}
-	})
-}
-
 // makeRoomLocked makes room for one more peer; false: all of them are connected.
 // An entry has the time at which its session began, which may be days ago, so that
 // its age alone would give up the members that are there all the time for strangers
