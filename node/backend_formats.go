@@ -24,3 +24,7 @@ func FormatVersions() Formats {
 		LocalAPI:      1,
 	}
 }
+
+// SizeText writes a number of bytes for people, in the units that flags take: powers
+// of 1,024.
+func SizeText(n uint64) string { return replication.SizeText(n) }

@@ -10,8 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"vixp2p/node"
 	"vixp2p/node/localapi"
-	"vixp2p/replication"
 )
 
 // print writes one JSON object as a line.
@@ -91,7 +91,7 @@ func many(n uint64, one, more string) string {
 }
 
 // size writes bytes in powers of 1,024, as flags take them.
-func size(n uint64) string { return replication.SizeText(n) }
+func size(n uint64) string { return node.SizeText(n) }
 
 // ago writes how long ago a moment was.
 func ago(t *localapi.Time, now time.Time) string {
