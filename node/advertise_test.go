@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,18 +20,20 @@ func TestAdvertisedNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
 		a := newAdvertisement([]string{"tcp://home.example:9001", "192.0.2.7:9002", "tcp://hangs.example:9003", "/dns4/other.example/tcp/9004"}, log.logger())
-		lookups := 0
-		var leads string
+		var lookups atomic.Int32
+		var where atomic.Value // what the name leads to
+		where.Store("")
 		a.resolve = func(ctx context.Context, scheme, host string, port uint16) ([]ma.Multiaddr, error) {
+			leads := where.Load().(string)
 			switch {
 			case host == "hangs.example":
 				<-ctx.Done()
 				return nil, ctx.Err()
 			case host == "home.example" && leads == "":
-				lookups++
+				lookups.Add(1)
 				return nil, errors.New("no such host")
 			case host == "home.example":
-				lookups++
+				lookups.Add(1)
 				host = leads
 			}
 			return resolveHost(ctx, scheme, host, port)
@@ -54,17 +57,18 @@ func TestAdvertisedNames(t *testing.T) {
 		done := make(chan struct{})
 		go func() { a.run(ctx); close(done) }()
 		time.Sleep(3 * (advertiseRetry + answerTime))
-		if n := strings.Count(log.b.String(), "home.example"); n != 1 || lookups < 3 {
-			t.Errorf("%d lines about a name that was looked up %d times", n, lookups)
+		synctest.Wait()
+		if n := strings.Count(log.b.String(), "home.example"); n != 1 || lookups.Load() < 3 {
+			t.Errorf("%d lines about a name that was looked up %d times", n, lookups.Load())
 		}
-		leads = "198.51.100.1"
+		where.Store("198.51.100.1")
 		time.Sleep(advertiseRetry + answerTime)
 		expect("once it is found", "/ip4/198.51.100.1/tcp/9001")
-		leads = "198.51.100.2"
+		where.Store("198.51.100.2")
 		a.changed()
 		time.Sleep(answerTime)
 		expect("after the network has changed", "/ip4/198.51.100.2/tcp/9001")
-		leads = ""
+		where.Store("")
 		time.Sleep(10 * time.Minute)
 		expect("while it is not found", "/ip4/198.51.100.2/tcp/9001")
 		cancel()
