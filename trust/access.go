@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"slices"
 	"time"
 
 	"vixp2p/replication"
@@ -44,15 +45,9 @@ func (s *State) CheckPeer(raw []byte, peer replication.OriginKey, now time.Time)
 // Revoked tells that a key was revoked and that no certificate known here admits
 // it again: such a peer is refused before anything is shown to it.
 func (s *State) Revoked(key replication.OriginKey) bool {
-	if len(s.standing(key, nil)) > 0 {
-		return false
-	}
-	for p := range s.byAnyone {
-		if p.key == key && p.gen != 0 && s.revocation(p, nil) != nil {
-			return true
-		}
-	}
-	return false
+	return len(s.standing(key, nil)) == 0 && slices.ContainsFunc(s.revoked[key], func(gen uint64) bool {
+		return gen != 0 && s.revocation(peerGen{key, gen}, nil) != nil
+	})
 }
 
 // MayCarry tells whether a peer gets the blocks of a space: a writer, reader or
@@ -81,100 +76,4 @@ func (s *State) may(key replication.OriginKey, now time.Time, shown *Chain, fits
 		}
 	}
 	return false
-}
-
-// Limit is how far a log counts.
-type Limit struct {
-	// Allowed: some grant lets the origin write there. Else nothing of the log is
-	// taken, and nothing of it counts.
-	Allowed bool
-	// Cut is the last position that counts of a log of a revoked peer, zero for
-	// none; nil: all of it counts.
-	Cut *replication.Position
-	// Err says why something does not count: replication.ErrNotAllowed or
-	// ErrRevoked; nil where all does.
-	Err error
-}
-
-// LogLimit tells how far a log counts, by what its genesis block says. It depends
-// on the control logs and the genesis block alone, never on the time.
-func (s *State) LogLimit(g *replication.Genesis) Limit {
-	return s.limit(g.Origin, g.Space, g.Grant, g.LogID)
-}
-
-// MayWrite tells whether an origin may write in a space, without regard to what
-// it wrote before: a revoked one may not. grant is an encoded chain, that of a
-// log's genesis block.
-func (s *State) MayWrite(origin replication.OriginKey, space replication.SpaceID, grant []byte) error {
-	return s.limit(origin, space, grant, func() (none replication.LogID) { return none }).Err
-}
-
-func (s *State) limit(origin replication.OriginKey, space replication.SpaceID, grant []byte, log func() replication.LogID) Limit {
-	if origin == s.root {
-		if space == s.control {
-			return Limit{Allowed: true}
-		}
-		return Limit{Err: refuse(replication.ErrNotAllowed, "the root key writes in the control space alone")}
-	}
-	gen, ok := GrantGeneration(grant)
-	if !ok {
-		return Limit{Err: refuse(replication.ErrNotAllowed, "a log of %s names no certificate under which it was written", short(origin))}
-	}
-	peer := peerGen{origin, gen}
-	// Reading the grant costs two signatures: only where the control logs do not
-	// say it all.
-	writes := func(c *Certificate) bool {
-		if space == s.control {
-			return c.IsAdmin()
-		}
-		for _, g := range c.Grants {
-			if g.MayWrite(space) {
-				return true
-			}
-		}
-		return false
-	}
-	allowed := false
-	for _, c := range s.certs[peer] {
-		allowed = allowed || writes(c)
-	}
-	var shown *Certificate
-	if !allowed || s.byAnyone[peer] != nil && !s.isAdmin(peer) {
-		if c, err := DecodeChain(grant); err == nil && c.Leaf.peer() == peer {
-			shown = s.counts(c)
-		}
-		allowed = allowed || shown != nil && writes(shown)
-	}
-	if !allowed {
-		role := RoleWriter
-		if space == s.control {
-			role = RoleAdmin
-		}
-		return Limit{Err: refuse(replication.ErrNotAllowed, "peer %s is no %s of space %s: no certificate that counts says so", peer, role, s.spaceName(space))}
-	}
-	r := s.revocation(peer, shown)
-	if r == nil {
-		return Limit{Allowed: true}
-	}
-	limit := Limit{Allowed: true, Err: refuse(ErrRevoked, "peer %s was revoked: what it wrote later does not count", peer)}
-	if cut, listed := r.cut(space, log()); listed || space == s.control {
-		limit.Cut = &cut
-	}
-	return limit
-}
-
-// spaceName names a space in an error.
-func (s *State) spaceName(id replication.SpaceID) string {
-	if id == s.control {
-		return ControlSpaceName
-	}
-	for name := range s.spaces {
-		if replication.SpaceOf(s.network, name) == id {
-			return name
-		}
-	}
-	if id == replication.SpaceOf(s.network, replication.DefaultSpace) {
-		return replication.DefaultSpace
-	}
-	return short(id)
 }

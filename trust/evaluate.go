@@ -29,8 +29,8 @@ func Evaluate(root ed25519.PublicKey, logs []ControlLog) *State {
 		root: replication.OriginKey(root), network: network, control: ControlSpace(network),
 		certs: map[peerGen][]*Certificate{}, known: map[replication.Hash]*Certificate{},
 		byRoot: map[peerGen]*Revocation{}, byAnyone: map[peerGen]*Revocation{},
-		generations: map[replication.OriginKey][]uint64{},
-		invites:     map[inviteKey]invited{}, spaces: map[string]bool{}, keys: map[keyID]map[string]Wrap{},
+		generations: map[replication.OriginKey][]uint64{}, revoked: map[replication.OriginKey][]uint64{},
+		invites: map[inviteKey]invited{}, spaces: map[replication.SpaceID]Space{}, keys: map[keyID]map[string]Wrap{},
 	}
 	for i := range logs {
 		if logs[i].Origin == s.root {
@@ -55,11 +55,12 @@ type adminLog struct {
 	blocks []ControlBlock
 }
 
-// adminLogs are the logs of admins, cut. An admin is one by the root's statements
-// or by what the log's own grant shows: the root signed it, wherever it stands.
-// Nothing is read of a log of which the cuts leave nothing, because a node that
-// never had it has no grant of it either.
+// adminLogs are the logs of admins, cut. An admin is one by the root's statements,
+// or where these do not say so by what its logs' grants show: the root signed it,
+// wherever it stands. Nothing is read of a log of which the cuts leave nothing,
+// because a node that holds nothing of it has not got its grant either.
 func (s *State) adminLogs(logs []ControlLog) (out []adminLog) {
+	var shown []*Certificate
 	for i := range logs {
 		l := &logs[i]
 		gen, ok := GrantGeneration(l.Grant)
@@ -75,10 +76,15 @@ func (s *State) adminLogs(logs []ControlLog) (out []adminLog) {
 		if len(blocks) == 0 {
 			continue
 		}
-		if c := s.shownByLog(l.Grant, admin); c != nil && c.IsAdmin() {
-			s.addCertificate(c)
-		}
 		out = append(out, adminLog{admin, blocks})
+		if !s.isAdmin(admin) {
+			if c := s.shownByLog(l.Grant, admin); c != nil && c.IsAdmin() {
+				shown = append(shown, c)
+			}
+		}
+	}
+	for _, c := range shown {
+		s.addCertificate(c)
 	}
 	return slices.DeleteFunc(out, func(l adminLog) bool { return !s.isAdmin(l.admin) })
 }
@@ -106,7 +112,8 @@ func (s *State) state(by peerGen, statements []Statement) {
 		case *Invite:
 			s.addInvite(by, st)
 		case *SpaceStatement:
-			s.spaces[st.Name] = s.spaces[st.Name] || st.Encrypted
+			id := replication.SpaceOf(s.network, st.Name)
+			s.spaces[id] = Space{ID: id, Name: st.Name, Encrypted: st.Encrypted || s.spaces[id].Encrypted}
 		case *NetworkStatement:
 			if by.key == s.root {
 				s.addName(st)
@@ -176,6 +183,9 @@ func (s *State) settle() {
 	}
 	for _, gens := range s.generations {
 		slices.Sort(gens)
+	}
+	for p := range s.byAnyone {
+		s.revoked[p.key] = append(s.revoked[p.key], p.gen)
 	}
 	s.redeem()
 }

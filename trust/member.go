@@ -128,13 +128,8 @@ func (s *State) NextGeneration(key replication.OriginKey) uint64 {
 		return m.Generation
 	}
 	last := uint64(0)
-	for _, gen := range s.generations[key] {
+	for _, gen := range slices.Concat(s.generations[key], s.revoked[key]) {
 		last = max(last, gen)
-	}
-	for p := range s.byAnyone {
-		if p.key == key {
-			last = max(last, p.gen)
-		}
 	}
 	return last + 1
 }

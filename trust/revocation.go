@@ -271,7 +271,7 @@ func Revoke(subject replication.OriginKey, generation, version uint64, spaces []
 	highest := map[place]Held{}
 	for _, h := range held {
 		p := place{h.Space, h.Log}
-		if h.Pos.Seq == 0 || !slices.Contains(spaces, h.Space) {
+		if h.Pos.Seq == 0 || h.Pos.Hash.IsZero() || !slices.Contains(spaces, h.Space) {
 			continue
 		}
 		old, ok := highest[p]

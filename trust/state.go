@@ -21,15 +21,15 @@ type State struct {
 	// compareShown; known are the same, by their id.
 	certs map[peerGen][]*Certificate
 	known map[replication.Hash]*Certificate
-	// generations of each key in certs, ascending.
-	generations map[replication.OriginKey][]uint64
+	// generations of each key in certs, ascending; revoked those in byAnyone.
+	generations, revoked map[replication.OriginKey][]uint64
 	// byRoot are the root's revocations, byAnyone these and the admins'. Admins
 	// are subject to byRoot alone.
 	byRoot, byAnyone map[peerGen]*Revocation
 
 	invites     map[inviteKey]invited
 	redeemed    map[inviteKey][]replication.OriginKey // who used an invite, ascending
-	spaces      map[string]bool // declared; whether encrypted
+	spaces      map[replication.SpaceID]Space         // declared
 	keys        map[keyID]map[string]Wrap
 	name        string
 	nameVersion uint64
@@ -68,11 +68,7 @@ type Space struct {
 // Spaces are the declared spaces, by name. The space `default` exists whether it
 // is declared or not.
 func (s *State) Spaces() []Space {
-	out := []Space{}
-	for _, name := range slices.Sorted(maps.Keys(s.spaces)) {
-		out = append(out, Space{ID: replication.SpaceOf(s.network, name), Name: name, Encrypted: s.spaces[name]})
-	}
-	return out
+	return slices.SortedFunc(maps.Values(s.spaces), func(a, b Space) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // ContentKey is a content key of an encrypted space, as it was handed out.
