@@ -19,7 +19,7 @@ const (
 	MaxLabel = 64
 	// MaxCertificate is the longest encoded certificate in bytes, so that two of
 	// them fit a chain.
-	MaxCertificate = 2000
+	MaxCertificate = 2032
 )
 
 // Serial is 16 random bytes that tell two certificates apart.
