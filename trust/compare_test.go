@@ -165,6 +165,16 @@ func (o *oracle) checkMembers(t *testing.T, s *trust.State) {
 		for _, c := range from {
 			gen = max(gen, c.Generation)
 		}
+		inAll := map[uint64]bool{}
+		for _, c := range standing {
+			inAll[c.Generation] = true
+		}
+		if got := s.Generations(p.id); !slices.Equal(got, slices.Sorted(maps.Keys(inAll))) {
+			t.Errorf("%s stands in %v, want %v", p.name, got, inAll)
+		}
+		if m.IsAdmin() != o.isAdmin(peer{p.id, gen}) {
+			t.Errorf("%s is an admin: %v", p.name, m.IsAdmin())
+		}
 		var ids, want []string
 		var grants []trust.Grant
 		for _, c := range all {

@@ -26,19 +26,16 @@ type Member struct {
 
 // Member tells about one key; false if no certificate that counts certifies it.
 func (s *State) Member(key replication.OriginKey) (Member, bool) {
-	gens := s.generations[key]
-	if len(gens) == 0 {
+	if len(s.generations[key]) == 0 {
 		return Member{}, false
 	}
-	at := peerGen{key, gens[len(gens)-1]}
-	revoked := true
-	for _, gen := range slices.Backward(gens) {
-		if s.revocation(peerGen{key, gen}, nil) == nil {
-			at.gen, revoked = gen, false
-			break
-		}
+	in := s.Generations(key)
+	revoked := len(in) == 0
+	if revoked {
+		in = s.generations[key]
 	}
-	m := Member{Key: key, Generation: at.gen, Certificates: s.certs[at], Revoked: revoked}
+	gen := in[len(in)-1]
+	m := Member{Key: key, Generation: gen, Certificates: s.certs[peerGen{key, gen}], Revoked: revoked}
 	for _, c := range m.Certificates {
 		m.Grants = append(m.Grants, c.Grants...)
 	}
@@ -57,6 +54,9 @@ func (s *State) Members() []Member {
 	slices.SortFunc(out, func(a, b Member) int { return bytes.Compare(a.Key[:], b.Key[:]) })
 	return out
 }
+
+// IsAdmin tells whether one of its certificates makes it an admin.
+func (m *Member) IsAdmin() bool { return slices.ContainsFunc(m.Grants, isAdminGrant) }
 
 func (m *Member) last() *Certificate { return m.Certificates[len(m.Certificates)-1] }
 
@@ -116,6 +116,17 @@ func (s *State) chain(c *Certificate) *Chain {
 			if a.IsAdmin() {
 				out.Issuer = a // the last one is the one to be shown
 			}
+		}
+	}
+	return out
+}
+
+// Generations are those in which a key stands, ascending: who is to be put out is
+// revoked in each.
+func (s *State) Generations(key replication.OriginKey) (out []uint64) {
+	for _, gen := range s.generations[key] {
+		if s.revocation(peerGen{key, gen}, nil) == nil {
+			out = append(out, gen)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package trust_test
 
 import (
 	"testing"
+	"time"
 
 	"vixp2p/replication"
 	"vixp2p/trust"
@@ -12,7 +13,7 @@ import (
 func TestAdminRevokedWithWhatItIssued(t *testing.T) {
 	s := newStory(t)
 	before, after := newActor("before"), newActor("after")
-	kept := s.cert(s.ada, 1, before, 1, writer())
+	kept := s.certUntil(now.Unix()+10, s.ada, 1, before, 1, writer())
 	cut := s.say(s.adaLog, kept)
 	lost := s.cert(s.ada, 1, after, 1, writer())
 	s.say(s.adaLog, lost, &trust.Revocation{Subject: s.carl.id, Generation: 1, Version: 1}, &trust.SpaceStatement{Name: "evil"})
@@ -38,8 +39,10 @@ func TestAdminRevokedWithWhatItIssued(t *testing.T) {
 	if _, err := st.CheckPeer(s.byAda(kept).Encode(), before.id, now); err != nil {
 		t.Errorf("what Ada had said before: %v", err)
 	}
+	_, err := st.CheckPeer(s.byAda(kept).Encode(), before.id, now.Add(time.Minute))
+	wantKind(t, err, trust.ErrExpired)
 	wantKind(t, st.MayWrite(after.id, s.notes, s.byAda(lost).Encode()), replication.ErrNotAllowed)
-	_, err := st.CheckPeer(s.byAda(lost).Encode(), after.id, now)
+	_, err = st.CheckPeer(s.byAda(lost).Encode(), after.id, now)
 	wantKind(t, err, trust.ErrRevoked, "issued by", "ask an admin")
 	_, err = st.CheckPeer((&trust.Chain{Leaf: s.adaIs}).Encode(), s.ada.id, now)
 	wantKind(t, err, trust.ErrRevoked, "generation 1")
