@@ -49,7 +49,7 @@ func (o *oracle) checkPeers(t *testing.T, s *trust.State) {
 					continue
 				}
 				_, err := s.CheckPeer(c.Encode(), key, at)
-				if want := o.checkPeer(c, key, at); kind(err) != want {
+				if want := o.checkPeer(c, key, at); !errors.Is(kind(err), want) {
 					t.Errorf("CheckPeer of %s generation %d: %v, want %v", o.name(key), c.Leaf.Generation, err, want)
 				}
 			}
@@ -104,7 +104,7 @@ func (o *oracle) checkLimits(t *testing.T, s *trust.State) {
 		case cut != nil:
 			want = trust.ErrRevoked
 		}
-		if kind(got.Err) != want {
+		if !errors.Is(kind(got.Err), want) {
 			t.Errorf("LogLimit of %s says %v, want %v", what, got.Err, want)
 		}
 	}
@@ -305,7 +305,7 @@ func (o *oracle) checkInvites(t *testing.T, s *trust.State) {
 				t.Errorf("an invite of %s: %v, want %v", issuer.name, ok, best != nil)
 			}
 			if !ok {
-				if err := s.CheckInvite(issuer.id, inv.id, o.w.people[0].id, now); kind(err) != trust.ErrInviteUnknown {
+				if err := s.CheckInvite(issuer.id, inv.id, o.w.people[0].id, now); !errors.Is(kind(err), trust.ErrInviteUnknown) {
 					t.Errorf("an unknown invite: %v", err)
 				}
 				continue
@@ -333,7 +333,7 @@ func (o *oracle) checkInvites(t *testing.T, s *trust.State) {
 				case len(used) == 0 && best.Expires != 0 && now.Unix() >= best.Expires:
 					want = trust.ErrExpired
 				}
-				if err := s.CheckInvite(issuer.id, inv.id, p.id, now); kind(err) != want {
+				if err := s.CheckInvite(issuer.id, inv.id, p.id, now); !errors.Is(kind(err), want) {
 					t.Errorf("the invite for %s: %v, want %v", p.name, err, want)
 				}
 			}

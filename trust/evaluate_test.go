@@ -35,7 +35,7 @@ func worlds(t *testing.T, n uint64, fn func(t *testing.T, w *world)) {
 // TestEvaluateIsWhatTheDesignSays compares every answer with the oracle's.
 func TestEvaluateIsWhatTheDesignSays(t *testing.T) {
 	seen := map[string]int{}
-	worlds(t, 800, func(t *testing.T, w *world) {
+	worlds(t, 400, func(t *testing.T, w *world) {
 		s := trust.Evaluate(w.root.id[:], w.logs)
 		checkWorld(t, w, s)
 		w.tally(s, seen)

@@ -37,7 +37,7 @@ func (w *world) shuffled() (out []trust.ControlLog) {
 // TestOrderDoesNotMatter: any order of arrival, and any repetition, gives the same
 // state.
 func TestOrderDoesNotMatter(t *testing.T) {
-	worlds(t, 1000, func(t *testing.T, w *world) {
+	worlds(t, 400, func(t *testing.T, w *world) {
 		want := w.evaluate(w.logs).Digest()
 		for range 3 {
 			if got := w.evaluate(w.shuffled()).Digest(); got != want {
@@ -51,7 +51,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 // in the same state, and each state on the way is what the oracle says of the
 // prefixes. (A log's blocks arrive in order.)
 func TestGrowingLogs(t *testing.T) {
-	worlds(t, 40, func(t *testing.T, w *world) {
+	worlds(t, 15, func(t *testing.T, w *world) {
 		whole := w.logs
 		want := w.evaluate(whole).Digest()
 		w.logs = slices.Clone(whole)
@@ -115,7 +115,7 @@ func (w *world) cutLogs(s *trust.State) (out []trust.ControlLog) {
 // the same state as one that still has it, or never had it.
 func TestWhatIsCutNeverMattered(t *testing.T) {
 	dropped := 0
-	worlds(t, 1000, func(t *testing.T, w *world) {
+	worlds(t, 400, func(t *testing.T, w *world) {
 		s := w.evaluate(w.logs)
 		left := w.cutLogs(s)
 		dropped += len(w.logs) - len(left)
@@ -182,7 +182,7 @@ func TestStatementsAsOperations(t *testing.T) {
 // TestWhoMayNotSpeakChangesNothing: without the logs of those who may not write
 // the control space everything is the same.
 func TestWhoMayNotSpeakChangesNothing(t *testing.T) {
-	worlds(t, 500, func(t *testing.T, w *world) {
+	worlds(t, 200, func(t *testing.T, w *world) {
 		s := w.evaluate(w.logs)
 		may := slices.DeleteFunc(slices.Clone(w.logs), func(l trust.ControlLog) bool {
 			return errors.Is(s.LogLimit(w.genesisOf(&l)).Err, replication.ErrNotAllowed)
@@ -225,7 +225,7 @@ func (w *world) withStatement(log int, st trust.Statement) []trust.ControlLog {
 // TestOneMoreStatement: what one more word of an admin can do, and what not.
 func TestOneMoreStatement(t *testing.T) {
 	tried := 0
-	worlds(t, 500, func(t *testing.T, w *world) {
+	worlds(t, 200, func(t *testing.T, w *world) {
 		before := w.evaluate(w.logs)
 		i := w.adminLog(before)
 		if i < 0 {

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -105,7 +106,7 @@ func wantError(t *testing.T, err, kind error, part string) {
 	if err == nil || !strings.Contains(err.Error(), part) {
 		t.Fatalf("got %v, want %q", err, part)
 	}
-	if e, ok := err.(*Error); !ok || e.Kind != kind {
+	if !errors.Is(err, kind) {
 		t.Fatalf("got %v, want %v", err, kind)
 	}
 }
