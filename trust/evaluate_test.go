@@ -19,7 +19,7 @@ var (
 // worlds runs fn over many random worlds, each of its own seed.
 func worlds(t *testing.T, n uint64, fn func(t *testing.T, w *world)) {
 	if testing.Short() {
-		n = n/10 + 10
+		n = n/20 + 5
 	}
 	if *worldCount > 0 {
 		n = *worldCount
@@ -48,7 +48,7 @@ func TestEvaluateIsWhatTheDesignSays(t *testing.T) {
 		"member: standing", "member: revoked", "member: expired", "member: not yet valid", "member again",
 		"invite: revoked", "invite: used", "admin by its grant alone", "admin revoked by an admin in vain",
 	} {
-		if seen[what] == 0 && *worldCount == 0 {
+		if seen[what] == 0 && *worldCount == 0 && !testing.Short() {
 			t.Errorf("no world in which this happens: %s", what)
 		}
 	}

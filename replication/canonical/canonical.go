@@ -51,10 +51,9 @@ func (s Set) First() protowire.Number { return protowire.Number(bits.TrailingZer
 // input).
 type Field struct {
 	Num  protowire.Number
+	typ  protowire.Type // beside Num: fields are passed by value
 	Val  uint64
 	Data []byte
-
-	typ protowire.Type
 }
 
 // Reader walks canonical bytes.
