@@ -142,13 +142,17 @@ func (s *State) NextGeneration(key replication.OriginKey) uint64 {
 	for _, gen := range slices.Concat(s.generations[key], s.revoked[key]) {
 		last = max(last, gen)
 	}
-	return last + 1
+	return next(last)
 }
 
 // NextVersion is the version of a revocation that is to replace what is in force.
 func (s *State) NextVersion(key replication.OriginKey, generation uint64) uint64 {
 	if r := s.byAnyone[peerGen{key, generation}]; r != nil {
-		return r.Version + 1
+		return next(r.Version)
 	}
 	return 1
 }
+
+// next is v + 1, and the highest number there is after itself: an admin that used
+// it up must be revoked first.
+func next(v uint64) uint64 { return max(v, v+1) }

@@ -184,3 +184,18 @@ func TestReadmission(t *testing.T) {
 		t.Errorf("shows %+v", c)
 	}
 }
+
+// TestNumbersUsedUp: an admin that spends the highest version does not turn the
+// next one into 0, and is undone with what it said.
+func TestNumbersUsedUp(t *testing.T) {
+	s := newStory(t)
+	s.say(s.adaLog, s.cert(s.ada, 1, s.carl, 1<<64-1, writer()), &trust.Revocation{Subject: s.carl.id, Generation: 1<<64 - 1, Version: 1<<64 - 1})
+	st := s.state()
+	if g, v := st.NextGeneration(s.carl.id), st.NextVersion(s.carl.id, 1<<64-1); g != 1<<64-1 || v != 1<<64-1 {
+		t.Errorf("generation %d, version %d", g, v)
+	}
+	s.say(s.rootLog, &trust.Revocation{Subject: s.ada.id, Generation: 1, Version: 1})
+	if g := s.state().NextGeneration(s.carl.id); g != 1 {
+		t.Errorf("after Ada is gone: generation %d", g)
+	}
+}
