@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"vixp2p/replication/canonical"
 )
 
 // A block as it is stored and sent (design 4.1, v1), the same bytes everywhere:
@@ -118,44 +120,44 @@ func (h *Header) LastSeq() uint64 { return h.FirstSeq + h.Count - 1 }
 
 // AppendHeader appends the canonical encoding of h.
 func AppendHeader(b []byte, h *Header) []byte {
-	b = appendVarintField(b, hVersion, FormatVersion)
-	b = appendBytesField(b, hLog, h.Log[:])
-	b = appendVarintField(b, hFirstSeq, h.FirstSeq)
-	b = appendVarintField(b, hCount, h.Count)
+	b = canonical.AppendVarint(b, hVersion, FormatVersion)
+	b = canonical.AppendBytes(b, hLog, h.Log[:])
+	b = canonical.AppendVarint(b, hFirstSeq, h.FirstSeq)
+	b = canonical.AppendVarint(b, hCount, h.Count)
 	if !h.Prev.IsZero() {
-		b = appendBytesField(b, hPrev, h.Prev[:])
+		b = canonical.AppendBytes(b, hPrev, h.Prev[:])
 	}
-	b = appendBytesField(b, hBodyHash, h.BodyHash[:])
-	b = appendVarintField(b, hBodyLen, h.BodyLen)
-	b = appendVarintField(b, hRawLen, h.RawLen)
-	b = appendVarintField(b, hCodec, uint64(h.Codec))
-	b = appendBytesField(b, hKeyID, h.KeyID)
-	b = appendVarintField(b, hFirstHLC, uint64(h.FirstHLC))
-	b = appendVarintField(b, hLastHLCDelta, uint64(h.LastHLC-h.FirstHLC))
+	b = canonical.AppendBytes(b, hBodyHash, h.BodyHash[:])
+	b = canonical.AppendVarint(b, hBodyLen, h.BodyLen)
+	b = canonical.AppendVarint(b, hRawLen, h.RawLen)
+	b = canonical.AppendVarint(b, hCodec, uint64(h.Codec))
+	b = canonical.AppendBytes(b, hKeyID, h.KeyID)
+	b = canonical.AppendVarint(b, hFirstHLC, uint64(h.FirstHLC))
+	b = canonical.AppendVarint(b, hLastHLCDelta, uint64(h.LastHLC-h.FirstHLC))
 	if g := h.Genesis; g != nil {
-		b = appendBytesField(b, hNetwork, g.Network[:])
-		b = appendBytesField(b, hSpace, g.Space[:])
-		b = appendBytesField(b, hOrigin, g.Origin[:])
-		b = appendBytesField(b, hEpoch, g.Epoch[:])
+		b = canonical.AppendBytes(b, hNetwork, g.Network[:])
+		b = canonical.AppendBytes(b, hSpace, g.Space[:])
+		b = canonical.AppendBytes(b, hOrigin, g.Origin[:])
+		b = canonical.AppendBytes(b, hEpoch, g.Epoch[:])
 		if g.PrevLog != (LogID{}) {
-			b = appendBytesField(b, hPrevLog, g.PrevLog[:])
-			b = appendVarintField(b, hPrevLogSeq, g.PrevPos.Seq)
+			b = canonical.AppendBytes(b, hPrevLog, g.PrevLog[:])
+			b = canonical.AppendVarint(b, hPrevLogSeq, g.PrevPos.Seq)
 			if !g.PrevPos.Hash.IsZero() {
-				b = appendBytesField(b, hPrevLogHash, g.PrevPos.Hash[:])
+				b = canonical.AppendBytes(b, hPrevLogHash, g.PrevPos.Hash[:])
 			}
 		}
-		b = appendBytesField(b, hGrant, g.Grant)
+		b = canonical.AppendBytes(b, hGrant, g.Grant)
 	}
-	b = appendBytesField(b, hBranchParent, h.BranchParent)
-	b = appendBytesField(b, hSnapshotRef, h.SnapshotRef)
-	return appendBytesField(b, hCausalDeps, h.CausalDeps)
+	b = canonical.AppendBytes(b, hBranchParent, h.BranchParent)
+	b = canonical.AppendBytes(b, hSnapshotRef, h.SnapshotRef)
+	return canonical.AppendBytes(b, hCausalDeps, h.CausalDeps)
 }
 
 // Which fields a header must have, and which only a genesis block has.
 var (
-	mustFields         = setOf(hVersion, hLog, hFirstSeq, hCount, hBodyHash, hBodyLen, hRawLen)
-	mustGenesisFields  = setOf(hNetwork, hSpace, hOrigin, hEpoch)
-	extraGenesisFields = setOf(hPrevLog, hPrevLogSeq, hPrevLogHash, hGrant)
+	mustFields         = canonical.SetOf(hVersion, hLog, hFirstSeq, hCount, hBodyHash, hBodyLen, hRawLen)
+	mustGenesisFields  = canonical.SetOf(hNetwork, hSpace, hOrigin, hEpoch)
+	extraGenesisFields = canonical.SetOf(hPrevLog, hPrevLogSeq, hPrevLogHash, hGrant)
 )
 
 // DecodeHeader reads the canonical encoding of a header and checks every rule
@@ -172,76 +174,76 @@ func (h *Header) decode(b []byte) error {
 	if len(b) > MaxHeader {
 		return invalidf("a block header has %d bytes, more than %d", len(b), MaxHeader)
 	}
-	var seen fieldSet
-	r := fieldReader{rest: b}
+	var seen canonical.Set
+	r := canonical.NewReader(b, 0)
 	for {
-		f, ok, err := r.next()
+		f, ok, err := r.Next()
 		if err != nil {
 			return err
 		}
 		if !ok {
 			break
 		}
-		if f.num >= firstFreeField {
+		if f.Num >= canonical.FirstFree {
 			continue
 		}
-		seen.add(f.num)
+		seen.Add(f.Num)
 		if err := h.decodeField(f); err != nil {
 			return err
 		}
 	}
 	h.LastHLC += h.FirstHLC // until here it was the difference
 	if missing := mustFields &^ seen; missing != 0 {
-		return invalidf("header field %d is missing", missing.first())
+		return invalidf("header field %d is missing", missing.First())
 	}
 	return h.check(seen)
 }
 
-func (h *Header) decodeField(f field) (err error) {
+func (h *Header) decodeField(f canonical.Field) (err error) {
 	var v uint64
-	switch f.num {
+	switch f.Num {
 	case hVersion:
-		if v, err = f.varint(); err == nil && v != FormatVersion {
+		if v, err = f.Varint(); err == nil && v != FormatVersion {
 			return &VersionError{What: "block format", Got: v, Want: FormatVersion}
 		}
 	case hLog:
-		err = f.fixed(h.Log[:])
+		err = f.Fixed(h.Log[:])
 	case hFirstSeq:
-		h.FirstSeq, err = f.varint()
+		h.FirstSeq, err = f.Varint()
 	case hCount:
-		h.Count, err = f.varint()
+		h.Count, err = f.Varint()
 	case hPrev:
-		err = f.fixed(h.Prev[:])
+		err = f.Fixed(h.Prev[:])
 	case hBodyHash:
-		err = f.fixed(h.BodyHash[:])
+		err = f.Fixed(h.BodyHash[:])
 	case hBodyLen:
-		h.BodyLen, err = f.varint()
+		h.BodyLen, err = f.Varint()
 	case hRawLen:
-		h.RawLen, err = f.varint()
+		h.RawLen, err = f.Varint()
 	case hCodec:
-		v, err = f.varint()
+		v, err = f.Varint()
 		h.Codec = Codec(v)
 	case hKeyID:
-		if h.KeyID, err = f.bytes(keyIDBytes); err == nil && len(h.KeyID) != keyIDBytes {
+		if h.KeyID, err = f.Bytes(keyIDBytes); err == nil && len(h.KeyID) != keyIDBytes {
 			err = invalidf("a content key id of %d bytes, not %d", len(h.KeyID), keyIDBytes)
 		}
 	case hFirstHLC:
-		v, err = f.varint()
+		v, err = f.Varint()
 		h.FirstHLC = HLC(v)
 	case hLastHLCDelta:
-		if v, err = f.varint(); err == nil && uint64(h.FirstHLC)+v < v {
+		if v, err = f.Varint(); err == nil && uint64(h.FirstHLC)+v < v {
 			err = invalidf("the last HLC overflows")
 		}
 		h.LastHLC = HLC(v)
 	case hBranchParent:
-		h.BranchParent, err = f.bytes(MaxReserved)
+		h.BranchParent, err = f.Bytes(MaxReserved)
 	case hSnapshotRef:
-		h.SnapshotRef, err = f.bytes(MaxReserved)
+		h.SnapshotRef, err = f.Bytes(MaxReserved)
 	case hCausalDeps:
-		h.CausalDeps, err = f.bytes(MaxReserved)
+		h.CausalDeps, err = f.Bytes(MaxReserved)
 	default:
-		if !(mustGenesisFields | extraGenesisFields).has(f.num) {
-			return invalidf("unknown header field %d", f.num)
+		if !(mustGenesisFields | extraGenesisFields).Has(f.Num) {
+			return invalidf("unknown header field %d", f.Num)
 		}
 		if h.Genesis == nil {
 			h.Genesis = &Genesis{}
@@ -251,30 +253,30 @@ func (h *Header) decodeField(f field) (err error) {
 	return err
 }
 
-func (g *Genesis) decodeField(f field) (err error) {
-	switch f.num {
+func (g *Genesis) decodeField(f canonical.Field) (err error) {
+	switch f.Num {
 	case hNetwork:
-		err = f.fixed(g.Network[:])
+		err = f.Fixed(g.Network[:])
 	case hSpace:
-		err = f.fixed(g.Space[:])
+		err = f.Fixed(g.Space[:])
 	case hOrigin:
-		err = f.fixed(g.Origin[:])
+		err = f.Fixed(g.Origin[:])
 	case hEpoch:
-		err = f.fixed(g.Epoch[:])
+		err = f.Fixed(g.Epoch[:])
 	case hPrevLog:
-		err = f.fixed(g.PrevLog[:])
+		err = f.Fixed(g.PrevLog[:])
 	case hPrevLogSeq:
-		g.PrevPos.Seq, err = f.varint()
+		g.PrevPos.Seq, err = f.Varint()
 	case hPrevLogHash:
-		err = f.fixed(g.PrevPos.Hash[:])
+		err = f.Fixed(g.PrevPos.Hash[:])
 	case hGrant:
-		g.Grant, err = f.bytes(MaxGrant)
+		g.Grant, err = f.Bytes(MaxGrant)
 	}
 	return err
 }
 
 // check holds the rules that concern more than one field.
-func (h *Header) check(seen fieldSet) error {
+func (h *Header) check(seen canonical.Set) error {
 	switch {
 	case h.Count > MaxOpsPerBlock:
 		return invalidf("a block of %d operations, more than %d", h.Count, MaxOpsPerBlock)
@@ -284,29 +286,29 @@ func (h *Header) check(seen fieldSet) error {
 		return invalidf("a body of %d bytes, more than %d", h.BodyLen, MaxBody)
 	case h.RawLen > MaxRawBody:
 		return invalidf("a raw body of %d bytes, more than %d", h.RawLen, MaxRawBody)
-	case seen.has(hPrev) && h.Prev.IsZero():
+	case seen.Has(hPrev) && h.Prev.IsZero():
 		return invalidf("the previous block's hash is zero")
 	}
 	if h.FirstSeq > 1 {
-		if !seen.has(hPrev) {
+		if !seen.Has(hPrev) {
 			return invalidf("block at seq %d names no previous block", h.FirstSeq)
 		}
 		if extra := seen & (mustGenesisFields | extraGenesisFields); extra != 0 {
-			return invalidf("header field %d belongs to a genesis block only", extra.first())
+			return invalidf("header field %d belongs to a genesis block only", extra.First())
 		}
 		return nil
 	}
-	if seen.has(hPrev) {
+	if seen.Has(hPrev) {
 		return invalidf("a genesis block names a previous block")
 	}
 	if missing := mustGenesisFields &^ seen; missing != 0 {
-		return invalidf("genesis field %d is missing", missing.first())
+		return invalidf("genesis field %d is missing", missing.First())
 	}
-	if seen.has(hPrevLogSeq) != seen.has(hPrevLogHash) || (seen.has(hPrevLogSeq) && !seen.has(hPrevLog)) {
+	if seen.Has(hPrevLogSeq) != seen.Has(hPrevLogHash) || (seen.Has(hPrevLogSeq) && !seen.Has(hPrevLog)) {
 		return invalidf("the position in the previous log is incomplete")
 	}
 	g := h.Genesis
-	if (seen.has(hPrevLog) && g.PrevLog == LogID{}) || (seen.has(hPrevLogHash) && g.PrevPos.Hash.IsZero()) {
+	if (seen.Has(hPrevLog) && g.PrevLog == LogID{}) || (seen.Has(hPrevLogHash) && g.PrevPos.Hash.IsZero()) {
 		return invalidf("the previous log or position is zero")
 	}
 	if g.LogID() != h.Log {
@@ -396,7 +398,7 @@ func ParseBlockHeader(b []byte) (blk *Block, rest []byte, err error) {
 }
 
 func cutPrefixed(b []byte, maxLen int, what string) (v, rest []byte, err error) {
-	size, n := minimalVarint(b)
+	size, n := canonical.MinimalVarint(b)
 	if n < 0 {
 		return nil, nil, invalidf("the length of a block's %s is cut short or not minimal", what)
 	}

@@ -12,6 +12,15 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"vixp2p/replication/canonical/canonicaltest"
+)
+
+// Short names of package canonicaltest.
+var (
+	vi, by      = canonicaltest.Varint, canonicaltest.Bytes
+	join, long  = canonicaltest.Join, canonicaltest.Long
+	wantInvalid = canonicaltest.WantInvalid
 )
 
 var testKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))

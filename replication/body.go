@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"vixp2p/replication/canonical"
 )
 
 // A body (design 4.2, v1) is a canonical message: field 1 repeated, the table of
@@ -106,7 +108,7 @@ func EncodeBody(self LogID, ops []Op) []byte {
 	index := make(map[LogID]uint64, len(table))
 	for i, l := range table {
 		index[l] = uint64(i) + 1
-		b = appendBytesField(b, bodyTable, table[i][:])
+		b = canonical.AppendBytes(b, bodyTable, table[i][:])
 	}
 	var op, dots []byte
 	prev := HLC(0)
@@ -134,20 +136,20 @@ func appendOp(b []byte, o *Op, delta uint64, dots []byte) []byte {
 	if o.Critical {
 		kind |= 1
 	}
-	b = appendVarintField(b, opKind, kind)
+	b = canonical.AppendVarint(b, opKind, kind)
 	if o.Name != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, opName, protowire.BytesType), o.Name)
 	}
-	b = appendBytesField(b, opKey, o.Key)
-	b = appendBytesField(b, opPayload, o.Payload)
-	b = appendVarintField(b, opHLC, delta)
+	b = canonical.AppendBytes(b, opKey, o.Key)
+	b = canonical.AppendBytes(b, opPayload, o.Payload)
+	b = canonical.AppendVarint(b, opHLC, delta)
 	if o.Order > uint64(o.HLC) {
-		b = appendVarintField(b, opOrder, o.Order-uint64(o.HLC))
+		b = canonical.AppendVarint(b, opOrder, o.Order-uint64(o.HLC))
 	}
-	b = appendBytesField(b, opDots, dots)
-	b = appendVarintField(b, opFlags, o.Flags)
-	b = appendVarintField(b, opExpiry, o.Expiry)
-	return appendBytesField(b, opContent, o.Content)
+	b = canonical.AppendBytes(b, opDots, dots)
+	b = canonical.AppendVarint(b, opFlags, o.Flags)
+	b = canonical.AppendVarint(b, opExpiry, o.Expiry)
+	return canonical.AppendBytes(b, opContent, o.Content)
 }
 
 // opOverhead bounds what an operation's tags, lengths and numbers take: 9 tags of
@@ -221,9 +223,9 @@ func decodeBody(h *Header, raw []byte) ([]Op, error) {
 	table := []LogID{h.Log}
 	ops := make([]Op, 0, min(h.Count, uint64(len(raw)/4)+1))
 	hlc := h.FirstHLC
-	r := fieldReader{rest: raw, repeated: setOf(bodyTable, bodyOp)}
+	r := canonical.NewReader(raw, canonical.SetOf(bodyTable, bodyOp))
 	for {
-		f, ok, err := r.next()
+		f, ok, err := r.Next()
 		if err != nil {
 			return nil, err
 		}
@@ -231,17 +233,17 @@ func decodeBody(h *Header, raw []byte) ([]Op, error) {
 			break
 		}
 		switch {
-		case f.num == bodyTable:
+		case f.Num == bodyTable:
 			var l LogID
-			if err := f.fixed(l[:]); err != nil {
+			if err := f.Fixed(l[:]); err != nil {
 				return nil, err
 			}
 			if l == h.Log || (len(table) > 1 && table[len(table)-1].Compare(l) >= 0) {
 				return nil, invalidf("the table of logs is not strictly ascending or names its own log")
 			}
 			table = append(table, l)
-		case f.num == bodyOp:
-			data, err := f.bytes(len(raw))
+		case f.Num == bodyOp:
+			data, err := f.Bytes(len(raw))
 			if err != nil {
 				return nil, err
 			}
@@ -254,8 +256,8 @@ func decodeBody(h *Header, raw []byte) ([]Op, error) {
 			}
 			hlc = o.HLC
 			ops = append(ops, o)
-		case f.num < firstFreeField:
-			return nil, invalidf("unknown body field %d", f.num)
+		case f.Num < canonical.FirstFree:
+			return nil, invalidf("unknown body field %d", f.Num)
 		}
 	}
 	if uint64(len(ops)) != h.Count {
@@ -270,43 +272,43 @@ func decodeBody(h *Header, raw []byte) ([]Op, error) {
 func decodeOp(b []byte, table []LogID, prev HLC, first bool) (Op, error) {
 	o := Op{HLC: prev}
 	var delta, lead uint64
-	r := fieldReader{rest: b}
+	r := canonical.NewReader(b, 0)
 	for {
-		f, ok, err := r.next()
+		f, ok, err := r.Next()
 		if err != nil {
 			return o, err
 		}
 		if !ok {
 			break
 		}
-		switch f.num {
+		switch f.Num {
 		case opKind:
 			var v uint64
-			v, err = f.varint()
+			v, err = f.Varint()
 			o.Kind, o.Critical = Kind(v>>1), v&1 == 1
 		case opName:
 			var v []byte
-			v, err = f.bytes(MaxAppName)
+			v, err = f.Bytes(MaxAppName)
 			o.Name = string(v)
 		case opKey:
-			o.Key, err = f.bytes(MaxKey)
+			o.Key, err = f.Bytes(MaxKey)
 		case opPayload:
-			o.Payload, err = f.bytes(MaxRawBody)
+			o.Payload, err = f.Bytes(MaxRawBody)
 		case opHLC:
-			delta, err = f.varint()
+			delta, err = f.Varint()
 		case opOrder:
-			lead, err = f.varint()
+			lead, err = f.Varint()
 		case opDots:
 			o.Supersedes, err = decodeDots(f, table)
 		case opFlags:
-			o.Flags, err = f.varint()
+			o.Flags, err = f.Varint()
 		case opExpiry:
-			o.Expiry, err = f.varint()
+			o.Expiry, err = f.Varint()
 		case opContent:
-			o.Content, err = f.bytes(MaxRawBody)
+			o.Content, err = f.Bytes(MaxRawBody)
 		default:
-			if f.num < firstFreeField {
-				err = invalidf("unknown operation field %d", f.num)
+			if f.Num < canonical.FirstFree {
+				err = invalidf("unknown operation field %d", f.Num)
 			}
 		}
 		if err != nil {
@@ -332,19 +334,19 @@ func decodeOp(b []byte, table []LogID, prev HLC, first bool) (Op, error) {
 }
 
 // decodeDots reads superseded dots; CheckOp sees to their order.
-func decodeDots(f field, table []LogID) ([]Dot, error) {
-	b, err := f.bytes(MaxRawBody)
+func decodeDots(f canonical.Field, table []LogID) ([]Dot, error) {
+	b, err := f.Bytes(MaxRawBody)
 	if err != nil {
 		return nil, err
 	}
 	dots := make([]Dot, 0, min(len(b)/2, MaxSupersedes))
 	for len(b) > 0 {
-		i, n := minimalVarint(b)
+		i, n := canonical.MinimalVarint(b)
 		if n < 0 || i >= uint64(len(table)) {
 			return nil, invalidf("a superseded write of a log that is not in the table")
 		}
 		b = b[n:]
-		seq, n := minimalVarint(b)
+		seq, n := canonical.MinimalVarint(b)
 		if n < 0 || seq == 0 {
 			return nil, invalidf("a superseded write without a seq")
 		}

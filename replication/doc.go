@@ -3,14 +3,14 @@
 //
 // Nothing in it starts a goroutine, reads a clock, draws a random number or
 // touches a disk or a socket; what it needs of these is passed in, so that the
-// same input always gives the same output. It imports the standard library and
-// protowire only (design 12).
+// same input always gives the same output. It imports the standard library,
+// protowire, and package canonical: the subset of protobuf's format in which
+// signed bytes are kept (design 12).
 //
 //	append -> block -> log (fsync) -> outbox -> push -> peer verifies -> peer's log (fsync) -> ack -> receipt
 //
 //	ids.go       NetworkID, SpaceID, LogID, Epoch, Instance, Dot, Position
 //	hlc.go       hybrid logical clock
-//	canonical.go the canonical subset of protobuf that signed bytes use
 //	block.go     header, signature and body as one run of bytes (design 4.1)
 //	body.go      operations inside a block (design 4.2)
 //	run.go       the unit of trust: blocks up to a signature (design 4.4)

@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"vixp2p/replication/canonical"
 )
 
 // Sentinels. Match them with errors.Is; the errors that carry them say what was
 // wrong and what to do.
 var (
 	// ErrInvalid: bytes that break a rule of the format.
-	ErrInvalid = errors.New("invalid data")
+	ErrInvalid = canonical.ErrInvalid
 	// ErrTooLarge: an operation, key or batch beyond the limits of design 4.3.
 	ErrTooLarge = errors.New("too large")
 	// ErrTooNew: written by a later version than this code understands.
@@ -43,6 +45,12 @@ var (
 	// not know.
 	ErrUpgradeNeeded = errors.New("upgrade needed")
 )
+
+// InvalidError says why bytes are not what they claim to be. It is
+// errors.Is(err, ErrInvalid).
+type InvalidError = canonical.Error
+
+func invalidf(format string, args ...any) error { return canonical.Invalidf(format, args...) }
 
 // VersionError: a format or protocol of another version.
 type VersionError struct {

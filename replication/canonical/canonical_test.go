@@ -1,36 +1,22 @@
-package replication
+package canonical_test
 
 import (
 	"bytes"
-	"errors"
 	"math"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"vixp2p/replication/canonical"
+	"vixp2p/replication/canonical/canonicaltest"
 )
 
-// tag, vi and by write fields by hand, with whatever rules broken.
-func tag(num protowire.Number, typ protowire.Type) []byte {
-	return protowire.AppendTag(nil, num, typ)
-}
-
-func vi(num protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(tag(num, protowire.VarintType), v)
-}
-
-func by(num protowire.Number, v string) []byte {
-	return protowire.AppendString(tag(num, protowire.BytesType), v)
-}
-
-func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-
-// long makes a varint one byte longer than it must be.
-func long(b []byte) []byte {
-	b = bytes.Clone(b)
-	b[len(b)-1] |= 0x80
-	return append(b, 0)
-}
+// Short names of package canonicaltest.
+var (
+	tag, vi, by = canonicaltest.Tag, canonicaltest.Varint, canonicaltest.Bytes
+	join, long  = canonicaltest.Join, canonicaltest.Long
+	wantInvalid = canonicaltest.WantInvalid
+)
 
 func TestCanonicalFields(t *testing.T) {
 	const rep = 5 // the number that may repeat
@@ -73,10 +59,10 @@ func TestCanonicalFields(t *testing.T) {
 		{"wire type 7", tag(1, 7), "wire type 7"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := fieldReader{rest: tc.in, repeated: setOf(rep)}
+			r := canonical.NewReader(tc.in, canonical.SetOf(rep))
 			var err error
 			for ok := true; ok && err == nil; {
-				_, ok, err = r.next()
+				_, ok, err = r.Next()
 			}
 			if tc.want == "" {
 				if err != nil {
@@ -90,31 +76,28 @@ func TestCanonicalFields(t *testing.T) {
 }
 
 func TestFieldTypesAndLengths(t *testing.T) {
-	num := field{num: 1, typ: protowire.VarintType, val: 3}
-	raw := field{num: 2, typ: protowire.BytesType, data: []byte("abc")}
-	if v, err := num.varint(); v != 3 || err != nil {
+	r := canonical.NewReader(join(vi(1, 3), by(2, "abc")), 0)
+	num, _, _ := r.Next()
+	raw, ok, err := r.Next()
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if v, err := num.Varint(); v != 3 || err != nil {
 		t.Errorf("%d %v", v, err)
 	}
-	if v, err := raw.bytes(3); string(v) != "abc" || err != nil {
+	if v, err := raw.Bytes(3); string(v) != "abc" || err != nil {
 		t.Errorf("%q %v", v, err)
 	}
 	var three [3]byte
-	if err := raw.fixed(three[:]); err != nil || string(three[:]) != "abc" {
+	if err := raw.Fixed(three[:]); err != nil || string(three[:]) != "abc" {
 		t.Errorf("%q %v", three, err)
 	}
-	_, err := raw.varint()
+	_, err = raw.Varint()
 	wantInvalid(t, err, "not a varint")
-	_, err = num.bytes(9)
+	_, err = num.Bytes(9)
 	wantInvalid(t, err, "not bytes")
-	wantInvalid(t, num.fixed(three[:]), "not bytes")
-	_, err = raw.bytes(2)
+	wantInvalid(t, num.Fixed(three[:]), "not bytes")
+	_, err = raw.Bytes(2)
 	wantInvalid(t, err, "more than 2")
-	wantInvalid(t, raw.fixed(three[:2]), "not 2")
-}
-
-func wantInvalid(t testing.TB, err error, part string) {
-	t.Helper()
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), part) {
-		t.Fatalf("got %v, want invalid data with %q", err, part)
-	}
+	wantInvalid(t, raw.Fixed(three[:2]), "not 2")
 }

@@ -1,0 +1,106 @@
+package trust
+
+import (
+	"slices"
+
+	"vixp2p/replication"
+)
+
+// Limit is how far a log counts.
+type Limit struct {
+	// Allowed: some grant lets the origin write there. Else nothing of the log is
+	// taken, and nothing of it counts.
+	Allowed bool
+	// Cut is the last position that counts of a log of a revoked peer, zero for
+	// none; nil: all of it counts, also what comes yet.
+	Cut *replication.Position
+	// Err says why something does not count: replication.ErrNotAllowed or
+	// ErrRevoked; nil where all does.
+	Err error
+}
+
+// LogLimit tells how far a log counts, by what its genesis block says. It depends
+// on the control logs and the genesis block alone, never on the time.
+func (s *State) LogLimit(g *replication.Genesis) Limit {
+	r, err := s.writer(g.Origin, g.Space, g.Grant)
+	if err == nil && g.Network != s.network {
+		err = refuse(ErrOtherNetwork, "log %s belongs to network %s, not to this one", g.LogID().Short(), short(g.Network))
+	}
+	if err != nil {
+		return Limit{Err: err}
+	}
+	if r != nil {
+		if cut, listed := r.cut(g.Space, g.LogID()); listed || g.Space == s.control {
+			return Limit{Allowed: true, Cut: &cut, Err: revokedError(r)}
+		}
+	}
+	return Limit{Allowed: true}
+}
+
+// MayWrite tells whether an origin may begin to write, or write on, in a space: it
+// has the role, and was not revoked. grant is an encoded chain, that of its logs'
+// genesis blocks.
+func (s *State) MayWrite(origin replication.OriginKey, space replication.SpaceID, grant []byte) error {
+	r, err := s.writer(origin, space, grant)
+	if err == nil && r != nil {
+		err = revokedError(r)
+	}
+	return err
+}
+
+func revokedError(r *Revocation) error {
+	return refuse(ErrRevoked, "peer %s was revoked: what it wrote since does not count; only an admin can admit it again", r.peer())
+}
+
+// writer tells whether a peer has, or had, the role to write in a space, and the
+// revocation that is in force for it, if any.
+func (s *State) writer(origin replication.OriginKey, space replication.SpaceID, grant []byte) (*Revocation, error) {
+	if origin == s.root {
+		if space != s.control {
+			return nil, refuse(replication.ErrNotAllowed, "the root key writes in the control space alone")
+		}
+		return nil, nil
+	}
+	gen, ok := GrantGeneration(grant)
+	if !ok {
+		return nil, refuse(replication.ErrNotAllowed, "a log of %s names no certificate under which it is written", short(origin))
+	}
+	peer := peerGen{origin, gen}
+	writes := func(c *Certificate) bool {
+		if space == s.control {
+			return c.IsAdmin()
+		}
+		return slices.ContainsFunc(c.Grants, func(g Grant) bool { return g.MayWrite(space) })
+	}
+	allowed := slices.ContainsFunc(s.certs[peer], writes)
+	var shown *Certificate
+	// Reading the grant costs two signatures: only where the control logs do not
+	// say it all.
+	if !allowed || s.byAnyone[peer] != nil && !s.isAdmin(peer) {
+		if c, err := DecodeChain(grant); err == nil && c.Leaf.peer() == peer {
+			shown = s.counts(c)
+		}
+		allowed = allowed || shown != nil && writes(shown)
+	}
+	if !allowed {
+		role := RoleWriter
+		if space == s.control {
+			role = RoleAdmin
+		}
+		return nil, refuse(replication.ErrNotAllowed, "peer %s is no %s of space %s: no certificate that counts says so", peer, role, s.spaceName(space))
+	}
+	return s.revocation(peer, shown), nil
+}
+
+// spaceName names a space in an error.
+func (s *State) spaceName(id replication.SpaceID) string {
+	switch sp, ok := s.spaces[id]; {
+	case ok:
+		return sp.Name
+	case id == s.control:
+		return ControlSpaceName
+	case id == replication.SpaceOf(s.network, replication.DefaultSpace):
+		return replication.DefaultSpace
+	}
+	return short(id)
+}
