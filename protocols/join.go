@@ -92,8 +92,9 @@ type AnswerConfig struct {
 	//
 	// An error refuses the joiner. The joiner, who is no member, hears the code and
 	// the detail of a *CodeError (see Refuse), or the code and the text of an error
-	// with RefusalCode() replication.Code; of other errors the code alone. Codes
-	// from 32 on concern a log: it hears CodeInternal instead.
+	// with RefusalCode() replication.Code; of other errors, and with
+	// CodeInviteUnknown, the code alone. Codes from 32 on concern a log: it hears
+	// CodeInternal instead.
 	Decide func(JoinDemand) (JoinGrant, error)
 
 	Timeout time.Duration // for all that the joiner says, and again for hearing the answer (DefaultHelloTimeout)
@@ -101,9 +102,9 @@ type AnswerConfig struct {
 }
 
 // RequestJoin redeems an invite as the side that opened the stream, which is
-// closed or reset when it returns. Errors are as of Initiate. After one that is no
-// *CodeError the invite may have been redeemed: joining again with it is safe for
-// the same identity.
+// closed or reset when it returns. Errors are as of Initiate. Where no answer came
+// to the request, the invite may have been redeemed; the same identity may redeem
+// it again, and the error says so.
 func RequestJoin(s Stream, cfg JoinConfig) (*JoinResult, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultHelloTimeout
@@ -150,8 +151,12 @@ func requestJoin(t *talk, cfg *JoinConfig) (*JoinResult, error) {
 		return nil, err
 	}
 	a, err := receive[*JoinAccept](t, TypeJoinAccept)
-	if err != nil {
-		return nil, timedOut(err, cfg.Wait)
+	var ce *CodeError
+	switch {
+	case errors.As(err, &ce):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("the answer to the join did not arrive; join again with the same ticket: %w", timedOut(err, cfg.Wait))
 	}
 	if replication.NetworkOfRoot(a.Root[:]) != cfg.Network {
 		return nil, faultf(ErrMessage, TypeJoinAccept, "the root key is not that of the network which the ticket names")
@@ -247,8 +252,11 @@ func told(err error) (code replication.Code, detail string) {
 	default:
 		code = CodeOf(err)
 	}
-	if code == replication.CodeOK || code >= replication.CodeGap {
+	switch {
+	case code == replication.CodeOK, code >= replication.CodeGap:
 		return replication.CodeInternal, ""
+	case code == replication.CodeInviteUnknown: // to a stranger; a text might tell in what he was wrong
+		detail = ""
 	}
 	return code, detail
 }
