@@ -184,7 +184,7 @@ var codeText = map[Code]string{
 	CodeInternal: "internal error", CodeDisconnect: "disconnected by its user",
 	CodeInviteUnknown: "invite unknown", CodeInviteUsed: "invite used", CodeInviteExpired: "invite expired",
 	CodeInviteRevoked: "invite revoked",
-	CodeGap: "gap", CodeForked: "forked", CodeRevoked: "revoked", CodeNotAllowed: "not allowed", CodeTooNew: "too new",
+	CodeGap:           "gap", CodeForked: "forked", CodeRevoked: "revoked", CodeNotAllowed: "not allowed", CodeTooNew: "too new",
 	CodeBadRun: "bad run", CodeNoSpace: "disk full", CodeUnknownLog: "unknown log", CodeDamaged: "damaged",
 }
 
