@@ -139,7 +139,22 @@ func endpointOf(addr ma.Multiaddr) (key, why string) {
 	if isRelayed(addr) {
 		return relayedEndpoint(addr)
 	}
-	host, port := "", ""
+	scheme, host, port, why := partsOf(addr)
+	if why != "" {
+		return "", why
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return "", "it names no port to connect to"
+	}
+	return endpointKey(scheme, host, uint16(n)), ""
+}
+
+// partsOf takes a TCP or QUIC multiaddr without /p2p apart, or tells why it is none.
+func partsOf(addr ma.Multiaddr) (scheme, host, port, why string) {
+	bad := func(format string, args ...any) (scheme, host, port, why string) {
+		return "", "", "", fmt.Sprintf(format, args...)
+	}
 	var shape []int
 	for _, c := range addr {
 		code := c.Protocol().Code
@@ -154,35 +169,30 @@ func endpointOf(addr ma.Multiaddr) (key, why string) {
 			port = c.Value()
 		case ma.P_QUIC_V1:
 		case ma.P_QUIC:
-			return "", "/quic is the draft of QUIC, which nobody speaks any more, not /quic-v1"
+			return bad("/quic is the draft of QUIC, which nobody speaks any more, not /quic-v1")
 		case ma.P_DNSADDR:
-			return "", "/dnsaddr stands for a list of addresses elsewhere, not for one"
+			return bad("/dnsaddr stands for a list of addresses elsewhere, not for one")
 		case ma.P_WS, ma.P_WSS, ma.P_WEBTRANSPORT, ma.P_WEBRTC, ma.P_WEBRTC_DIRECT:
-			return "", fmt.Sprintf("this node does not speak the transport /%s, only TCP and QUIC", c.Protocol().Name)
+			return bad("this node does not speak the transport /%s, only TCP and QUIC", c.Protocol().Name)
 		default:
-			return "", fmt.Sprintf("/%s has no place in an address of a TCP or QUIC port", c.Protocol().Name)
+			return bad("/%s has no place in an address of a TCP or QUIC port", c.Protocol().Name)
 		}
 		if code == ma.P_IP6 {
 			code = ma.P_IP4
 		}
 		shape = append(shape, code)
 	}
-	scheme := ""
 	switch {
 	case slices.Equal(shape, []int{ma.P_IP4, ma.P_TCP}):
 		scheme = schemeTCP
 	case slices.Equal(shape, []int{ma.P_IP4, ma.P_UDP, ma.P_QUIC_V1}):
 		scheme = schemeQUIC
 	case slices.Equal(shape, []int{ma.P_IP4, ma.P_UDP}):
-		return "", "it has a UDP port and no /quic-v1 after it"
+		return bad("it has a UDP port and no /quic-v1 after it")
 	default:
-		return "", "it is neither a TCP nor a QUIC address"
+		return bad("it is neither a TCP nor a QUIC address")
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return "", "it names no port to connect to"
-	}
-	return endpointKey(scheme, host, uint16(n)), ""
+	return scheme, host, port, ""
 }
 
 // relayedEndpoint is the name of an address that leads through a relay. The
@@ -255,6 +265,9 @@ func parseListen(s string, open bool) (listenSpec, error) {
 		addr, err := ma.NewMultiaddr(s)
 		if err != nil {
 			return spec, fmt.Errorf("cannot listen on %q: %w", s, err)
+		}
+		if _, _, _, why := partsOf(addr); why != "" {
+			return spec, fmt.Errorf("cannot listen on %s: %s: use a port, host:port or a multiaddr such as /ip4/127.0.0.1/tcp/9001", s, why)
 		}
 		spec.addr = addr
 		return spec, spec.check(open)

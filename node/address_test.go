@@ -84,6 +84,9 @@ func TestListenNeedsOpen(t *testing.T) {
 		{in: "/ip4/0.0.0.0/tcp/9001", closed: true}, {in: "/dns4/example.com/tcp/1", closed: true},
 		{in: "65536", bad: true}, {in: "-1", bad: true}, {in: "abc", bad: true},
 		{in: "example.com:9001", bad: true}, {in: "127.0.0.1:x", bad: true}, {in: "/nonsense", bad: true},
+		{in: "/ip4/127.0.0.1/udp/0/quic-v1/webtransport", bad: true}, {in: "/ip4/127.0.0.1/tcp/0/ws", bad: true},
+		{in: "/ip4/127.0.0.1/udp/0", bad: true}, {in: "/ip4/127.0.0.1", bad: true}, {in: "/p2p-circuit", bad: true},
+		{in: "/ip4/127.0.0.1/tcp/0"}, {in: "/ip6/::1/udp/0/quic-v1"},
 	} {
 		_, err := parseListen(c.in, false)
 		if (err != nil) != (c.closed || c.bad) {

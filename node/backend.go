@@ -190,7 +190,7 @@ func (b backend) replicaMessage(want, have int, err error) string {
 	case errors.Is(err, ErrOffline):
 		return fmt.Sprintf("the write is durable here and nowhere else (asked for: %s), because no node is running: start it, and the write goes on to them", otherMembers(want))
 	case errors.As(err, &short):
-		return fmt.Sprintf("the write is durable here and at %s, where %d were asked for: it goes on to more when they can be reached (`status` shows why not yet)", otherMembers(have), want)
+		return fmt.Sprintf("the write is durable here and at %s, where %d were asked for; only members with a session here are counted (%d now): it goes on to more when they can be reached (`status` shows why not yet)", otherMembers(have), want, short.Connected)
 	}
 	return fmt.Sprintf("the write is durable here, but waiting for %d members failed: %v", want, err)
 }

@@ -19,7 +19,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 		Listen: slices.AppendSeq([]string{}, slices.Values(st.Listen)), Durability: st.Durability.String(), // [] rather than null
 		Peers: []localapi.Peer{}, Counters: apiCounters(&st.Counters), Spaces: map[string]localapi.Space{},
 		NetworkName: st.NetworkName, DataDir: st.DataDir, Offline: st.Offline, MaxRate: st.MaxRate, Started: apiTime(st.Started),
-		Recovered: st.Recovered, Lost: st.Lost, Repairs: st.Repairs,
+		Recovered: st.Recovered, Lost: st.Lost, Repairs: st.Repairs, Copies: st.Copies,
 	}
 	slices.Sort(out.Listen) // IPv4 and TCP first, whatever the order of the interfaces
 	for i := range st.Peers {

@@ -70,7 +70,8 @@ type Config struct {
 	// DefaultDataDir names for Label.
 	DataDir string
 	// Label is a name for people, never an identity: at most 64 bytes of
-	// printable text. Default: the first characters of the peer ID.
+	// printable text. The data directory remembers it. Default: the one that it
+	// remembers, else the last 8 characters of the peer ID.
 	Label string
 
 	// NetworkName tells open networks apart; nodes of different names refuse
@@ -84,7 +85,8 @@ type Config struct {
 	// host:port or a multiaddr. Default: any free port.
 	Listen []string
 	// Advertise is addresses (host:port or multiaddr) at which other machines
-	// reach this node, beside those it listens on; for forwarded ports.
+	// reach this node, beside those it listens on; for forwarded ports. A host's name
+	// is looked up again every minute.
 	Advertise []string
 	// Connect is peers to keep a session with, retried for life: host:port,
 	// tcp://host:port, quic://host:port or a multiaddr.

@@ -81,29 +81,32 @@ type DialError struct {
 }
 
 func (e *DialError) Error() string {
+	at := endpointText(e.Endpoint)
 	mismatch, isOther := errors.AsType[sec.ErrPeerIDMismatch](e.Cause)
 	name, isName := errors.AsType[*net.DNSError](e.Cause)
 	switch {
 	case isName:
-		return fmt.Sprintf("cannot connect to %s: the name %s cannot be resolved (%s): correct it, or check this machine's name service", e.Endpoint, name.Name, name.Err)
+		return fmt.Sprintf("cannot connect to %s: the name %s cannot be resolved (%s): correct it, or check this machine's name service", at, name.Name, name.Err)
 	case isA[*relayError](e.Cause):
-		return fmt.Sprintf("cannot connect to %s: its relay: %v", e.Endpoint, e.Cause)
+		return fmt.Sprintf("cannot connect to %s: its relay: %v", at, e.Cause)
+	case relayAnswer(e.Cause) != "":
+		return fmt.Sprintf("no connection to %s: %s", at, relayAnswer(e.Cause))
 	case errors.Is(e.Cause, ErrSelf):
-		return fmt.Sprintf("%s is this node itself, or one that runs from a copy of its data directory and so has its identity: name another node's address", e.Endpoint)
+		return fmt.Sprintf("%s is this node itself, or one that runs from a copy of its data directory and so has its identity: name another node's address", at)
 	case isOther:
-		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", e.Endpoint, mismatch.Actual, mismatch.Expected)
+		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", at, mismatch.Actual, mismatch.Expected)
 	case isRefused(e.Cause):
-		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", e.Endpoint)
+		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", at)
 	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH), cannotSend(e.Cause):
-		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", e.Endpoint)
+		return fmt.Sprintf("%s cannot be reached from here (no route): check the address and the network", at)
 	case isTimeout(e.Cause):
-		return fmt.Sprintf("%s does not answer: check the address, and that no firewall is in between", e.Endpoint)
+		return fmt.Sprintf("%s does not answer: check the address, and that no firewall is in between", at)
 	case handshakeFailed(e.Cause) && wasCut(e.Cause):
-		return fmt.Sprintf("%s takes the connection and closes it at once: what answers there is no vix-node, or one that takes no more peers: check the address", e.Endpoint)
+		return fmt.Sprintf("%s takes the connection and closes it at once: what answers there is no vix-node, or one that takes no more peers: check the address", at)
 	case handshakeFailed(e.Cause):
-		return fmt.Sprintf("what answers at %s is no vix-node: correct the address, or stop the program that has this port", e.Endpoint)
+		return fmt.Sprintf("what answers at %s is no vix-node: correct the address, or stop the program that has this port", at)
 	}
-	return fmt.Sprintf("cannot connect to %s: %v", e.Endpoint, innermost(e.Cause))
+	return fmt.Sprintf("cannot connect to %s: %v", at, innermost(e.Cause))
 }
 func (e *DialError) Unwrap() error { return e.Cause }
 
@@ -117,7 +120,7 @@ func handshakeFailed(err error) bool {
 	}
 	last := &dial.DialErrors[len(dial.DialErrors)-1]
 	op, isOp := errors.AsType[*net.OpError](last.Cause)
-	return isTCP(last.Address) && !(isOp && op.Op == "dial") && !slices.ContainsFunc([]error{
+	return isTCP(last.Address) && !isRelayed(last.Address) && !(isOp && op.Op == "dial") && !slices.ContainsFunc([]error{
 		swarm.ErrNoTransport, swarm.ErrDialToSelf, swarm.ErrGaterDisallowedConnection, network.ErrResourceLimitExceeded,
 	}, func(e error) bool { return errors.Is(last.Cause, e) })
 }
@@ -324,13 +327,31 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 	if id == c.host.ID() {
 		return nil, ErrSelf
 	}
-	nw, store := c.host.Network(), c.host.Peerstore()
+	nw := c.host.Network()
 	// The guard decides when to dial; libp2p's own backoff, up to 5 minutes,
 	// would only hide that the peer is back.
 	if sw, ok := nw.(interface{ Backoff() *swarm.DialBackoff }); ok {
 		sw.Backoff().Clear(id)
 	}
-	if have := pickConn(nw.ConnsToPeer(id)); have != nil && relayed(have) && !slices.ContainsFunc(addrs, isRelayed) {
+	for {
+		have := pickConn(nw.ConnsToPeer(id))
+		conn, err := c.dialOnce(ctx, id, addrs, have)
+		if conn != nil || err != nil {
+			return conn, err
+		}
+		if have == nil {
+			return nil, errors.New("the connection was closed at once: the peer does not accept it")
+		}
+		// The connection that was there has just ended, as when its peer was killed:
+		// that says nothing of who answers now.
+	}
+}
+
+// dialOnce is one attempt of dial beside the connection have, nil: none. Neither a
+// connection nor an error: what there was has ended.
+func (c *connector) dialOnce(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, have network.Conn) (network.Conn, error) {
+	nw, store := c.host.Network(), c.host.Peerstore()
+	if have != nil && relayed(have) && !slices.ContainsFunc(addrs, isRelayed) {
 		ctx = network.WithForceDirectDial(ctx, "there is a relayed connection already")
 	}
 	if nw.Connectedness(id) != network.Connected {
@@ -341,11 +362,7 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 	if err := c.host.Connect(ctx, peer.AddrInfo{ID: id, Addrs: addrs}); err != nil {
 		return nil, err
 	}
-	conn := pickConn(nw.ConnsToPeer(id))
-	if conn == nil {
-		return nil, errors.New("the connection was closed at once: the peer does not accept it")
-	}
-	return conn, nil
+	return pickConn(nw.ConnsToPeer(id)), nil
 }
 
 // pickConn prefers a direct connection, and one that this node dialled.

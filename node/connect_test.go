@@ -10,8 +10,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/quic-go/quic-go"
@@ -37,6 +40,41 @@ func TestKnownPeerIsGone(t *testing.T) {
 	})
 	if at := peerState(t, b, a.ID()); !strings.Contains(at.LastError, "nothing listens at tcp://") {
 		t.Errorf("status says %q", at.LastError)
+	}
+}
+
+// dyingHost loses its connections to peers whenever it is asked to use one, as if
+// they had just been killed.
+type dyingHost struct{ host.Host }
+
+func (h dyingHost) Connect(ctx context.Context, at peer.AddrInfo) error {
+	if h.Network().Connectedness(at.ID) != network.Connected {
+		return h.Host.Connect(ctx, at)
+	}
+	return h.Network().ClosePeer(at.ID)
+}
+
+// TestConnectionDiesWhileItIsUsed: that a connection ended which was there before
+// says nothing of who answers now.
+func TestConnectionDiesWhileItIsUsed(t *testing.T) {
+	t.Parallel()
+	a := open(t, Config{Label: "A", NoQUIC: true, NoConnect: true})
+	b := open(t, Config{Label: "B", NoQUIC: true, NoConnect: true})
+	addr := hostPort(t, a)
+	if _, _, err := b.Connect(deadline(t), addr); err != nil {
+		t.Fatal(err)
+	}
+	c := b.mesh.connector
+	c.host = dyingHost{c.host}
+	at := mustTarget(t, addr)
+	if conn, err := c.connect(deadline(t), at, a.id, time.Now().Add(patience)); err != nil || conn.IsClosed() {
+		t.Errorf("a peer that is there: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.connect(deadline(t), at, a.id, time.Now().Add(patience)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a peer that is gone: %v", err)
 	}
 }
 

@@ -3,9 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"vixp2p/replication"
 	"vixp2p/replication/kv"
+	"vixp2p/replication/replicator"
 )
 
 // Connect makes a session with the peer at addr (host:port, tcp://host:port,
@@ -26,7 +30,7 @@ func (n *Node) Connect(ctx context.Context, addr string) (peerID, endpoint strin
 	if err != nil {
 		return "", "", err
 	}
-	return id.String(), t.Key, nil
+	return id.String(), endpointText(t.Key), nil
 }
 
 // Disconnect ends the session with a peer, named by its ID, by the last 6
@@ -45,8 +49,9 @@ func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err 
 
 // Forget ends the session with a peer, named as for Disconnect, removes it from the
 // address book, and does not dial it again: until Connect, or until the node starts
-// again and the configuration or discovery names it. What the peer stated about
-// writes stays known, and a peer that dials is let in and remembered as any other.
+// again and the configuration or discovery names it. Status shows it no more, and
+// nothing is pending towards it, until it has a session again: a peer that dials is let
+// in and remembered as any other. What it stated about writes stays known.
 // An offline node can forget peers too. It returns the peer's ID.
 //
 // Errors: *UnknownPeerError.
@@ -54,11 +59,7 @@ func (n *Node) Forget(ctx context.Context, name string) (peerID string, err erro
 	if n.isClosed() {
 		return "", errNodeClosed
 	}
-	find := n.addresses.find
-	if n.mesh != nil {
-		find = n.mesh.book.find
-	}
-	id, err := find(name)
+	id, err := n.findKnown(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -69,10 +70,65 @@ func (n *Node) Forget(ctx context.Context, name string) (peerID string, err erro
 		}
 		n.dialer.forget(id)
 	}
-	if !n.addresses.forget(id) && !met {
+	stated, err := n.forgetStated(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if !n.addresses.forget(id) && !met && !stated {
 		return "", &UnknownPeerError{Name: name}
 	}
 	return id.String(), n.addresses.save()
+}
+
+// findKnown is findPeer among all that Status lists: the peers that were met since the
+// start, those of the address book, and members that stated something once.
+func (n *Node) findKnown(ctx context.Context, name string) (id peer.ID, err error) {
+	err = n.do(ctx, func(e *engine) error {
+		known := map[peer.ID]string{}
+		members, err := replicator.Known(e.store)
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			if id, err := peerIDOf(m.Peer); err == nil {
+				known[id] = ""
+			}
+		}
+		for _, a := range n.addresses.list() {
+			known[a.ID] = a.Label
+		}
+		if n.mesh != nil {
+			maps.Copy(known, n.mesh.book.labels())
+		}
+		id, err = findPeer(name, maps.All(known))
+		return err
+	})
+	return id, err
+}
+
+// forgetStated takes a peer without a session out of what Status tells. known is
+// false of one that never stated anything.
+func (n *Node) forgetStated(ctx context.Context, id peer.ID) (known bool, err error) {
+	key, err := routingKey(id)
+	if err != nil {
+		return false, nil // an ID that no member has
+	}
+	origin := replicationKey(key)
+	err = n.do(ctx, func(e *engine) error {
+		if n.mesh == nil {
+			known, err = replicator.ForgetIn(e.store, origin)
+			return err
+		}
+		n.mesh.mu.Lock() // no session begins meanwhile
+		defer n.mesh.mu.Unlock()
+		if n.mesh.book.live(id) != nil {
+			return nil // it has dialled again
+		}
+		n.mesh.book.change(id, func(r *peerRecord) { r.forgotten = true })
+		known, err = e.replicator.Forget(origin)
+		return err
+	})
+	return known, err
 }
 
 // WaitOptions is a condition on the node.

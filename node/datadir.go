@@ -25,6 +25,7 @@ import (
 //	              "vix-node 1", or "vix-relay 1", which has identity.key and no more
 //	network       which network it belongs to, as JSON
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
+//	label         the label that the node was given last (label.go)
 //	log/          the logs (package replication/wal)
 //	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
@@ -255,6 +256,34 @@ func hasStore(dir string) (bool, error) {
 	return slices.ContainsFunc(entries, fs.DirEntry.IsDir), nil
 }
 
+// LogsGoneError: a data directory has lost all of its logs at once, for example
+// because the file system that holds them is not mounted. What would be written
+// now would disappear below them when they are back.
+type LogsGoneError struct{ Dir string }
+
+func (e *LogsGoneError) Error() string {
+	return fmt.Sprintf("%s has no logs any more, while %s, which was made from them, is there: mount or bring back what was in it, or remove %[2]s too to start without them, and peers send what they hold", filepath.Join(e.Dir, logDir), filepath.Join(e.Dir, viewDir))
+}
+
+// Is makes it match ErrDamaged.
+func (e *LogsGoneError) Is(target error) bool { return target == replication.ErrDamaged }
+
+// checkLogs returns a *LogsGoneError if nothing is left of logs that there were. If
+// a part is left the store deals with it.
+func (d *dataDir) checkLogs() error {
+	if d.store {
+		return nil
+	}
+	logs, err := os.ReadDir(filepath.Join(d.path, logDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(logs) > 0 {
+		return nil
+	}
+	if view, err := os.ReadDir(filepath.Join(d.path, viewDir)); err != nil || len(view) == 0 {
+		return nil
+	}
+	return &LogsGoneError{Dir: d.path}
+}
+
 // refuseForeign returns an error if a directory without node data has files that
 // no node made: its user may have named the wrong one. What file systems put into
 // their root is no such file.
@@ -265,7 +294,7 @@ func refuseForeign(dir string) error {
 	}
 	for _, e := range entries {
 		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
-		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
 		if !ours && name != logDir && name != viewDir && name != mailDir && name != "lost+found" {

@@ -123,6 +123,45 @@ func TestIdentityIsMissing(t *testing.T) {
 	}
 }
 
+// TestLogsAreGone: a node whose logs have disappeared does not start as an empty
+// one, unless that is wished.
+func TestLogsAreGone(t *testing.T) {
+	t.Parallel()
+	dir := written(t, "dev")
+	if err := os.Rename(filepath.Join(dir, logDir), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	for _, empty := range []bool{false, true} { // as where nothing is mounted
+		if empty {
+			if err := os.Mkdir(filepath.Join(dir, logDir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := Open(t.Context(), Config{DataDir: dir, Offline: true})
+		if gone, ok := errors.AsType[*LogsGoneError](err); !ok || gone.Dir != dir || !errors.Is(err, replication.ErrDamaged) {
+			t.Errorf("open without logs: %v", err)
+		}
+		if begun, err := os.ReadDir(filepath.Join(dir, logDir)); len(begun) > 0 || err == nil != empty {
+			t.Errorf("new logs are begun: %v, %v", begun, err)
+		}
+	}
+	remove(t, dir, logDir)
+	if err := os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, logDir)); err != nil {
+		t.Fatal(err)
+	}
+	n := open(t, Config{DataDir: dir, Offline: true})
+	if e, err := n.Space("").Get(deadline(t), "k"); err != nil || string(e.Value) != "1" {
+		t.Errorf("they are back: %q, %v", e.Value, err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, logDir)), os.RemoveAll(filepath.Join(dir, viewDir))); err != nil {
+		t.Fatal(err)
+	}
+	put(t, open(t, Config{DataDir: dir, Offline: true}), "k", "2")
+}
+
 // TestForeignDirectory: a node is not made among files that are not its own.
 func TestForeignDirectory(t *testing.T) {
 	t.Parallel()
@@ -185,7 +224,7 @@ func TestDataDirOfNewerFormat(t *testing.T) {
 		}
 	}
 	write("vix-node 2\n")
-	if _, err := openDataDir(dir, "dev"); !errors.Is(err, replication.ErrTooNew) {
+	if _, err := openDataDir(dir, "dev"); !errors.Is(err, replication.ErrTooNew) || !strings.HasSuffix(err.Error(), "knows 1: upgrade this program") {
 		t.Errorf("a newer format: %v", err)
 	}
 	for _, bad := range []string{"", "vix-node", "vix-node x", "vix-node 0", "another 1"} {

@@ -104,7 +104,7 @@ type DHTStatus struct {
 	// Why tells why it is off, or what it waits for; empty if there is nothing to say.
 	Why   string
 	Table int // peers in the routing table
-	// Found are the members that the last lookup brought; Lookup is when that was,
+	// Found are the other members that the last lookup brought; Lookup is when that was,
 	// zero: not yet.
 	Found  int
 	Lookup time.Time
@@ -126,7 +126,7 @@ func (d *dht) changed() {
 // Why nobody is in the table.
 const (
 	waitsForMember = "it waits for a first member"
-	waitsForServer = "no connected member serves the DHT"
+	waitsForServer = "no connected member serves the DHT: have one run with --dht auto, which is off where a node listens on loopback only"
 )
 
 // run looks for members and offers them until ctx ends.
@@ -175,6 +175,7 @@ func (d *dht) round(ctx context.Context, table dhtTable, offer func(found)) time
 	defer cancel()
 	errAnnounce := d.announce(ctx, table, near)
 	members, err := table.members(ctx)
+	members = slices.DeleteFunc(members, func(m peer.AddrInfo) bool { return m.ID == d.self })
 	if err == nil {
 		err = errAnnounce
 	}

@@ -48,6 +48,10 @@ type link interface {
 	// dialled because its user or ours asked for a disconnect; until is when that
 	// ends by itself, zero: with unhold only.
 	busy(id peer.ID) (connected, held bool, until time.Time)
+	// present makes sure that a peer with a session is there, which a dead path does
+	// not tell for a while: it answers on the session, or at the target at least. An
+	// error tells that it does not; errEnded: the session has ended meanwhile.
+	present(ctx context.Context, t target, id peer.ID, by time.Time) error
 	// relayed tells that a peer has a session, and that it goes through a relay.
 	relayed(id peer.ID) bool
 	// reached are the endpoints of peers that have a session, as far as they are
@@ -68,6 +72,9 @@ type link interface {
 // errLostRace: the handshake was complete, but another session of the same pair
 // stays. It says nothing against the endpoint.
 var errLostRace = errors.New("another session with this peer stays")
+
+// errEnded: the session that there was has ended.
+var errEnded = errors.New("the session has ended")
 
 // dialer keeps sessions with the targets that its sources name: it alone dials,
 // so that no endpoint and no peer is dialled twice at one time (design 8).
@@ -146,7 +153,7 @@ func (d *dialer) offer(f found) {
 		if f.kind() == manual {
 			level = slog.LevelWarn
 		}
-		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", f.Key, "source", f.from, "limit", maxTargets)
+		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", endpointText(f.Key), "source", f.from, "limit", maxTargets)
 	case f.heard && d.guard.heard(d.now(), f.Key):
 	case !known:
 	case d.now().Before(d.guard.next(f.Key)):
@@ -387,7 +394,7 @@ func (d *dialer) make(a *attempt) {
 		if a.kind == automatic || before != nil && before.Error() == a.err.Error() {
 			level = slog.LevelDebug // no one asked for it; or it was said before
 		}
-		d.log.Log(d.ctx, level, "cannot connect", "endpoint", a.Key, "err", a.err, "retry_in", again.Sub(d.now()).Round(100*time.Millisecond))
+		d.log.Log(d.ctx, level, "cannot connect", append([]any{"endpoint", endpointText(a.Key), "err", a.err}, d.retryIn(a.Key, again)...)...)
 	}
 	d.mu.Lock()
 	delete(d.attempts, a.Key)
@@ -396,6 +403,17 @@ func (d *dialer) make(a *attempt) {
 	}
 	d.mu.Unlock()
 	d.kick()
+}
+
+// retryIn is the attribute that says when an endpoint is tried again; none where
+// nobody names it, so that no attempt comes by itself.
+func (d *dialer) retryIn(endpoint string, at time.Time) []any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.targets.all[endpoint] == nil {
+		return nil
+	}
+	return []any{"retry_in", at.Sub(d.now()).Round(100 * time.Millisecond)}
 }
 
 // sessionEnded tells of the end of a session that came from an attempt at

@@ -21,8 +21,19 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 	for {
 		id, a, at := d.beginConnect(t, by, before)
 		if id != "" {
-			d.keep(t, id)
-			return id, nil
+			err := d.link.present(ctx, t, id, by)
+			switch {
+			case ctx.Err() != nil:
+				return "", gaveUp(ctx, t)
+			case errors.Is(err, errEnded):
+				if time.Now().Before(by) {
+					continue
+				}
+				err = wrapDial(t.Key, context.DeadlineExceeded)
+			case err == nil:
+				d.keep(t, id)
+			}
+			return id, err
 		}
 		if a != nil {
 			if err := d.await(ctx, t, a, by); err != nil {
@@ -79,7 +90,7 @@ func (d *dialer) pause(ctx context.Context, t target, wait time.Duration) error 
 }
 
 func gaveUp(ctx context.Context, t target) error {
-	return fmt.Errorf("gave up connecting to %s: %w", t.Key, context.Cause(ctx))
+	return fmt.Errorf("gave up connecting to %s: %w", endpointText(t.Key), context.Cause(ctx))
 }
 
 // beginConnect finds a session that is there, an attempt at the endpoint that is

@@ -29,6 +29,7 @@ type fakeLink struct {
 	until     map[peer.ID]time.Time // held as long
 	addrs     map[string]bool       // of connected peers
 	wanted    int                   // sessions that automatic attempts make
+	presence  func(id peer.ID, by time.Time) error
 }
 
 func newFakeLink() *fakeLink {
@@ -102,6 +103,16 @@ func (f *fakeLink) unhold(id peer.ID, _ uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.held, id)
+}
+
+func (f *fakeLink) present(_ context.Context, _ target, id peer.ID, by time.Time) error {
+	f.mu.Lock()
+	ask := f.presence
+	f.mu.Unlock()
+	if ask == nil {
+		return nil
+	}
+	return ask(id, by)
 }
 
 func (f *fakeLink) relayed(peer.ID) bool { return false }
@@ -308,6 +319,48 @@ func TestConnectToDeadPort(t *testing.T) {
 			if p < leastTime || p > answerTime {
 				t.Errorf("an attempt with a patience of %s", p)
 			}
+		}
+	})
+}
+
+// TestConnectToLostPeer: a session whose peer is lost without a word is no answer,
+// nor are more than 5 s; one that ends when its peer is asked is made again.
+func TestConnectToLostPeer(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
+		d.start()
+		tgt := mustTarget(t, "10.0.0.1:9001")
+		f.answer(tgt, "B", nil)
+		connect := func(dials int) (peer.ID, error) {
+			t.Helper()
+			began := time.Now()
+			id, err := d.connect(t.Context(), tgt)
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("connect took %s", took)
+			}
+			if n := f.count(tgt.Key); n != dials {
+				t.Errorf("%d dials, want %d", n, dials)
+			}
+			return id, err
+		}
+		for range 2 {
+			if id, err := connect(1); id != "B" || err != nil {
+				t.Fatalf("a peer that is there: %q, %v", id, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		f.presence = func(_ peer.ID, by time.Time) error {
+			time.Sleep(time.Until(by))
+			return context.DeadlineExceeded
+		}
+		if _, err := connect(1); !isTimeout(err) {
+			t.Errorf("a peer that is silent: %v", err)
+		}
+		f.presence = func(id peer.ID, _ time.Time) error {
+			f.drop(id)
+			return errEnded
+		}
+		if id, err := connect(2); id != "B" || err != nil {
+			t.Errorf("a peer that is back: %q, %v", id, err)
 		}
 	})
 }

@@ -110,11 +110,18 @@ func (d *discovery) openTable(mode DHTMode) (dhtTable, error) {
 }
 
 // usable tells whether an address that a member told can lead to another one from
-// here: an IP address, and a loopback address only while this node has nothing
-// else itself. Names would make this node look up what strangers like.
+// here: an IP address that needs no interface named (see dialable), or a loopback
+// address while this node has nothing else itself. Names would make this node look up
+// what strangers like.
 func (d *discovery) usable(a ma.Multiaddr) bool {
 	_, ip, err := hostOf(a)
-	return err == nil && !ip.IsUnspecified() && !ip.IsMulticast() && ip.IsLoopback() == !d.beyond()
+	if err != nil {
+		return false
+	}
+	if d.beyond() {
+		return dialable(ip)
+	}
+	return ip.IsLoopback()
 }
 
 // busyWith tells whether a peer has a session, or one is being made.
@@ -146,6 +153,7 @@ func (d *discovery) changed(c netChange) {
 		d.registry.changed()
 	}
 	d.dht.changed()
+	n.reach.ads.changed()
 	if places := n.reach.places.Load(); places != nil {
 		places.changed()
 	}

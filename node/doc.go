@@ -6,13 +6,13 @@
 //	n, err := node.Open(ctx, node.Config{DataDir: dir, Label: "A"})
 //	s := n.Space("default")
 //	w, err := s.Put(ctx, "user/1", value)  // durable here when it returns
-//	err = w.WaitReplicated(ctx, 2)         // two more members hold it durably
+//	err = w.WaitReplicated(ctx, 2)         // two members told this node that they hold it
 //
 // What belongs to whom:
 //
 //	config.go     Config, its defaults and its checks
 //	datadir.go    the data directory: format, network for life, default place
-//	identity.go   the Ed25519 key file
+//	identity.go   the Ed25519 key file; label.go: the label
 //	address.go    the forms of --listen and --connect
 //	host.go       the libp2p host: transports, limits, listening
 //	connect.go    libp2p connections, to peers whose ID is not known yet too

@@ -17,8 +17,8 @@ var (
 	ErrOffline = errors.New("this node is open without a network, and has no peers: run it")
 	// ErrNotConnected: there is no session with that peer.
 	ErrNotConnected = errors.New("no session with this peer")
-	// ErrReplicas: fewer members than asked for have stated that they hold a
-	// write; see ReplicaError.
+	// ErrReplicas: fewer members than asked for have stated to this node that they
+	// hold a write; see ReplicaError.
 	ErrReplicas = errors.New("not enough replicas")
 
 	ErrConflict    = replication.ErrConflict

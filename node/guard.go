@@ -93,7 +93,7 @@ type endpointState struct {
 
 // EndpointStatus tells about one endpoint that the node has dialled.
 type EndpointStatus struct {
-	Endpoint string    // scheme://host:port
+	Endpoint string    // scheme://host:port, or the multiaddr of a way through a relay
 	Failures int       // in a row; 0 after success
 	Next     time.Time // when it is tried again; zero: at any time, or nobody names it any more
 	Error    string    // why the last attempt failed; empty after success
@@ -337,6 +337,6 @@ type BackoffError struct {
 }
 
 func (e *BackoffError) Error() string {
-	return fmt.Sprintf("%s failed a moment ago (%v): it can be tried again in %s", e.Endpoint, e.Last, e.Wait.Round(100*time.Millisecond))
+	return fmt.Sprintf("%s failed a moment ago (%v): it can be tried again in %s", endpointText(e.Endpoint), e.Last, e.Wait.Round(100*time.Millisecond))
 }
 func (e *BackoffError) Unwrap() error { return e.Last }

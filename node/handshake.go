@@ -27,6 +27,25 @@ func (heldError) Error() string {
 }
 func (heldError) Unwrap() error { return protocols.Refuse(replication.CodeDisconnect, "") }
 
+// fullError: this node has as many sessions as it may. The peer is told that it is
+// busy, in words from its side.
+type fullError struct{ sessions, max int }
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("this node has its %s (--max-peers %d): disconnect one, or allow more", sessionsText(e.sessions), e.max)
+}
+
+func (e *fullError) Unwrap() error {
+	return protocols.Refuse(replication.CodeBusy, fmt.Sprintf("it has its %s already", sessionsText(e.sessions)))
+}
+
+func sessionsText(n int) string {
+	if n == 1 {
+		return "1 session"
+	}
+	return fmt.Sprintf("%d sessions", n)
+}
+
 // RefusedError: the peer and this node do not make a session.
 type RefusedError struct {
 	Peer  peer.ID
@@ -184,7 +203,7 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 		return nil
 	}
 	if _, connected := m.book.counts(); connected >= m.maxPeers {
-		return protocols.Refuse(replication.CodeBusy, fmt.Sprintf("it has %d peers already", connected))
+		return &fullError{sessions: connected, max: m.maxPeers}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ const tcpHeadStart = 500 * time.Millisecond
 
 // newHost makes a host that listens nowhere yet: the node's handlers must be
 // there before the first peer.
-func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr, r *reach) (host.Host, error) {
+func newHost(cfg *Config, key ed25519.PrivateKey, r *reach) (host.Host, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the identity: %w", err)
@@ -70,7 +69,7 @@ func newHost(cfg *Config, key ed25519.PrivateKey, advertise []ma.Multiaddr, r *r
 		libp2p.UserAgent(cfg.agent()),
 		libp2p.Ping(false), // the session has its own
 		libp2p.AddrsFactory(func(own []ma.Multiaddr) []ma.Multiaddr {
-			return r.addresses(append(slices.Clone(own), advertise...))
+			return r.addresses(slices.Clone(own))
 		}),
 	}
 	if !cfg.NoTCP {
@@ -346,27 +345,21 @@ func (e *ListenError) Error() string {
 }
 func (e *ListenError) Unwrap() error { return e.Cause }
 
-// advertised turns Config.Advertise into multiaddrs.
-func advertised(ctx context.Context, list []string, resolve resolver) ([]ma.Multiaddr, error) {
-	var addrs []ma.Multiaddr
-	for _, s := range list {
-		t, err := parseTarget(s)
-		if err != nil {
-			return nil, fmt.Errorf("cannot advertise: %w", err)
-		}
-		if t.Addr != nil {
-			addrs = append(addrs, t.Addr)
-			continue
-		}
-		for _, scheme := range t.Schemes {
-			found, err := resolve(ctx, scheme, t.Host, t.Port)
-			if err != nil {
-				return nil, fmt.Errorf("cannot advertise %s: %w", s, err)
-			}
-			addrs = append(addrs, found...)
-		}
+// readableTarget is readable for an address as parseTarget reads it.
+func readableTarget(s string) string {
+	t, err := parseTarget(s)
+	if err != nil {
+		return s
 	}
-	return addrs, nil
+	return t.readable()
+}
+
+// readable is the target as people write it.
+func (t *target) readable() string {
+	if t.Addr != nil {
+		return readable(t.Addr)
+	}
+	return t.Key
 }
 
 // readable gives an address as people write it, host:port with its transport.

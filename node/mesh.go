@@ -47,6 +47,7 @@ type mesh struct {
 	refusals                          refusalLog
 	moves                             *network.NotifyBundle                 // set before serve, like attend
 	attend                            func(ctx context.Context, id peer.ID) // see reach.attend
+	met                               func()                                // likewise; hears of every new session
 	wg                                sync.WaitGroup                        // dialled sessions
 	mu                                sync.Mutex                            // guards below; taken before the book's
 	closed                            bool
@@ -84,7 +85,7 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	if m.book.heldAfter(id, before) {
 		return id, &RefusedError{Peer: id, Cause: errHeld}
 	}
-	m.book.update(id, func(r *peerRecord) { r.handshakes++ })
+	m.book.update(id, func(r *peerRecord) { r.handshakes, r.forgotten = r.handshakes+1, false })
 	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
 	err = m.initiate(ctx, id, &t, before)
 	if err != nil && !errors.Is(err, errLostRace) && !errors.Is(err, errHeld) {
@@ -93,11 +94,21 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	return id, err
 }
 
+// refusedTells is for how long a refusal at one address of a peer tells why it is away
+// better than silence at its others.
+const refusedTells = time.Minute
+
 // note keeps why there is no session with a peer, for status.
 func (m *mesh) note(id peer.ID, err error) {
 	if id != "" {
 		m.book.change(id, func(r *peerRecord) {
-			r.lastErr = err.Error()
+			if isTimeout(err) && m.now().Sub(r.refused) < refusedTells && !r.refused.IsZero() {
+				return // where somebody refuses the machine is there: that tells more
+			}
+			r.lastErr, r.refused = err.Error(), time.Time{}
+			if isRefused(err) {
+				r.refused = m.now()
+			}
 			if errors.Is(err, protocols.ErrDisconnect) {
 				m.part(r)
 			}
@@ -122,6 +133,7 @@ func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 func (m *mesh) unhold(id peer.ID, before uint64) {
 	m.book.change(id, func(r *peerRecord) {
 		r.held = r.held && r.heldAt > before
+		r.forgotten = r.forgotten && r.held
 		r.parted, r.rest = time.Time{}, time.Time{}
 	})
 }

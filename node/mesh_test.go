@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -336,6 +337,18 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+// count is how many lines have all the parts.
+func (l *logBuffer) count(parts ...string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.b.String()) {
+		if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *logBuffer) has(parts ...string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -437,7 +450,7 @@ func TestWaitReplicatedTellsHowFar(t *testing.T) {
 	defer cancel()
 	err := w.WaitReplicated(ctx, 2)
 	var short *ReplicaError
-	if !errors.As(err, &short) || !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() {
+	if !errors.As(err, &short) || !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() || short.Connected != 1 {
 		t.Errorf("asked for one more than there are: %v, %+v", err, short)
 	}
 	o := offline(t)
@@ -504,6 +517,14 @@ func TestClonedDirectory(t *testing.T) {
 	st, err := c.Status(deadline(t))
 	if err != nil || !peerState(t, c, one.ID()).Copies || st.Spaces["default"].ForkedLogs != 0 {
 		t.Errorf("status of C: %+v, %v", st, err)
+	}
+	until(t, "one of the copies knows", func() bool { return statusOf(t, one).Copies || statusOf(t, two).Copies })
+	until(t, "they go on in turns", func() bool { return c.Counters().HandshakesCompleted >= 10 })
+	if n := log.count("level=INFO", "msg=connected"); n > 5 {
+		t.Errorf("C logs %d sessions of the copies", n)
+	}
+	if statusOf(t, c).Copies {
+		t.Error("C takes itself for a copy")
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"vixp2p/node/localapi"
 	"vixp2p/protocols"
@@ -31,7 +30,6 @@ type Node struct {
 	id      peer.ID
 	network replication.NetworkID
 	names   *spaceNames
-	ads     []ma.Multiaddr // Config.Advertise, resolved
 
 	engines   engines
 	health    health
@@ -64,7 +62,7 @@ type Node struct {
 //
 // Errors: ErrLocked if another process has the directory, *RoleError if it is a
 // relay's, *OtherNetworkError if it belongs to another network, replication.ErrTooNew if a later version wrote
-// it, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
+// it, *LogsGoneError if its logs are gone, *ListenError, ErrNeedsOpen, ErrNoSpace, and what is wrong with cfg. Nothing
 // runs after an error.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	cfg, err := cfg.withDefaults()
@@ -75,6 +73,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	if err == nil {
+		err = dir.checkLogs()
+	}
 	if err != nil {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
@@ -86,9 +87,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Label == "" {
-		cfg.Label = shortID(id)
-	}
+	given := cfg.Label
+	cfg.Label = labelOf(dir.path, given, id, cfg.Logger)
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, key: key, id: id, network: replication.OpenNetwork(cfg.NetworkName),
 		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
@@ -96,7 +96,11 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.names = newSpaceNames(n.network)
 	n.up, n.down = replicator.NewPace(cfg.MaxRate), replicator.NewPace(cfg.MaxRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.open(ctx, dir); err != nil {
+	err = n.open(ctx, dir)
+	if err == nil {
+		err = permissionProblem(dir.path, saveLabel(dir.path, given, cfg.Offline))
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -166,16 +170,14 @@ func (n *Node) join() error {
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
 	reach := newReach(&n.cfg)
-	ads, err := advertised(ctx, n.cfg.Advertise, resolveHost)
-	if err != nil {
-		return err
-	}
+	reach.ads.look(ctx)
 	if h == nil {
-		if h, err = newHost(&n.cfg, n.key, ads, reach); err != nil {
+		var err error
+		if h, err = newHost(&n.cfg, n.key, reach); err != nil {
 			return err
 		}
 	}
-	n.host, n.ads = h, ads
+	n.host = h
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
@@ -188,10 +190,10 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.dialer = newDialer(n.guard, n.mesh, time.Now, n.log)
 	n.mesh.dialer = n.dialer
 	n.discovery = newDiscovery(n)
-	n.mesh.attend = reach.attend
+	n.mesh.attend, n.mesh.met = reach.attend, reach.met
 	n.mesh.moves = &network.NotifyBundle{ConnectedF: n.mesh.connected}
 	n.reach = reach
-	return reach.attach(h, ads, &n.mesh.connector, n.mesh.direct)
+	return reach.attach(h, &n.mesh.connector, n.mesh.direct)
 }
 
 func (n *Node) listen() error {

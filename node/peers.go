@@ -56,6 +56,7 @@ type peerRecord struct {
 	handshakes int  // under way
 	stale      bool // of the live session
 	held       bool // this node's user ended the session: no automatic dial
+	forgotten  bool // likewise, and it is not shown until its next session
 	// heldAt is when that was, by the book's count of holds; of use while held.
 	heldAt uint64
 	// parted: the peer's user ended the last session, so that there is no automatic
@@ -67,7 +68,8 @@ type peerRecord struct {
 	addr     string // of the newest session
 	outbound bool
 	seen     time.Time
-	lastErr  string // why the last session or attempt ended, until the next session
+	lastErr  string    // why the last session or attempt ended, until the next session
+	refused  time.Time // when lastErr is that an address refused; zero: it is something else
 	// instances that this identity had, the newest last, each once.
 	instances []replication.Instance
 	copies    bool // an older instance came back: copies of one directory run
@@ -115,7 +117,7 @@ func (b *peerBook) recordLocked(id peer.ID) *peerRecord {
 		var at time.Time
 		for other, r := range b.records {
 			idle := r.session == nil && r.handshakes == 0 && r.connecting == 0
-			if idle && !r.held && (oldest == "" || r.seen.Before(at)) {
+			if idle && (!r.held || r.forgotten) && (oldest == "" || r.seen.Before(at)) {
 				oldest, at = other, r.seen
 			}
 		}
@@ -262,11 +264,14 @@ func (b *peerBook) counts() (total, connected int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.records {
+		if !r.forgotten {
+			total++
+		}
 		if r.session != nil {
 			connected++
 		}
 	}
-	return len(b.records), connected
+	return total, connected
 }
 
 // find is findPeer among the peers of the book.
@@ -278,7 +283,9 @@ func (b *peerBook) labels() map[peer.ID]string {
 	defer b.mu.Unlock()
 	labels := make(map[peer.ID]string, len(b.records))
 	for id, r := range b.records {
-		labels[id] = r.label
+		if !r.forgotten {
+			labels[id] = r.label
+		}
 	}
 	return labels
 }
@@ -287,5 +294,5 @@ func (b *peerBook) labels() map[peer.ID]string {
 func (b *peerBook) knows(id peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.records[id] != nil
+	return b.records[id] != nil && !b.records[id].forgotten
 }

@@ -42,7 +42,7 @@ var punchPauses = []time.Duration{500 * time.Millisecond, time.Second, 3 * time.
 type puncher struct {
 	service *holepunch.Service
 	host    host.Host
-	extra   []ma.Multiaddr // advertised
+	extra   func() []ma.Multiaddr // advertised
 	counts  punchCounts
 
 	mu   sync.Mutex // guards below
@@ -50,7 +50,7 @@ type puncher struct {
 }
 
 // newPuncher takes part from now on.
-func newPuncher(h host.Host, advertised []ma.Multiaddr, reg prometheus.Registerer) (*puncher, error) {
+func newPuncher(h host.Host, advertised func() []ma.Multiaddr, reg prometheus.Registerer) (*puncher, error) {
 	p := &puncher{host: h, extra: advertised}
 	ids, ok := h.(interface{ IDService() identify.IDService })
 	if !ok {
@@ -97,7 +97,7 @@ func (p *puncher) addrs() []ma.Multiaddr {
 	p.mu.Lock()
 	all := slices.Clone(p.seen)
 	p.mu.Unlock()
-	all = append(append(all, p.extra...), p.host.Addrs()...)
+	all = append(append(all, p.extra()...), p.host.Addrs()...)
 	return ma.Unique(slices.DeleteFunc(all, func(a ma.Multiaddr) bool { return isRelayed(a) || !manet.IsPublicAddr(a) }))
 }
 

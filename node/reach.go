@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -30,6 +31,7 @@ type reach struct {
 	log  *slog.Logger
 	own  bool // the host is the node's, not the caller's
 	host host.Host
+	ads  *advertisement
 
 	nat     basichost.NATManager // nil: no port mapping
 	client  *relayClient         // nil: no relays
@@ -39,6 +41,8 @@ type reach struct {
 	// attach is still at work.
 	places atomic.Pointer[relayClient]
 
+	ctx    context.Context // of its own goroutines
+	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	events event.Subscription
 
@@ -48,7 +52,9 @@ type reach struct {
 }
 
 func newReach(cfg *Config) *reach {
-	return &reach{cfg: cfg, log: cfg.Logger, own: cfg.Host == nil}
+	r := &reach{cfg: cfg, log: cfg.Logger, own: cfg.Host == nil, ads: newAdvertisement(cfg.Advertise, cfg.Logger)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
 }
 
 // beyondLoopback tells whether the node listens for other machines.
@@ -91,8 +97,10 @@ func (r *reach) punching() bool {
 	return r.own && r.cfg.beyondLoopback() && !r.cfg.NoHolePunching && !r.cfg.NoRelay && !r.cfg.NoQUIC
 }
 
-// addresses adds to the host's addresses those at relays.
+// addresses adds to the host's addresses those that are advertised and those at
+// relays.
 func (r *reach) addresses(own []ma.Multiaddr) []ma.Multiaddr {
+	own = append(own, r.ads.addrs()...)
 	places := r.places.Load()
 	if places == nil {
 		return own
@@ -101,7 +109,7 @@ func (r *reach) addresses(own []ma.Multiaddr) []ma.Multiaddr {
 }
 
 // attach prepares the parts that need the host. Nothing is sent yet.
-func (r *reach) attach(h host.Host, advertised []ma.Multiaddr, c *connector, members func() []peer.ID) error {
+func (r *reach) attach(h host.Host, c *connector, members func() []peer.ID) error {
 	r.host = h
 	sub, err := h.EventBus().Subscribe([]any{new(event.EvtHostReachableAddrsChanged), new(event.EvtPeerIdentificationCompleted)},
 		eventbus.Name("vix reachability"), eventbus.BufSize(64))
@@ -110,7 +118,7 @@ func (r *reach) attach(h host.Host, advertised []ma.Multiaddr, c *connector, mem
 	}
 	r.events = sub
 	if r.punching() {
-		if r.puncher, err = newPuncher(h, advertised, r.cfg.Registerer); err != nil {
+		if r.puncher, err = newPuncher(h, r.ads.addrs, r.cfg.Registerer); err != nil {
 			return err
 		}
 	}
@@ -132,7 +140,11 @@ func (r *reach) attach(h host.Host, advertised []ma.Multiaddr, c *connector, mem
 
 // start begins to serve and to ask; the host listens.
 func (r *reach) start() error {
+	if r.own && !r.cfg.beyondLoopback() && slices.ContainsFunc(r.ads.addrs(), reachesBeyond) {
+		r.log.Warn("this node listens on this machine only, so that nobody reaches it at the addresses that it advertises, unless a program here passes on what comes: --open, or a network, lets it listen beyond", "advertised", strings.Join(r.cfg.Advertise, " "))
+	}
 	r.wg.Go(r.follow)
+	r.wg.Go(func() { r.ads.run(r.ctx) })
 	if r.cfg.RelayService {
 		limits, err := r.cfg.RelayLimits.withDefaults()
 		if err != nil {
@@ -151,6 +163,7 @@ func (r *reach) start() error {
 
 // close ends it. The host's own parts end with the host.
 func (r *reach) close() error {
+	r.cancel()
 	var errs []error
 	if r.client != nil {
 		errs = append(errs, r.client.close())
@@ -266,6 +279,9 @@ func (r *reach) status() ReachStatus {
 
 // checkReach tells what is wrong with how the node is to be reached.
 func (c *Config) checkReach() error {
+	if err := checkAdvertise(c.Advertise); err != nil {
+		return err
+	}
 	if len(c.Relays) > maxRelays {
 		return fmt.Errorf("there are %d relays: a node uses at most %d", len(c.Relays), maxRelays)
 	}
@@ -291,6 +307,14 @@ func (c *Config) checkReach() error {
 	}
 	_, err := c.RelayLimits.withDefaults()
 	return err
+}
+
+// met hears of every new session: its peer may be a member that relays for others,
+// and what it can do was often known before it was a member.
+func (r *reach) met() {
+	if r.client != nil {
+		r.client.look()
+	}
 }
 
 // attend makes the relayed connection to a peer direct if that can be done; it

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -195,7 +196,8 @@ func TestMovesToNewConnection(t *testing.T) {
 	t.Parallel()
 	relay := openRelay(t, RelayConfig{})
 	a := open(t, Config{Label: "A", Open: true, NoConnect: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{at(t, relay)}})
-	b := open(t, Config{Label: "B", NoConnect: true})
+	var log logBuffer
+	b := open(t, Config{Label: "B", NoConnect: true, Logger: log.logger()})
 	if _, _, err := b.Connect(deadline(t), place(t, a)); err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +218,10 @@ func TestMovesToNewConnection(t *testing.T) {
 	})
 	put(t, a, "k", "v")
 	converge(t, 1, a, b)
+	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
+	if log.count("level=INFO", `msg="session moved"`, statusOf(t, b).Peers[0].Addr) != 1 || log.has("level=INFO", "msg=disconnected") {
+		t.Error("the log does not tell in one line that the session has moved")
+	}
 }
 
 // A node that listens on loopback only does nothing to be reached from elsewhere.
@@ -317,4 +323,50 @@ func TestPausesOfRelays(t *testing.T) {
 	if r.changed(); !p.next.IsZero() || p.failures != 0 {
 		t.Errorf("on another network it waits until %s", p.next)
 	}
+}
+
+// TestMemberIsARelay: a member that relays for others is asked for a place when its
+// session begins, also if it has told what it can do long before, and without any
+// other occasion to look.
+func TestMemberIsARelay(t *testing.T) {
+	t.Parallel()
+	m := open(t, Config{Label: "M", NoConnect: true, RelayService: true})
+	// A relay that nobody reaches is the reason to look for others at all.
+	a := open(t, Config{Label: "A", NoConnect: true, Open: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{"127.0.0.1:1"}})
+	client := a.reach.client
+	client.mu.Lock()
+	client.every = time.Hour
+	client.mu.Unlock()
+	until(t, "the other relay pauses for long", func() bool {
+		client.mu.Lock()
+		defer client.mu.Unlock()
+		for _, p := range client.places {
+			if p.failures > 0 && !p.asking {
+				p.next = time.Now().Add(time.Hour)
+				return true
+			}
+		}
+		return false
+	})
+	info := peer.AddrInfo{ID: m.id, Addrs: m.host.Addrs()}
+	if err := a.host.Connect(deadline(t), info); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is known what M can do", func() bool {
+		has, err := a.host.Peerstore().SupportsProtocols(m.id, proto.ProtoIDv2Hop)
+		return err == nil && len(has) > 0
+	})
+	client.look() // in vain; from now on only with an occasion
+	until(t, "A has looked", func() bool { return len(client.wake) == 0 })
+	if _, _, err := a.Connect(deadline(t), addr(t, m, tcp4)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a place at M", func() bool {
+		for _, r := range statusOf(t, a).Reach.Relays {
+			if r.PeerID == m.ID() && len(r.Addrs) > 0 {
+				return true
+			}
+		}
+		return false
+	})
 }

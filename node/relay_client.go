@@ -59,7 +59,8 @@ type relayClient struct {
 	wg     sync.WaitGroup
 	wake   chan struct{} // capacity 1
 
-	mu     sync.Mutex // guards below
+	mu     sync.Mutex    // guards below
+	every  time.Duration // relayLook; a test has more patience
 	places map[string]*relayPlace
 	told   []ma.Multiaddr // what the host was told last
 }
@@ -88,7 +89,7 @@ func newRelayClient(c *connector, relays []target, wanted func() bool, members f
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &relayClient{
 		host: c.host, connector: c, wanted: wanted, members: members, log: log, addrs: emitter,
-		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), places: map[string]*relayPlace{},
+		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), every: relayLook, places: map[string]*relayPlace{},
 	}
 	for _, t := range relays {
 		// QUIC first: only from a QUIC connection does the relay see the port that
@@ -192,7 +193,7 @@ func (r *relayClient) askDue(now time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.adoptLocked(offering, now)
-	next := now.Add(relayLook)
+	next := now.Add(r.every)
 	for _, p := range r.places {
 		switch {
 		case p.asking:

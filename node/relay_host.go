@@ -98,15 +98,12 @@ func (r *Relay) open(ctx context.Context, cfg *Config, dir *dataDir) error {
 	if err != nil {
 		return permissionProblem(dir.path, err)
 	}
-	ads, err := advertised(ctx, cfg.Advertise, resolveHost)
-	if err != nil {
-		return err
-	}
-	if r.host, err = newHost(cfg, key, ads, r.reach); err != nil {
+	r.reach.ads.look(ctx)
+	if r.host, err = newHost(cfg, key, r.reach); err != nil {
 		return err
 	}
 	connections := &connector{host: r.host, resolve: resolveHost, timeout: cfg.HelloTimeout}
-	if err := r.reach.attach(r.host, ads, connections, nil); err != nil {
+	if err := r.reach.attach(r.host, connections, nil); err != nil {
 		return err
 	}
 	if err := openListeners(r.host, cfg); err != nil {

@@ -10,6 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"vixp2p/replication/replicator"
 )
 
 // remember puts the peer of a session into the address book, and its addresses to
@@ -41,10 +43,26 @@ func (m *mesh) ended(s *session) {
 	m.remember(s, dialled, m.listens(s.conn))
 }
 
-// recall makes the peers of the address book known.
+// recall makes the peers of the address book known, and the members that stated
+// something once and are not in it, as far as there is room.
 func (m *mesh) recall() {
 	for _, e := range m.addresses.list() {
 		m.book.update(e.ID, func(r *peerRecord) { r.label, r.seen = e.Label, e.Last })
+	}
+	members, err := replicator.Known(m.engine().store)
+	if err != nil {
+		m.log.Warn("members that were met earlier are not listed", "err", err)
+	}
+	room := maxPeerRecords - len(m.book.labels())
+	for _, c := range slices.Backward(members) {
+		id, err := peerIDOf(c.Peer)
+		if err != nil || id == m.self() || m.book.knows(id) {
+			continue
+		}
+		if room--; room < 0 {
+			return
+		}
+		m.book.update(id, func(r *peerRecord) { r.seen = c.Updated })
 	}
 }
 

@@ -62,7 +62,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	}
 	s := &session{
 		id: sess.Peer.ID, info: sess.Peer, endpoint: endpoint, dialled: dialled, conn: st.Conn(),
-		addr: readable(st.Conn().RemoteMultiaddr()), budget: budget, since: m.now(),
+		addr: sessionAddr(st.Conn(), dialled), budget: budget, since: m.now(),
 		closed: make(chan struct{}),
 	}
 	m.mu.Lock()
@@ -81,13 +81,14 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 			Spaces:     s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 		}, conn)
 	}
-	copies, again := false, false
+	copies, twice, again := false, false, false
 	if err == nil {
 		m.handshakesDone.Add(1)
 		m.book.update(s.id, func(r *peerRecord) {
-			r.session, r.stale, r.held, r.parted, r.lastErr = s, false, false, time.Time{}, ""
+			r.session, r.stale, r.held, r.forgotten, r.parted, r.lastErr = s, false, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
 			copies = r.meet(s.info.Instance)
+			twice = r.copies
 			m.host.ConnManager().Protect(s.id, sessionTag)
 			again = r.cut
 		})
@@ -103,14 +104,20 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	}
 	m.remember(s, addr, m.listens(s.conn))
 	m.wishDirect(s)
+	if m.met != nil {
+		m.met()
+	}
 	if older != nil {
 		older.driver.Close(replication.CodeDuplicate, "")
 	}
-	level := slog.LevelInfo
-	if again {
+	level, what := slog.LevelInfo, "connected"
+	if older != nil && older.info.Instance == s.info.Instance {
+		what = "session moved" // to a direct connection, or of two that dialled each other
+	}
+	if again || twice && !m.refusals.fresh("connected "+s.id.String(), m.now()) {
 		level = slog.LevelDebug // one of many
 	}
-	log.Log(m.dialer.ctx, level, "connected", "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
+	log.Log(m.dialer.ctx, level, what, "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
 	if copies {
 		log.Warn("this peer runs twice: two copies of one data directory use its identity by turns; stop one of them, or give one a new data directory, where it gets an identity of its own", "label", s.info.Label)
 	}
@@ -118,6 +125,16 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		log.Warn("this peer's clock differs from this machine's: correct the one that is wrong", "ahead", skew)
 	}
 	return s, nil
+}
+
+// sessionAddr is where a session leads to. One that this node began may use a
+// connection that the peer dialled, whose port nobody listens on: then it is what was
+// to be dialled.
+func sessionAddr(c network.Conn, dialled *target) string {
+	if dialled != nil && c.Stat().Direction == network.DirInbound && !relayed(c) {
+		return dialled.readable()
+	}
+	return readable(c.RemoteMultiaddr())
 }
 
 func direction(outbound bool) string {
@@ -151,7 +168,7 @@ func (m *mesh) watch(s *session) {
 		}
 		m.host.ConnManager().Unprotect(s.id, sessionTag)
 		r.session, r.stale, r.seen = nil, false, m.now()
-		r.lastErr, r.cut = end.Error(), s.cutByRelay()
+		r.lastErr, r.refused, r.cut = end.Error(), time.Time{}, s.cutByRelay()
 		if end.Code == replication.CodeDisconnect && end.FromPeer {
 			m.part(r)
 		}
@@ -174,7 +191,7 @@ func (m *mesh) watch(s *session) {
 		bad = end
 	}
 	level := slog.LevelInfo
-	if end.Code == replication.CodeDuplicate || s.cutByRelay() {
+	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
 	}
 	if !newest && relayed(s.conn) {

@@ -83,12 +83,15 @@ type Write struct {
 	replicas atomic.Int64
 }
 
-// ReplicaError: fewer members than asked for have stated, in the time given, that
-// they hold a write durably. The write is durable here and goes on to the others
-// when they can be reached. It matches ErrReplicas and the context's error.
+// ReplicaError: fewer members than asked for have stated to this node, in the time
+// given, that they hold a write durably. The write is durable here and goes on to the
+// others when they can be reached. It matches ErrReplicas and the context's error.
 type ReplicaError struct {
 	Want  int
 	Acked []string // peer IDs of the members that stated it
+	// Connected is how many members have a session with this node, which is how they
+	// state it.
+	Connected int
 	// Relaxed is how many connected members do not fsync, so that they count for
 	// none.
 	Relaxed int
@@ -98,18 +101,21 @@ type ReplicaError struct {
 func (e *ReplicaError) Error() string {
 	relaxed := ""
 	if e.Relaxed > 0 {
-		relaxed = fmt.Sprintf(" (%d connected with relaxed durability, which does not count)", e.Relaxed)
+		relaxed = fmt.Sprintf(", %d of them with relaxed durability, which does not count", e.Relaxed)
 	}
-	return fmt.Sprintf("the write is durable here, but %d of the %d other members asked for have stated that they hold it durably%s: it goes on to the others when they can be reached", len(e.Acked), e.Want, relaxed)
+	return fmt.Sprintf("the write is durable here, but %d of the %d other members asked for have stated to this node that they hold it durably (only members with a session here are counted: %d now%s): it goes on to the others when they can be reached", len(e.Acked), e.Want, e.Connected, relaxed)
 }
 
 // Is matches ErrReplicas.
 func (e *ReplicaError) Is(t error) bool { return t == ErrReplicas }
 func (e *ReplicaError) Unwrap() error   { return e.Cause }
 
-// WaitReplicated returns when k other members have stated that they hold the
-// write durably (G2): a *ReplicaError if ctx ends first, ErrOffline in a node
-// without network.
+// WaitReplicated returns when k other members have stated to this node that they
+// hold the write durably (G2). Members that have a session with this node are counted,
+// and those that stated it in an earlier one: what others hold, which got the write
+// through these, is not known here, so that where fewer than k members ever meet this
+// node it waits in vain. A *ReplicaError if ctx ends first, ErrOffline in a node without
+// network.
 func (w *Write) WaitReplicated(ctx context.Context, k int) error {
 	if k <= 0 {
 		return nil
@@ -125,20 +131,29 @@ func (w *Write) WaitReplicated(ctx context.Context, k int) error {
 	case err == nil:
 		w.replicas.Store(max(w.replicas.Load(), int64(k)))
 	case errors.As(err, &short):
-		e := &ReplicaError{Want: k, Relaxed: short.Relaxed, Cause: short.Cause}
+		e := &ReplicaError{Want: k, Connected: w.s.n.connected(), Relaxed: short.Relaxed, Cause: short.Cause}
 		for _, key := range short.Acked {
 			e.Acked = append(e.Acked, originName(key))
 		}
 		w.replicas.Store(int64(len(e.Acked)))
 		return e
 	case ctx.Err() != nil:
-		return &ReplicaError{Want: k, Cause: context.Cause(ctx)}
+		return &ReplicaError{Want: k, Connected: w.s.n.connected(), Cause: context.Cause(ctx)}
 	}
 	return err
 }
 
-// Replicas is how many other members are known to hold the write durably, from
-// the last WaitReplicated; 0 before one.
+// connected is how many members have a session now.
+func (n *Node) connected() int {
+	if n.mesh == nil {
+		return 0
+	}
+	_, connected := n.mesh.book.counts()
+	return connected
+}
+
+// Replicas is how many other members had stated to this node that they hold the write
+// durably, by the end of the last WaitReplicated; 0 before one.
 func (w *Write) Replicas() int { return int(w.replicas.Load()) }
 
 // Put sets a key's value and names every value of it that this node has seen, so

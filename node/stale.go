@@ -37,6 +37,48 @@ func (m *mesh) dropStale(ctx context.Context, t target, expected peer.ID, by tim
 	}
 }
 
+// presentTime is how long a peer has for an answer on its session before it is
+// asked at its address.
+const presentTime = time.Second
+
+// present implements link. A session whose peer does not answer on it stays, since
+// it may be slow: it ends by its own time limits.
+func (m *mesh) present(ctx context.Context, t target, id peer.ID, by time.Time) error {
+	s := m.book.live(id)
+	if s == nil {
+		return errEnded
+	}
+	began := time.Now()
+	asking, cancel := context.WithTimeout(ctx, presentTime)
+	defer cancel()
+	if s.driver.Answers(asking) || s.alive() && t.relayed() {
+		return nil // who is at a relayed address says nothing of its own
+	}
+	if !s.alive() {
+		return m.gone(ctx, s)
+	}
+	other, err := m.connector.answers(ctx, t, by)
+	switch {
+	case !s.alive():
+		return m.gone(ctx, s)
+	case s.driver.Heard().After(began):
+		return nil // late, but there
+	case err == nil && other != id:
+		return wrapDial(t.Key, sec.ErrPeerIDMismatch{Expected: id, Actual: other})
+	}
+	return err
+}
+
+// gone waits until the node has drawn its conclusions from the end of a session.
+func (m *mesh) gone(ctx context.Context, s *session) error {
+	select {
+	case <-s.closed:
+		return errEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // staleSession returns the session with a peer if nothing was heard on it for
 // long, else nil.
 func (b *peerBook) staleSession(id peer.ID) *session {

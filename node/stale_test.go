@@ -164,6 +164,36 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// TestConnectToSilentPeer: a session whose peer has become silent is no answer to
+// connect, long before it counts as stale; it stays, since it may be slow.
+func TestConnectToSilentPeer(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Label: "A", NoQUIC: true, NoConnect: true}
+	a := open(t, cfg)
+	p := newProxy(t, hostPort(t, a))
+	cfg.Label = "B"
+	b := open(t, cfg)
+	addr := p.listener.Addr().String()
+	for range 2 { // the second finds the session, and its peer
+		if _, _, err := b.Connect(deadline(t), addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := b.mesh.book.live(a.id)
+	p.hold(true)
+	if _, _, err := b.Connect(deadline(t), addr); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("connect to a peer that is silent: %v", err)
+	}
+	p.hold(false)
+	p.kill() // the session is silent, and its peer is there
+	if _, _, err := b.Connect(deadline(t), addr); err != nil {
+		t.Error(err)
+	}
+	if b.mesh.book.live(a.id) != s {
+		t.Error("the session was given up")
+	}
+}
+
 // TestConnectToStalePeer: to ask whether the peer of a stale session is there
 // counts in the time in which connect to a dead port must fail (design 10).
 func TestConnectToStalePeer(t *testing.T) {

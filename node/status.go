@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -37,6 +38,9 @@ type Status struct {
 	// repaired yet; Repairs counts repairs since the start.
 	Damage  []Damage
 	Repairs int
+	// Copies tells that another node runs from a copy of this data directory: peers
+	// have ended sessions with this one in favour of it.
+	Copies bool
 
 	Peers []PeerStatus // connected first, then by peer ID
 	// Endpoints are the addresses that the node has dialled, by name.
@@ -58,8 +62,8 @@ type PeerStatus struct {
 	Label     string // the peer's choice; empty while not known
 	Instance  string // hex; of the newest session
 	State     State
-	Direction string // "in" or "out" of the session; empty without one
-	Addr      string
+	Direction string    // "in" or "out" of the session; empty without one
+	Addr      string    // where the session leads to; without one where the peer is dialled, or was last
 	Relayed   bool      // the session goes through a relay
 	Since     time.Time // start of the session
 	RTT       time.Duration
@@ -149,6 +153,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		return st, err
 	}
 	st.Damage, st.Repairs = n.health.snapshot()
+	st.Copies = n.mesh != nil && n.mesh.book.copied(n.mesh.now())
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()
 	st.Messages, st.Routes = n.messages.status(), n.Routes()
 	if n.reach != nil {
@@ -224,6 +229,9 @@ func (n *Node) endpoints() []EndpointStatus {
 	if n.dialer != nil {
 		n.dialer.describe(list)
 	}
+	for i := range list {
+		list[i].Endpoint = endpointText(list[i].Endpoint)
+	}
 	slices.SortFunc(list, func(a, b EndpointStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
 	return list
 }
@@ -269,6 +277,11 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 		return nil, err
 	}
 	all := n.mesh.book.snapshot()
+	for id, st := range all {
+		if known := n.addresses.addrs(id); !st.live() && len(known) > 0 {
+			st.Addr = readableTarget(known[0])
+		}
+	}
 	for i := range list {
 		p := &list[i]
 		id, err := peerIDOf(p.Key)
@@ -311,8 +324,11 @@ func b2i(b bool) int {
 }
 
 func pauseReason(l replication.LogPaused) string {
-	if l.Detail == "" {
+	switch {
+	case l.Detail == "":
 		return l.Code.String()
+	case strings.HasPrefix(l.Detail, l.Code.String()):
+		return l.Detail // says it already
 	}
 	return l.Code.String() + ": " + l.Detail
 }
@@ -321,12 +337,28 @@ func (n *Node) spaceLabel(id replication.SpaceID) string {
 	return spaceLabel(replication.SpaceInfo{ID: id, Name: n.names.name(id)})
 }
 
+// copied tells that peers have sessions with another node of this one's identity.
+func (b *peerBook) copied(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.records {
+		lasts := r.session != nil && now.Sub(r.session.since) >= refusalPause // the other one has ended
+		if r.displaced >= displacedWarning && !lasts {
+			return true
+		}
+	}
+	return false
+}
+
 // snapshot is what the book knows, by peer.
 func (b *peerBook) snapshot() map[peer.ID]*PeerStatus {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make(map[peer.ID]*PeerStatus, len(b.records))
 	for id, r := range b.records {
+		if r.forgotten {
+			continue
+		}
 		st := &PeerStatus{
 			PeerID: id.String(), Label: r.label, State: r.state(), Addr: r.addr,
 			Skew: r.skew, Copies: r.copies, LastError: r.lastErr,

@@ -70,7 +70,7 @@ func (n *Node) whereabouts() whereabouts {
 // configured, as seen from outside, or at relays. A caller's own host says all of
 // its addresses.
 func (n *Node) saidAddrs() []ma.Multiaddr {
-	said := slices.Clone(n.ads)
+	said := n.reach.ads.addrs()
 	for _, a := range n.host.Addrs() {
 		// Of private addresses the host may name some that are gone: see ownAddrs.
 		if n.cfg.Host != nil || isRelayed(a) || manet.IsPublicAddr(a) {

@@ -51,7 +51,11 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%s version %d where this program knows %d: upgrade the older side", e.What, e.Got, e.Want)
+	mend := "upgrade the program that made it"
+	if e.Got > e.Want {
+		mend = "upgrade this program"
+	}
+	return fmt.Sprintf("%s version %d where this program knows %d: %s", e.What, e.Got, e.Want, mend)
 }
 func (e *VersionError) Is(t error) bool { return t == ErrTooNew && e.Got > e.Want || t == ErrInvalid }
 

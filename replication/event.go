@@ -80,6 +80,9 @@ type Pull struct {
 	MaxBytes uint64
 }
 
+// Probe asks the peer for a sign of life now, before the next ping is due.
+type Probe struct{}
+
 // Tick says that Session.Deadline has passed.
 type Tick struct{}
 
@@ -98,6 +101,7 @@ func (Received) event()      {}
 func (RunRead) event()       {}
 func (CommitDone) event()    {}
 func (Pull) event()          {}
+func (Probe) event()         {}
 func (Tick) event()          {}
 func (Stop) event()          {}
 

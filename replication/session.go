@@ -153,6 +153,8 @@ func (s *Session) handle(ev Event) {
 		s.commitDone(ev)
 	case Pull:
 		s.pull(ev)
+	case Probe:
+		s.ping()
 	case Tick:
 		s.tick()
 	}

@@ -212,6 +212,8 @@ func (a args) local(name string) Event {
 		return ev
 	case "pull":
 		return Pull{MaxOps: uint64(a.number("ops", 0)), MaxBytes: uint64(a.number("bytes", 0))}
+	case "probe":
+		return Probe{}
 	case "tick":
 		return Tick{}
 	case "stop":

@@ -86,6 +86,9 @@ func unreachable(dir string, err error) error {
 	if isFilesError(err) {
 		return err
 	}
+	if deaf, ok := errors.AsType[*localapi.DeafError](err); ok {
+		return localapi.Errorf(localapi.CodeLocked, "%w", deaf)
+	}
 	return localapi.Errorf(localapi.CodeLocked, "a process has %s open, and there is no %s to reach it by: wait if it is a node that starts or a command at work, else end it and start it again, without --api off", dir, localapi.AddrFile)
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"vixp2p/node"
 	"vixp2p/node/localapi"
 )
 
@@ -161,7 +162,7 @@ func TestTwoNodes(t *testing.T) {
 		t.Errorf("B has %q", r.out)
 	}
 	r = a.vix("put", "k", "w", "--replicas", "3", "--timeout", "300ms", "--json")
-	if r.fails(t, 1, "durable here", "3"); r.object(t)["replicas"] != 1.0 {
+	if r.fails(t, 1, "durable here and at 1 other member", "3", "only members with a session here are counted (1 now)"); r.object(t)["replicas"] != 1.0 {
 		t.Errorf("put --replicas 3 prints %s", r.out)
 	}
 	b.vix("wait", "--synced", "--timeout", "20").ok(t)
@@ -423,6 +424,25 @@ func TestNodeThatCannotAnswer(t *testing.T) {
 	stop()
 	streams.Wait()
 	n.vix("get", "k").ok(t)
+}
+
+// A node whose loopback is another one (of a container that shares the directory) is
+// not missing: the command has to be run over there.
+func TestNodeOnAnotherLoopback(t *testing.T) {
+	n, err := node.Open(t.Context(), node.Config{DataDir: t.TempDir(), Offline: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	at := deadPort(t)
+	for name, content := range map[string]string{localapi.AddrFile: at, localapi.TokenFile: strings.Repeat("ab", 32)} {
+		if err := os.WriteFile(filepath.Join(n.DataDir(), name), []byte(content+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"status"}, {"put", "k", "v"}, {"wait", "--timeout", "300ms"}} {
+		vix(t, append(args, "--data-dir", n.DataDir())...).fails(t, 1, n.DataDir()+" open", "nothing answers at "+at, "container", "run the command there")
+	}
 }
 
 func TestWaitForANodeToStart(t *testing.T) {

@@ -28,6 +28,13 @@ func TestFlagsWithoutAnEffect(t *testing.T) {
 		"run --relay-data 1M":             "--relay-data limits",
 		"run --relay-duration 60":         "--relay-duration limits",
 		"run --json --tui on":             "--tui on and --json do not go together",
+		"run --quiet --tui on":            "--tui on and --quiet do not go together",
+		"run --announce off":              "--announce is about the registry",
+		"run --boot-interval 5":           "--boot-interval is about the registry",
+		"run --connect-delay 500":         "--connect-delay delays what --connect names",
+		"run --network-name=":             "--network-name takes a name of 1 to 64 bytes",
+		"completion tcsh":                 `no completion for the shell "tcsh": use one of bash, fish, powershell, zsh`,
+		"completion bash zsh":             `bash takes no argument, but got "zsh"`,
 		"run --json --tui on --timeout 1": "--tui on and --json do not go together",
 	} {
 		fields := strings.Fields(args)

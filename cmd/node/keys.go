@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ const replicaTimeout = 30 * time.Second
 // replicas adds --replicas to a command that writes.
 func replicas(cmd *cobra.Command) *count {
 	n := &count{max: 1000}
-	cmd.Flags().Var(n, "replicas", "return when so many other members hold the write durably (at most 30 s, or --timeout)")
+	cmd.Flags().Var(n, "replicas", "return when so many members that have a session with this node hold the write durably (at most 30 s, or --timeout)")
 	return n
 }
 
@@ -27,7 +28,9 @@ func (p *program) putCommand() *cobra.Command {
 		Use:   "put KEY VALUE|-",
 		Short: "Set a key's value",
 		Long: `Set a key's value, and replace every value of it that this node has seen.
-It returns when the write is durable here. - reads the value from standard input.`,
+It returns when the write is durable here. - reads the value from standard input.
+--replicas counts the members that told this node itself that they hold the write:
+those that have a session with it, not those that get it through others.`,
 		Example: `  vix-node put --id A user/1 '{"name":"Ada"}'
   vix-node put --id A photo - < photo.jpg
   vix-node put --id A important "keep this" --replicas 2 --timeout 10s`,
@@ -151,7 +154,8 @@ func (p *program) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KEY",
 		Short: "Print a key's value",
-		Long: `Print a key's value: its bytes and nothing else. A key that was written at
+		Long: `Print a key's value: its bytes and nothing else, but for the end of the line on a
+terminal. A key that was written at
 several members at one time has several values: get prints the winner, which is
 the same everywhere, and --conflicts lists all. The next put resolves them.`,
 		Example: `  vix-node get --id A user/1
@@ -174,7 +178,11 @@ the same everywhere, and --conflicts lists all. The next put resolves them.`,
 					e.Siblings = nil
 					return p.print(e)
 				}
-				_, err = p.stdout.Write(e.Value.Bytes())
+				value := e.Value.Bytes()
+				if p.terminal(p.stdout) && !bytes.HasSuffix(value, []byte("\n")) {
+					value = append(value, '\n') // for the eyes alone: elsewhere the bytes are what counts
+				}
+				_, err = p.stdout.Write(value)
 				return err
 			})
 		},

@@ -66,19 +66,26 @@ type program struct {
 // tidyPatience is how long a second interrupt waits for that.
 const tidyPatience = 15 * time.Second
 
-// main runs one command line and returns its exit code. The first interrupt or
-// SIGTERM ends the command cleanly, the second at once.
+// main runs one command line and returns its exit code. The first interrupt,
+// SIGTERM or SIGHUP ends the command cleanly, another interrupt or SIGTERM at once.
 func (p *program) main(args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	hangup := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+	}
 	defer signal.Stop(signals)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
 		select {
 		case <-signals:
+			cancel(errInterrupted)
+		case <-hangup: // the terminal is gone, which may be told twice
 			cancel(errInterrupted)
 		case <-done:
 			return

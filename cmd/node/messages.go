@@ -24,7 +24,8 @@ func (p *program) sendCommand() *cobra.Command {
 		Short: "Send a message to a member, who need not be connected",
 		Long: `Send a message to a member, named by its label, its peer ID, or the end of that (6
 characters or more), and return when it has it (at most 30 s, or --timeout; 0 =
-until it is delivered or expires). It travels hop by hop through members that are
+until it is delivered or expires). One that this node never met has no label here:
+use its peer ID. It travels hop by hop through members that are
 connected with each other, sealed so that only its recipient can read it, and is
 stored on its way: if the time is up it goes on being tried, for 24 hours or
 --lifetime. - reads the text from standard input.`,

@@ -55,7 +55,8 @@ func (p *program) disconnectCommand() *cobra.Command {
 		Short: "End the running node's session with a peer",
 		Long: `End the session with a peer, named by its label, its ID, or the end of that (6
 characters or more), and leave it alone until connect, or until the node starts
-again.`,
+again. The peer leaves this node alone too, until its user connects or it starts
+again: then it is let in.`,
 		Example: "  vix-node disconnect --id A B",
 		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,9 +84,10 @@ func (p *program) forgetCommand() *cobra.Command {
 		Short: "Forget a peer that was connected once",
 		Long: `Forget a peer, named by its label, its ID, or the end of that (6 characters or
 more): a running node ends its session with it, and nobody dials it again after a
-restart. It does not keep the peer away: one that dials is let in, and remembered
-again, and so is one that --connect or discovery names at the next start. What it
-stated about writes stays known.`,
+restart; peers and status list it no more, and nothing is pending towards it. It does
+not keep the peer away: one that dials is let in, and remembered again, and so is one
+that --connect or discovery names at the next start. What it stated about writes stays
+known to --replicas.`,
 		Example: "  vix-node forget --id A B",
 		Args:    exactly(1, "a peer: its label, its ID, or the end of that"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -143,14 +145,17 @@ It fails when the time is up: 60 s, or --timeout.`,
 
 // wait asks the node, and again if it is not there yet or goes away meanwhile.
 func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
-	var damaged *localapi.FilesError // what the last whole attempt found
+	var found error // by the last whole attempt, of a directory that is in use
 	for {
 		c, err := localapi.Dial(ctx, dir)
 		if err == nil {
 			err = c.Wait(ctx, w)
 			c.Close()
 		} else if ctx.Err() == nil {
-			damaged, _ = errors.AsType[*localapi.FilesError](err)
+			found = nil
+			if _, deaf := errors.AsType[*localapi.DeafError](err); deaf || isFilesError(err) {
+				found = err
+			}
 		} else {
 			err = localapi.ErrNotRunning // the time was up while asking
 		}
@@ -162,8 +167,8 @@ func (p *program) wait(ctx context.Context, dir string, w localapi.Wait) error {
 		case ended == nil:
 		case !errors.Is(ended, localapi.ErrTimeUp):
 			return ended
-		case damaged != nil && node.DataDirInUse(dir):
-			return damaged
+		case found != nil && node.DataDirInUse(dir):
+			return localapi.Errorf(localapi.CodeTimeout, "the time is up: %w", found)
 		default:
 			return localapi.Errorf(localapi.CodeTimeout, "the time is up and no node answers for %s: start it with `vix-node run %s`", dir, p.nodeFlag())
 		}

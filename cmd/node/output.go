@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"vixp2p/node/localapi"
+	"vixp2p/replication"
 )
 
 // print writes one JSON object as a line.
@@ -89,18 +90,8 @@ func many(n uint64, one, more string) string {
 	return grouped(n) + " " + more
 }
 
-// size writes bytes in powers of 1,000.
-func size(n uint64) string {
-	switch {
-	case n < 1000:
-		return fmt.Sprintf("%d B", n)
-	case n < 1e6:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1e9:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-}
+// size writes bytes in powers of 1,024, as flags take them.
+func size(n uint64) string { return replication.SizeText(n) }
 
 // ago writes how long ago a moment was.
 func ago(t *localapi.Time, now time.Time) string {

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"io/fs"
+	"strings"
+	"syscall"
 	"testing"
 
 	"vixp2p/node/localapi"
@@ -17,5 +21,42 @@ func TestFindingsAreCounted(t *testing.T) {
 	}
 	if err := p.printFindings(nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// full is an output that fails each time with an error of its own, as a file does.
+type full struct{ cause error }
+
+func (f full) Write([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "write", Path: "/dev/stdout", Err: f.cause}
+}
+
+// A command that goes on printing to a reader that has gone ends without a word.
+func TestReaderGoesInTheMiddle(t *testing.T) {
+	for cause, want := range map[error]string{
+		syscall.EPIPE:  errNobodyReads.Error(),
+		syscall.ENOSPC: "cannot write the output: no space left on device; what the command has done stays done",
+	} {
+		o := &output{Writer: full{cause}}
+		_, _ = o.Write([]byte("a line"))
+		_, err := o.Write([]byte("another"))
+		if got := o.explain(errors.Join(err), false); got == nil || got.Error() != want {
+			t.Errorf("%v ends with %v", cause, got)
+		}
+	}
+}
+
+// On a terminal the prompt does not stand behind a value; elsewhere its bytes are all.
+func TestGetOnATerminal(t *testing.T) {
+	dir := t.TempDir()
+	if r := vix(t, "put", "k", "v", "--data-dir", dir); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	for terminal, want := range map[bool]string{true: "v\n", false: "v"} {
+		var out strings.Builder
+		p := &program{stdin: strings.NewReader(""), stdout: &out, stderr: io.Discard, getenv: func(string) string { return "" }, terminal: func(io.Writer) bool { return terminal }}
+		if code := p.main([]string{"get", "k", "--data-dir", dir}); code != 0 || out.String() != want {
+			t.Errorf("terminal %t: exit %d, %q", terminal, code, out.String())
+		}
 	}
 }

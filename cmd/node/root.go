@@ -94,6 +94,7 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")
+	completionUsage(root)
 	return root
 }
 

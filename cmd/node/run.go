@@ -62,7 +62,7 @@ func (p *program) runCommand() *cobra.Command {
 		Use:     "run",
 		Aliases: []string{"p2p"},
 		Short:   "Run a node",
-		Long: `Run a node until Ctrl-C. It prints "ready peer_id=... listen=..." when it serves,
+		Long: `Run a node until Ctrl-C, or until its terminal is closed. It prints "ready peer_id=... listen=..." when it serves,
 then its counters every second (one updating line on a terminal), and its log on
 the standard error output. With --json the counters are JSON, and the ready line
 stays as it is.
@@ -80,7 +80,7 @@ whoever reaches an open node can read and write.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.Var(&f.listen, "listen", "port, host:port or multiaddr to listen on, 0 = any free port; repeatable")
-	fs.Var(&f.connect, "connect", "peer to connect to and stay connected with: host:port, tcp://host:port or multiaddr; repeatable")
+	fs.Var(&f.connect, "connect", "peer to connect to and stay connected with: host:port, tcp://host:port, quic://host:port or multiaddr; repeatable")
 	fs.Var(&f.connectDelay, "connect-delay", "wait before the first connect")
 	fs.BoolVar(&f.noConnect, "no-connect", false, "connect to nobody; others may connect to this node")
 	fs.Var(&f.advertise, "advertise", "address at which others reach this node, for forwarded ports; repeatable")
@@ -153,6 +153,19 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 func (f *runFlags) check(fs *pflag.FlagSet, json bool) error {
 	if fs.Changed("tui") && bool(f.tui) && json {
 		return usagef("--tui on and --json do not go together: leave one of them out")
+	}
+	switch {
+	case fs.Changed("network-name") && f.networkName == "":
+		return usagef("--network-name takes a name of 1 to 64 bytes, and got none: leave it out for the network of the directory, or %q", node.DefaultNetworkName)
+	case fs.Changed("tui") && bool(f.tui) && f.quiet:
+		return usagef("--tui on and --quiet do not go together: leave one of them out")
+	case fs.Changed("connect-delay") && len(f.connect) == 0:
+		return usagef("--connect-delay delays what --connect names: add that, or leave it out")
+	}
+	for _, flag := range []string{"announce", "boot-interval"} {
+		if fs.Changed(flag) && f.registry.url == "" {
+			return usagef("--%s is about the registry that --registry names: add that, or leave it out", flag)
+		}
 	}
 	for _, limit := range relayLimitNames {
 		if fs.Changed(limit) && !f.reach.relayService {

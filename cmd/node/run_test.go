@@ -77,8 +77,9 @@ func TestMaxPeers(t *testing.T) {
 	a := runNode(t, "", "--max-peers", "1")
 	b, c := runNode(t, ""), runNode(t, "")
 	b.vix("connect", a.addr).ok(t)
-	c.vix("connect", a.addr).fails(t, 1, "busy", "1 peers already")
+	c.vix("connect", a.addr).fails(t, 1, "the peer says: busy (it has its 1 session already)")
 	a.vix("status").ok(t)
+	a.vix("connect", c.addr).fails(t, 1, "this node has its 1 session (--max-peers 1)")
 }
 
 func TestBadInput(t *testing.T) {
@@ -311,7 +312,11 @@ func TestStatusForPeople(t *testing.T) {
 			{PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC", State: "Disconnected", Durability: "relaxed", LastError: "nothing listens at tcp://127.0.0.1:9003"},
 		},
 		Endpoints: []localapi.Endpoint{{Endpoint: "tcp://127.0.0.1:9003", Failures: 3, LastError: "connection refused"}, {Endpoint: "tcp://127.0.0.1:9002"},
-			{Endpoint: "tcp://127.0.0.1:9004", Failures: 1, LastError: "no route"}},
+			{Endpoint: "tcp://127.0.0.1:9004", Failures: 1, LastError: "tcp://127.0.0.1:9004 cannot be reached"},
+			{Endpoint: "quic://127.0.0.1:9003", Failures: 2, LastError: "no answer", PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC"},
+			{Endpoint: "tcp://10.0.0.1:9003", Failures: 1, LastError: "no answer", PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC"},
+			{Endpoint: "tcp://10.0.0.2:9002", Failures: 1, LastError: "no answer", PeerID: "12D3KooWBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"}},
+		Started: &localapi.Time{Time: now.Add(-26 * time.Hour)}, Copies: true,
 	}
 	var out bytes.Buffer
 	if err := printStatus(&out, &st, now); err != nil {
@@ -321,23 +326,25 @@ func TestStatusForPeople(t *testing.T) {
 network     open (dev)
 directory   /data/A
 instance    9a55f0a4b13937bfc8996eec11d37517
+since       2026-01-01 01:04:05 UTC (26 h ago)
 durability  RELAXED: writes are not fsynced; if this machine crashes, the newest may be lost
 listen      /ip4/127.0.0.1/tcp/9001
             /ip4/127.0.0.1/udp/9001/quic-v1
+COPIES      another node runs from a copy of this data directory and takes over its sessions: stop one of them, or give one a new directory
 RECOVERED   the witness is ahead
 
-SPACE    OPS     BYTES    KEYS    CONFLICTS  LOGS          VIEW      FRONTIER
-default  63,666  12.9 MB  63,666  0          2 (1 FORKED)  1bb80db4  87449895
+SPACE    OPS     BYTES     KEYS    CONFLICTS  LOGS          VIEW      FRONTIER
+default  63,666  12.3 MiB  63,666  0          2 (1 FORKED)  1bb80db4  87449895
 
-PEER       LABEL  STATE                 ADDRESS               RTT     PENDING          MISSING  LAST ACK
-…BBBBBBBB  B      Connected (out)       tcp://127.0.0.1:9002  0.4 ms  1,200 (34.0 kB)  7        1.5 s ago
-…CCCCCCCC         Disconnected RELAXED                        -       0                ?        never
+PEER       LABEL  STATE                 ADDRESS               RTT     PENDING           MISSING  LAST ACK
+…BBBBBBBB  B      Connected (out)       tcp://127.0.0.1:9002  0.4 ms  1,200 (33.2 KiB)  7        1.5 s ago
+…CCCCCCCC         Disconnected RELAXED                        -       0                 ?        -
 
 B (…BBBBBBBB): log 01234567 of space default is paused: forked
-…CCCCCCCC: nothing listens at tcp://127.0.0.1:9003
+…CCCCCCCC: nothing listens at tcp://127.0.0.1:9003 (3 failed attempts at 2 addresses)
 …CCCCCCCC: it runs with relaxed durability: what it holds counts for no --replicas
-tcp://127.0.0.1:9003: 3 failed attempts: connection refused
-tcp://127.0.0.1:9004: 1 failed attempt: no route
+tcp://127.0.0.1:9003: connection refused (3 failed attempts)
+tcp://127.0.0.1:9004 cannot be reached (1 failed attempt)
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

@@ -180,3 +180,17 @@ func TestSecondInterruptStopsAtOnce(t *testing.T) {
 	// Nothing is lost: the directory opens, without its node.
 	vix(t, "put", "k", "v", "--data-dir", dir).ok(t)
 }
+
+// A terminal that is closed ends a node as cleanly as SIGTERM, however often that is
+// told.
+func TestHangup(t *testing.T) {
+	n := runNode(t, "")
+	n.signal(syscall.SIGHUP)
+	_ = n.cmd.Process.Signal(syscall.SIGHUP) // it may have ended
+	if code := n.end(); code != 0 {
+		t.Errorf("exit %d: %s", code, n.errText())
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, localapi.AddrFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the node has not tidied up: %v", err)
+	}
+}

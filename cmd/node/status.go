@@ -82,6 +82,9 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	row("network", "%s", network)
 	row("directory", "%s", shown(st.DataDir, 0))
 	row("instance", "%s", st.Instance)
+	if st.Started != nil {
+		row("since", "%s (%s)", st.Started.UTC().Format("2006-01-02 15:04:05 UTC"), ago(st.Started, now))
+	}
 	row("durability", "%s", durability(st.Durability))
 	for i, a := range st.Listen {
 		row(map[bool]string{true: "listen"}[i == 0], "%s", a)
@@ -91,6 +94,9 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	messageRows(st.Messages, st.Routes, row)
 	if st.MaxRate > 0 {
 		row("rate limit", "%s per second in each direction", size(uint64(st.MaxRate)))
+	}
+	if st.Copies {
+		row("COPIES", "another node runs from a copy of this data directory and takes over its sessions: stop one of them, or give one a new directory")
 	}
 	if st.Recovered != "" {
 		row("RECOVERED", "%s", st.Recovered)
@@ -149,7 +155,7 @@ func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 	if len(st.Peers) > 0 {
 		fmt.Fprintln(t, "PEER\tLABEL\tSTATE\tADDRESS\tRTT\tPENDING\tMISSING\tLAST ACK")
 	}
-	var notes []string
+	failed, notes := failures(st), []string{}
 	for _, p := range st.Peers {
 		rtt := "-"
 		if p.RTTMillis > 0 {
@@ -174,20 +180,18 @@ func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 			missing = "?" // nothing was compared
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", short(p.PeerID), shown(p.Label, 20), state, p.Addr, rtt,
-			pending, missing, ago(p.LastAck, now))
-		notes = append(notes, peerNotes(&p)...)
+			pending, missing, lastAck(&p, now))
+		notes = append(notes, peerNotes(&p, failed[p.PeerID])...)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, e := range st.Endpoints {
-		if e.Failures > 0 {
-			attempts := fmt.Sprintf("%d failed attempts", e.Failures)
-			if e.Failures == 1 {
-				attempts = "1 failed attempt"
-			}
-			notes = append(notes, fmt.Sprintf("%s: %s: %s", e.Endpoint, attempts, e.LastError))
+	for _, e := range failed[""] {
+		text := e.LastError
+		if !strings.Contains(text, e.Endpoint) {
+			text = e.Endpoint + ": " + text
 		}
+		notes = append(notes, text+" ("+many(uint64(e.Failures), "failed attempt", "failed attempts")+")")
 	}
 	if len(notes) > 0 {
 		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
@@ -195,15 +199,64 @@ func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 	return nil
 }
 
+// lastAck is when the peer last acknowledged something that this node sent.
+func lastAck(p *localapi.Peer, now time.Time) string {
+	if p.LastAck == nil && p.PendingOps == 0 {
+		return "-" // nothing was sent
+	}
+	return ago(p.LastAck, now)
+}
+
+// failures are the endpoints at which attempts failed, by the listed peer that is
+// expected there; "": by none.
+func failures(st *localapi.Status) map[string][]localapi.Endpoint {
+	of := map[string][]localapi.Endpoint{}
+	for _, e := range st.Endpoints {
+		if e.Failures == 0 {
+			continue
+		}
+		id := e.PeerID
+		if !slices.ContainsFunc(st.Peers, func(p localapi.Peer) bool { return p.PeerID == id }) {
+			id = ""
+		}
+		of[id] = append(of[id], e)
+	}
+	return of
+}
+
+// whyAway is one reason why a peer is not connected, however many addresses of it were
+// dialled in vain; --json has all.
+func whyAway(p *localapi.Peer, failed []localapi.Endpoint) string {
+	text := p.LastError
+	if p.State == "Connected" || p.State == "Stale" || text == "" && len(failed) == 0 {
+		return text
+	}
+	attempts := 0
+	for _, e := range failed {
+		attempts += e.Failures
+		if text == "" {
+			text = e.LastError
+		}
+	}
+	switch n := many(uint64(attempts), "failed attempt", "failed attempts"); len(failed) {
+	case 0:
+		return text
+	case 1:
+		return text + " (" + n + ")"
+	default:
+		return fmt.Sprintf("%s (%s at %d addresses)", text, n, len(failed))
+	}
+}
+
 // peerNotes say what a row of the table has no room for: why not connected, and
 // what does not flow.
-func peerNotes(p *localapi.Peer) (notes []string) {
+func peerNotes(p *localapi.Peer, failed []localapi.Endpoint) (notes []string) {
 	name := short(p.PeerID)
 	if p.Label != "" {
 		name = shown(p.Label, 20) + " (" + name + ")"
 	}
-	if p.LastError != "" {
-		notes = append(notes, fmt.Sprintf("%s: %s", name, p.LastError))
+	if text := whyAway(p, failed); text != "" {
+		notes = append(notes, name+": "+text)
 	}
 	if p.Durability == "relaxed" {
 		notes = append(notes, name+": it runs with relaxed durability: what it holds counts for no --replicas")

@@ -27,8 +27,9 @@ func (o *output) Write(b []byte) (int, error) {
 		if o.err == nil {
 			o.err = err
 		}
+		return n, o.err // of several alike, so that explain knows it
 	}
-	return n, err
+	return n, nil
 }
 
 // errNobodyReads: the output's reader has gone (`| head`), and wants no message.

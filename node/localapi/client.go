@@ -32,6 +32,19 @@ func (e *SilentError) Error() string {
 // Is matches ErrNotRunning.
 func (e *SilentError) Is(t error) bool { return t == ErrNotRunning }
 
+// DeafError: nothing listens where the files of a data directory say that its node
+// answers. The files may be left from one that was killed; if a process has the
+// directory, a command that works on it or a node on another loopback: the lock of the
+// directory knows. It matches ErrNotRunning.
+type DeafError struct{ Dir, Addr string }
+
+func (e *DeafError) Error() string {
+	return fmt.Sprintf("a process has %s open, and nothing answers at %s, which its %s names: if that is a node in a container, a network namespace or another machine that shares this directory, run the command there; if it is a command at work, wait for it", e.Dir, e.Addr, AddrFile)
+}
+
+// Is matches ErrNotRunning.
+func (e *DeafError) Is(t error) bool { return t == ErrNotRunning }
+
 // dialTimeout bounds the question whether a node is there; on loopback the
 // answer takes less than a millisecond, but for a very busy machine.
 const dialTimeout = 5 * time.Second
@@ -51,8 +64,8 @@ type Client struct {
 var _ Backend = (*Client)(nil)
 
 // Dial finds the running node of a data directory and makes sure that it is that
-// node: ErrNotRunning if there is none, *SilentError if that cannot be told,
-// *FilesError if what the directory says about it cannot be right. The
+// node: ErrNotRunning if there is none, *DeafError if there is none where it should be,
+// *SilentError if that cannot be told, *FilesError if what the directory says about it cannot be right. The
 // client needs no closing; Close frees its idle connections.
 func Dial(ctx context.Context, dir string) (*Client, error) { return dial(ctx, dir, dialTimeout) }
 
@@ -93,7 +106,7 @@ func dial(ctx context.Context, dir string, timeout time.Duration) (*Client, erro
 	case errors.As(err, &broken) && broken.Code != CodeClosed:
 		return nil, err // the node says why not
 	}
-	return nil, ErrNotRunning
+	return nil, &DeafError{Dir: dir, Addr: e.addr}
 }
 
 func isTimeout(err error) bool {

@@ -3,6 +3,7 @@ package localapi
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -233,7 +234,7 @@ func plain(r io.Reader) (*bufio.Reader, error) {
 	}
 	z, err := gzip.NewReader(in)
 	if err != nil {
-		return nil, fmt.Errorf("the input begins like gzip but cannot be unpacked: %w", err)
+		return nil, readProblem(err)
 	}
 	return bufio.NewReaderSize(z, 64<<10), nil
 }
@@ -254,9 +255,21 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("cannot read the input: %w", err)
+		return nil, readProblem(err)
 	}
 	return long, err
+}
+
+// readProblem says what to do where the input cannot be read.
+func readProblem(err error) error {
+	var corrupt flate.CorruptInputError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the input ends in the middle of its gzip data (%w): get the whole file and load it again", err)
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, &corrupt):
+		return fmt.Errorf("the gzip data of the input is damaged (%w): get the file again", err)
+	}
+	return fmt.Errorf("cannot read the input: %w", err)
 }
 
 // loadLine is one line of a bulk load. Members of other names are ignored, so

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -76,7 +78,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("the local API cannot listen on %s: %w: give another address or 127.0.0.1:0", cfg.Addr, err)
+		return nil, listenProblem(cfg.Addr, err)
 	}
 	s := newServer(cfg, endpoint{addr: ln.Addr().String(), token: newToken(), dir: id})
 	go func() {
@@ -188,4 +190,15 @@ func loopbackHost(hostport string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// listenProblem says in a sentence why the address of the API is of no use.
+func listenProblem(addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the local API cannot listen on %s, which another program uses: stop that program, or give another address with --api (port 0 = any free one)", addr)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+		err = op.Err
+	}
+	return fmt.Errorf("the local API cannot listen on %s: %w: give another address with --api, or 127.0.0.1:0", addr, err)
 }

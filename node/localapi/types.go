@@ -227,10 +227,12 @@ type Status struct {
 	// Recovered tells what opening found wrong with the directory, Lost what
 	// repairs could not keep and no peer has sent since, Damage what was found
 	// since the start and is not repaired yet.
-	Recovered string     `json:"recovered,omitempty"`
-	Lost      string     `json:"lost,omitempty"`
-	Damage    []string   `json:"damage,omitempty"`
-	Repairs   int        `json:"repairs,omitempty"` // since the start
+	Recovered string   `json:"recovered,omitempty"`
+	Lost      string   `json:"lost,omitempty"`
+	Damage    []string `json:"damage,omitempty"`
+	Repairs   int      `json:"repairs,omitempty"` // since the start
+	// Copies tells that another node runs from a copy of the directory.
+	Copies    bool       `json:"copies,omitempty"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Sync      *Sync      `json:"sync,omitempty"`
 	Discovery *Discovery `json:"discovery,omitempty"`

@@ -203,7 +203,7 @@ func (b *Box) checkRoom() error {
 		return fmt.Errorf("cannot tell how much room the disk of %s has: %w", b.opts.Dir, err)
 	}
 	if free < uint64(b.opts.ReserveBytes) {
-		return fmt.Errorf("%w: %d bytes are free for messages in %s and %d are kept in reserve: make room", replication.ErrNoSpace, free, b.opts.Dir, b.opts.ReserveBytes)
+		return fmt.Errorf("%w: %s are free for messages in %s and %s are kept in reserve: make room", replication.ErrNoSpace, replication.SizeText(free), b.opts.Dir, replication.SizeText(uint64(b.opts.ReserveBytes)))
 	}
 	return nil
 }

@@ -218,8 +218,8 @@ func (v *View) room() error {
 		return fmt.Errorf("ask for the free space of %s: %w", v.opt.Dir, err)
 	}
 	if free < uint64(v.opt.ReserveBytes) {
-		return fmt.Errorf("%d bytes are free in %s and the key-value view leaves %d alone: make room, it goes on by itself: %w",
-			free, v.opt.Dir, v.opt.ReserveBytes, replication.ErrNoSpace)
+		return fmt.Errorf("%s are free in %s and the key-value view leaves %s alone: make room, it goes on by itself: %w",
+			replication.SizeText(free), v.opt.Dir, replication.SizeText(uint64(v.opt.ReserveBytes)), replication.ErrNoSpace)
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 			"space", e.Space, "log", e.Log, "was", e.Was.Seq, "now", e.Now.Seq)
 		p.observe(e)
 	case replication.LogPaused:
-		p.warn("a log is paused", "space", e.Space, "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)
+		p.warn("a log is paused", "space", p.r.spaceName(e.Space), "log", e.Log, "code", e.Code, "detail", e.Detail, "here", e.Local)
 		p.observe(e)
 	case replication.Pulled:
 		if len(p.pulls) > 0 {

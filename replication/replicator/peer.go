@@ -46,6 +46,7 @@ type Peer struct {
 	held    holding
 	due     due
 	pulls   []chan struct{} // Pull calls, oldest first; closed when answered
+	probes  []chan struct{} // Answers calls; closed when the peer is heard
 	inStep  bool            // it was in step with the peer when last looked at
 }
 
@@ -152,6 +153,34 @@ func (p *Peer) Pull(ctx context.Context, space replication.SpaceID, maxOps, maxB
 	}
 }
 
+// Answers pings the peer and returns as soon as anything is heard of it; false if
+// the session or ctx ends first. A slow path or a long queue can be the reason.
+func (p *Peer) Answers(ctx context.Context) bool {
+	heard := make(chan struct{})
+	if !p.ask(ctx, func() {
+		if p.end == nil {
+			p.probes = append(p.probes, heard)
+			p.step(replication.Probe{})
+		}
+	}) {
+		return false
+	}
+	select {
+	case <-heard:
+		return true
+	case <-p.done:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Heard is when the last message came.
+func (p *Peer) Heard() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now.heard
+}
+
 func (p *Peer) post(it item) bool { return p.box.post(it) }
 
 // run is the actor.
@@ -206,6 +235,10 @@ func (p *Peer) receive(in incoming) {
 	p.mu.Lock()
 	p.now.heard = time.Now()
 	p.mu.Unlock()
+	for _, heard := range p.probes {
+		close(heard)
+	}
+	p.probes = nil
 	p.countReceived(in.msg)
 	p.held.arrived(in.msg, in.release)
 	ev := replication.Received{Msg: in.msg}

@@ -42,10 +42,13 @@ const (
 	UnknownDurability Durability = iota
 	Strict                       // it fsyncs before it states
 	Relaxed                      // it does not
+	// forgotten stands in the entry of no log of a member that its user wants to see
+	// no more, until its next session (see Replicator.Forget).
+	forgotten
 )
 
 func (d Durability) String() string {
-	return [...]string{"", "strict", "relaxed"}[min(d, 2)]
+	return [...]string{"", "strict", "relaxed", ""}[min(d, forgotten)]
 }
 
 func (p *PeerInfo) durability() Durability {
@@ -61,6 +64,7 @@ type member struct {
 	durability Durability           // of its newest session; unknown: none since the start of this node
 	lastAck    time.Time            // of sessions that ended
 	live       []*liveSession       // of the current instance, oldest first
+	forgotten  bool                 // since its last session; once known, of one from before the start
 	// cursor mirrors what the store has of the current instance; nil: not
 	// loaded. Invariant: if loaded, it has every statement.
 	cursor  map[replication.LogID]replication.FrontierEntry
@@ -162,7 +166,7 @@ func (rc *receipts) become(info *PeerInfo) bool {
 	if !same {
 		*m = member{instance: info.Instance, version: m.version}
 	}
-	m.durability = info.durability()
+	m.durability, m.forgotten = info.durability(), false
 	m.version++
 	if m.cursor != nil {
 		m.cursor[replication.LogID{}] = replication.FrontierEntry{Base: uint64(m.durability)}
@@ -290,7 +294,8 @@ func (rc *receipts) countLocked(w *wait, key replication.OriginKey) {
 }
 
 // WaitReplicated returns when k other members' current instances have stated
-// that they durably hold the write at dot (G2). The write must be durable here:
+// to this node that they durably hold the write at dot (G2); what they say of others
+// counts for nothing. The write must be durable here:
 // ErrUnknownLog otherwise. A *NotReplicatedError if ctx ends first.
 func (r *Replicator) WaitReplicated(ctx context.Context, space replication.SpaceID, dot replication.Dot, k int) error {
 	if k <= 0 {

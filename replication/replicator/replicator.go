@@ -203,6 +203,16 @@ func (r *Replicator) addSpaceLocked(s replication.SpaceInfo) {
 	}
 }
 
+// spaceName is a space's name, or its id where that is not known.
+func (r *Replicator) spaceName(id replication.SpaceID) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.spaces[id]; s.Name != "" {
+		return s.Name
+	}
+	return id.String()
+}
+
 // meet takes a space that a peer named, if it is to be taken, and tells whether
 // this node takes part in it.
 func (r *Replicator) meet(s replication.SpaceInfo) bool {

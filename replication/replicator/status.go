@@ -189,19 +189,24 @@ func (r *Replicator) Status(ctx context.Context) ([]PeerStatus, error) {
 				}
 			}
 		}
-		away = append(away, r.awayStatus(c, logs))
+		if st, ok := r.awayStatus(c, logs); ok {
+			away = append(away, st)
+		}
 	}
 	slices.SortFunc(away, func(a, b PeerStatus) int { return strings.Compare(string(a.Key[:]), string(b.Key[:])) })
 	return append(all, away...), nil
 }
 
 // awayStatus is what of the logs is pending towards a member that is not
-// connected.
-func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.LogInfo) PeerStatus {
+// connected; false: it is forgotten.
+func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.LogInfo) (PeerStatus, bool) {
 	stated := r.storedCursor(c.Peer, c.Instance)
 	st := PeerStatus{
 		Key: c.Peer, Instance: c.Instance, LastAck: r.receipts.lastAck(c.Peer, c.Instance),
 		Durability: Durability(stated[replication.LogID{}].Base),
+	}
+	if st.Durability == forgotten {
+		return st, false
 	}
 	if delete(stated, replication.LogID{}); st.LastAck.IsZero() && len(stated) > 0 {
 		st.LastAck = c.Updated
@@ -211,5 +216,5 @@ func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.L
 		sp.beyond(r.store, stated, of)
 		st.add(sp)
 	}
-	return st
+	return st, true
 }

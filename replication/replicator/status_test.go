@@ -78,6 +78,35 @@ func TestStatusConnectedAndAway(t *testing.T) {
 	})
 }
 
+// Who asks whether a peer is there hears it as soon as the peer says anything, and
+// not from what it said before.
+func TestAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, pb, cable := connect(a, b)
+		time.Sleep(time.Second)
+		asked := func() (bool, time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			began := time.Now()
+			return pa.Answers(ctx), time.Since(began)
+		}
+		if ok, took := asked(); !ok || took != 0 {
+			t.Errorf("a peer that is there: %v after %s", ok, took)
+		}
+		cable.stall(true)
+		if ok, took := asked(); ok || took != 2*time.Second {
+			t.Errorf("a peer that is silent: %v after %s", ok, took)
+		}
+		cable.stall(false)
+		pb.Close(replication.CodeDisconnect, "")
+		<-pa.Done()
+		if ok, took := asked(); ok || took != 0 {
+			t.Errorf("a session that has ended: %v after %s", ok, took)
+		}
+	})
+}
+
 // What a session lacks shows while it lacks it, in both directions.
 func TestStatusWhileBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -71,6 +71,10 @@ func (r *Replicator) pendingAway(m memberNow) uint64 {
 		return a.ops + grown - a.grown
 	}
 	stated := r.storedCursor(m.key, m.instance)
+	if Durability(stated[replication.LogID{}].Base) == forgotten { // before the start
+		r.receipts.setForgotten(m.key, m.version)
+		return 0
+	}
 	ops := uint64(0)
 	for _, space := range r.store.Spaces() {
 		for _, l := range r.store.Logs(space) {
@@ -91,7 +95,7 @@ func (rc *receipts) now(self replication.OriginKey) []memberNow {
 	defer rc.mu.Unlock()
 	all := make([]memberNow, 0, len(rc.members))
 	for key, m := range rc.members {
-		if key == self {
+		if key == self || m.forgotten {
 			continue
 		}
 		one := memberNow{key: key, instance: m.instance, version: m.version, away: m.away}
@@ -101,6 +105,14 @@ func (rc *receipts) now(self replication.OriginKey) []memberNow {
 		all = append(all, one)
 	}
 	return all
+}
+
+func (rc *receipts) setForgotten(key replication.OriginKey, version uint64) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if m := rc.members[key]; m != nil && m.version == version {
+		m.forgotten = true
+	}
 }
 
 func (rc *receipts) setAway(key replication.OriginKey, a awayPending) {

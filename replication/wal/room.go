@@ -29,7 +29,7 @@ func roomToOpen(o *Options) error {
 		return err
 	}
 	if need += min(uint64(o.ReserveBytes), minOpenBytes); free < need {
-		return fmt.Errorf("%w: %s has %d bytes free and opening it needs %d: make room, then start again", r.ErrNoSpace, o.Dir, free, need)
+		return fmt.Errorf("%w: %s has %s free and opening it needs %s: make room, then start again", r.ErrNoSpace, o.Dir, r.SizeText(free), r.SizeText(need))
 	}
 	return nil
 }

@@ -271,8 +271,8 @@ func checkSpace(o *Options, need uint64) error {
 		return fmt.Errorf("cannot tell how much room the disk of %s has: %w", o.Dir, err)
 	}
 	if reserve := uint64(o.ReserveBytes); free < need+reserve {
-		return fmt.Errorf("%w: %s has %d bytes free and this write needs %d beyond the reserve of %d: make room, then write again",
-			r.ErrNoSpace, o.Dir, free, need, reserve)
+		return fmt.Errorf("%w: %s has %s free and this write needs %s beyond the reserve of %s: make room, then write again",
+			r.ErrNoSpace, o.Dir, r.SizeText(free), r.SizeText(need), r.SizeText(reserve))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"vixp2p/test/internal/proc"
 )
@@ -104,6 +105,7 @@ func TestKillDuringLoad(t *testing.T) {
 		l := startLoad(t, a, acked, batch)
 		for n := 1 + rng.IntN(6); n > 0 && l.next(t); n-- {
 		}
+		time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond) // in the middle of what comes next
 		victim.Kill()
 		if victim == b {
 			// The sender goes on: let it take some more, then end the load.

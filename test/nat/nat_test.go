@@ -212,10 +212,12 @@ func TestForeignRelay(t *testing.T) {
 	for _, n := range []*proc.Node{a, b} {
 		until(t, n, "all 20 keys", func(status) bool { return strings.Count(n.OK("ls", "large/"), "\n") == 20 })
 	}
-	s := statusOf(t, b)
-	t.Logf("20 MB after %v over %d sessions", time.Since(began).Round(time.Millisecond), s.Counters.Handshakes)
-	if s.Counters.Handshakes < 80 || !s.Peers[0].Relayed {
-		t.Errorf("20 MB over %d sessions, relayed %v: the relay's limit was not in the way", s.Counters.Handshakes, s.Peers[0].Relayed)
+	took := time.Since(began)
+	// At this moment the relay may just have cut the session.
+	s := until(t, b, "a relayed session to the end", func(s status) bool { live, relayed := connected(s); return live && relayed })
+	t.Logf("20 MB after %v over %d sessions", took.Round(time.Millisecond), s.Counters.Handshakes)
+	if s.Counters.Handshakes < 80 {
+		t.Errorf("20 MB over %d sessions: the relay's limit was not in the way", s.Counters.Handshakes)
 	}
 	proc.Converged(t, a, b)
 }

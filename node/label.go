@@ -1,0 +1,49 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// labelFile holds the label that the node of a data directory was given last, so
+// that it keeps it when it is named by its directory alone.
+const labelFile = "label"
+
+// labelOf is the label of a node: the one that was given, else the one that the
+// directory remembers, else the end of the peer ID.
+func labelOf(dir, given string, id peer.ID, log *slog.Logger) string {
+	if given != "" {
+		return given
+	}
+	data, err := os.ReadFile(filepath.Join(dir, labelFile))
+	label := strings.TrimSuffix(string(data), "\n")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err == nil && label != "" && checkLabel(label) == nil:
+		return label
+	default:
+		log.Warn("the label of this node cannot be read: give it again with --id", "file", filepath.Join(dir, labelFile), "err", err)
+	}
+	return shortID(id)
+}
+
+// saveLabel has the directory, which is locked, remember the label that a node was
+// given. One that is opened without a network, for a command, does not rename it.
+func saveLabel(dir, given string, offline bool) error {
+	path := filepath.Join(dir, labelFile)
+	have, err := os.ReadFile(path)
+	if given == "" || err == nil && (offline || string(have) == given+"\n") {
+		return nil
+	}
+	if err := replaceFile(path, []byte(given+"\n")); err != nil {
+		return fmt.Errorf("cannot write the label to the data directory: %w", err)
+	}
+	return nil
+}
