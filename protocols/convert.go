@@ -11,11 +11,12 @@ import (
 )
 
 // Decode turns a frame into its message: one of replication's messages, or
-// *Hello, *HelloAck, *HelloFinish, *Welcome, *MsgPush or *MsgAnswer. It is pure and checks all that
-// one message alone can break: lengths of ids, counts, ranges. Fields that it
-// does not know are skipped if the sender's minor version is newer and refused
-// otherwise. Byte slices of the result alias the frame's attachment. An error is
-// a *ProtocolError.
+// *Hello, *HelloAck, *HelloFinish, *Welcome, *JoinBegin, *JoinChallenge,
+// *JoinRequest, *JoinAccept, *MsgPush or *MsgAnswer. It is pure and checks all
+// that one message alone can break: lengths of ids, counts, ranges. Fields that
+// it does not know are skipped if the sender's minor version is newer and
+// refused otherwise. Byte slices of the result alias the frame's attachment. An
+// error is a *ProtocolError.
 func Decode(f *Frame) (any, error) {
 	d := decoder{frame: f}
 	m := d.decode()
@@ -83,6 +84,14 @@ func TypeOf(m any) MessageType {
 		return TypeForkProof
 	case *replication.Control:
 		return TypeControl
+	case *JoinBegin:
+		return TypeJoinBegin
+	case *JoinChallenge:
+		return TypeJoinChallenge
+	case *JoinRequest:
+		return TypeJoinRequest
+	case *JoinAccept:
+		return TypeJoinAccept
 	case *MsgPush:
 		return TypeMsgPush
 	case *MsgAnswer:
@@ -152,6 +161,14 @@ func toWire(f *Frame, m any) proto.Message {
 	case *replication.Control:
 		f.Attachment = m.Data
 		return &p2pv1.Control{}
+	case *JoinBegin:
+		return &p2pv1.JoinBegin{}
+	case *JoinChallenge:
+		return &p2pv1.JoinChallenge{Nonce: m.Nonce[:]}
+	case *JoinRequest:
+		return m.toWire()
+	case *JoinAccept:
+		return &p2pv1.JoinAccept{Chain: m.Chain, Root: m.Root[:], NetworkName: m.NetworkName}
 	case *MsgPush:
 		f.Flags, f.Attachment = FlagAckReq, m.Data
 		return &p2pv1.MsgPush{Number: m.Number, Hops: uint32(m.Hops)}
@@ -214,6 +231,15 @@ func (d *decoder) decode() any {
 		return d.forkProof()
 	case TypeControl:
 		return d.control()
+	case TypeJoinBegin:
+		d.unmarshal(&p2pv1.JoinBegin{})
+		return &JoinBegin{}
+	case TypeJoinChallenge:
+		return d.joinChallenge()
+	case TypeJoinRequest:
+		return d.joinRequest()
+	case TypeJoinAccept:
+		return d.joinAccept()
 	case TypeMsgPush:
 		return d.msgPush()
 	case TypeMsgAnswer:

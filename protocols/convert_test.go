@@ -54,6 +54,11 @@ func TestDecodeRefuses(t *testing.T) {
 		change(m)
 		return m
 	}
+	request := func(change func(*p2pv1.JoinRequest)) *p2pv1.JoinRequest {
+		m := &p2pv1.JoinRequest{Network: id32, Invite: id32, Signature: id64}
+		change(m)
+		return m
+	}
 	data := []byte("data")
 	for _, c := range []struct {
 		name       string
@@ -84,6 +89,22 @@ func TestDecodeRefuses(t *testing.T) {
 		{"welcome with a long space name", TypeWelcome, &p2pv1.Welcome{Spaces: []*p2pv1.Space{{Id: id16, Name: strings.Repeat("x", 129)}}}, nil},
 		{"bye with a long detail", TypeBye, &p2pv1.Bye{Detail: strings.Repeat("x", MaxDetailBytes+1)}, nil},
 		{"bye with an attachment", TypeBye, &p2pv1.Bye{}, data},
+
+		{"challenge without nonce", TypeJoinChallenge, &p2pv1.JoinChallenge{}, nil},
+		{"challenge with a long nonce", TypeJoinChallenge, &p2pv1.JoinChallenge{Nonce: id64}, nil},
+		{"join without network", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.Network = nil }), nil},
+		{"join with a short invite", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.Invite = id16 }), nil},
+		{"join with a long label", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.Label = strings.Repeat("x", MaxLabelBytes+1) }), nil},
+		{"join with a short key", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.X25519 = id16 }), nil},
+		{"join with the zero key", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.X25519 = make([]byte, 32) }), nil},
+		{"join without signature", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.Signature = nil }), nil},
+		{"join with a long signature", TypeJoinRequest, request(func(m *p2pv1.JoinRequest) { m.Signature = make([]byte, 65) }), nil},
+		{"acceptance without chain", TypeJoinAccept, &p2pv1.JoinAccept{Root: id32}, nil},
+		{"acceptance with a long chain", TypeJoinAccept, &p2pv1.JoinAccept{Chain: make([]byte, MaxCertificate+1), Root: id32}, nil},
+		{"acceptance without root", TypeJoinAccept, &p2pv1.JoinAccept{Chain: data}, nil},
+		{"acceptance with a long name", TypeJoinAccept, &p2pv1.JoinAccept{
+			Chain: data, Root: id32, NetworkName: strings.Repeat("x", MaxNetworkNameBytes+1),
+		}, nil},
 
 		{"push without log", TypeWalPush, push(func(m *p2pv1.WalPush) { m.Log = nil }), data},
 		{"push without space", TypeWalPush, push(func(m *p2pv1.WalPush) { m.Space = nil }), data},
@@ -166,6 +187,7 @@ func TestDecodeUnknownFields(t *testing.T) {
 	}
 	id32 := bytes.Repeat([]byte{1}, 32)
 	for name, f := range map[string]Frame{
+		"nothing":  {Type: TypeJoinBegin, Message: marshal(t, with(&p2pv1.JoinBegin{}))},
 		"message":  {Type: TypePing, Message: marshal(t, with(&p2pv1.Ping{}))},
 		"entry":    {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
 		"position": {Type: TypeGraft, Message: marshal(t, &p2pv1.Graft{Log: id32, From: with(&p2pv1.Position{Seq: 1, Hash: id32}).(*p2pv1.Position)})},
@@ -223,10 +245,12 @@ func TestFullMessagesFit(t *testing.T) {
 	for range MaxHelloSpaces {
 		finish.Spaces = append(finish.Spaces, replication.SpaceInfo{Name: strings.Repeat("x", replication.MaxSpaceNameBytes)})
 	}
+	request := &JoinRequest{Label: strings.Repeat("x", MaxLabelBytes), X25519: [32]byte{1}, Signature: make([]byte, 64)}
+	accept := &JoinAccept{Chain: make([]byte, MaxCertificate), NetworkName: strings.Repeat("x", MaxNetworkNameBytes)}
 	bye := &replication.Bye{Code: 1<<31 - 1, Detail: strings.Repeat("x", MaxDetailBytes)}
 	w := NewWriter(&writes{})
 	w.id = 1<<63 - 1
-	for _, m := range []any{diff, announce, ack, prune, hello, finish, bye} {
+	for _, m := range []any{diff, announce, ack, prune, hello, finish, &JoinBegin{}, &JoinChallenge{}, request, accept, bye} {
 		f, err := Encode(m)
 		if err == nil {
 			err = w.WriteFrame(f)

@@ -11,7 +11,9 @@
 //	writer.go        Writer
 //	convert.go       messages <-> wire types, with every check before any effect
 //	convert_sync.go  the same for replication's messages
+//	talk.go          conversations of fixed order, of which these are the two:
 //	hello.go         the handshake that opens a stream
+//	join.go          redeeming an invite
 //	walsync.go       Conn: replication's messages over a stream after Hello
 //	msg.go           routed messages over a stream of their own
 //	dispatch.go      handlers by message type

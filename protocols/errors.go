@@ -25,6 +25,11 @@ var (
 	ErrStale         = errors.New("stale")
 	ErrInternal      = errors.New("internal error")
 	ErrDisconnect    = errors.New("disconnected by its user")
+	// Why a join was refused.
+	ErrInviteUnknown = errors.New("invite unknown")
+	ErrInviteUsed    = errors.New("invite used")
+	ErrInviteExpired = errors.New("invite expired")
+	ErrInviteRevoked = errors.New("invite revoked")
 	// ErrRevoked: a log beyond its revocation cut.
 	ErrRevoked = errors.New("revoked")
 )
@@ -133,6 +138,10 @@ var reasons = [...]reason{
 	{replication.CodeSlowReader, ErrSlowReader, "it is tried again later"},
 	{replication.CodeStale, ErrStale, "it is tried again later"},
 	{replication.CodeDisconnect, ErrDisconnect, ""},
+	{replication.CodeInviteUnknown, ErrInviteUnknown, "the node that was asked knows no such invite; ask an admin of the network for a new ticket"},
+	{replication.CodeInviteUsed, ErrInviteUsed, "a ticket admits one node, and another one has joined with this; ask an admin of the network for a new ticket"},
+	{replication.CodeInviteExpired, ErrInviteExpired, "ask an admin of the network for a new ticket"},
+	{replication.CodeInviteRevoked, ErrInviteRevoked, "an admin has withdrawn it; ask an admin of the network for a new ticket"},
 	{replication.CodeForked, replication.ErrForked, ""},
 	{replication.CodeGap, replication.ErrGap, ""},
 	{replication.CodeRevoked, ErrRevoked, ""},

@@ -179,3 +179,47 @@ func FuzzHello(f *testing.F) {
 		})
 	})
 }
+
+// FuzzJoin lets a hostile peer say anything in a join, as either role: without the
+// invite's key it is not admitted, it admits nobody to another network, and it
+// holds nobody for longer than the time of a join.
+func FuzzJoin(f *testing.F) {
+	joiner, responder := joinPair(f)
+	grant := testGrant()
+	begin, challenge := frameOf(f, &JoinBegin{}), frameOf(f, &JoinChallenge{})
+	for _, in := range [][]byte{
+		append(begin[:len(begin):len(begin)], frameOf(f, &JoinRequest{
+			Network: testClosed, Invite: joiner.Invite, Label: "x", X25519: [32]byte{1}, Signature: make([]byte, 64),
+		})...),
+		append(challenge[:len(challenge):len(challenge)], frameOf(f, &JoinAccept{
+			Chain: grant.Chain, Root: grant.Root, NetworkName: "x",
+		})...),
+	} {
+		for _, asks := range []bool{false, true} {
+			f.Add(asks, in)
+			f.Add(asks, append(in[:len(in):len(in)], in...))
+			f.Add(asks, in[:len(in)/2])
+		}
+	}
+	f.Fuzz(func(t *testing.T, asks bool, in []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			go drain(theirs)
+			go feed(theirs, in)
+			began := time.Now()
+			if asks {
+				res, err := RequestJoin(ours, joiner)
+				if err == nil && (res.Root != grant.Root || len(res.Chain) == 0 || len(res.Chain) > MaxCertificate) {
+					t.Errorf("joined with %+v", res)
+				}
+			} else if err := AnswerJoin(ours, responder); err == nil {
+				t.Error("admitted without the invite's key")
+			}
+			if took := time.Since(began); took > DefaultHelloTimeout+DefaultJoinWait+ByeTimeout {
+				t.Errorf("took %v", took)
+			}
+			ours.Close()
+			theirs.Close()
+		})
+	})
+}

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
-	"os"
 	"time"
 
 	cryptopb "github.com/libp2p/go-libp2p/core/crypto/pb"
@@ -36,15 +34,6 @@ const (
 	roleDialer    = "dialer"
 	roleResponder = "responder"
 )
-
-// Stream is what the handshake and a session need of a stream: a libp2p
-// network.Stream and a net.Conn are one.
-type Stream interface {
-	io.ReadWriteCloser
-	SetDeadline(t time.Time) error
-	SetReadDeadline(t time.Time) error
-	SetWriteDeadline(t time.Time) error
-}
 
 // HelloConfig is what this side is and shows. Zero values of the optional
 // fields give the defaults in parentheses.
@@ -159,15 +148,11 @@ func Respond(s Stream, cfg HelloConfig) (*Session, error) {
 }
 
 type handshake struct {
+	talk
 	cfg       HelloConfig
-	stream    Stream
-	r         *Reader
-	w         *Writer
 	initiator bool
-	// transcript is the envelopes of the four messages, in order.
-	transcript [][]byte
-	peer       PeerInfo
-	meta       SessionMeta
+	peer      PeerInfo
+	meta      SessionMeta
 }
 
 func newHandshake(s Stream, cfg HelloConfig, initiator bool) *handshake {
@@ -181,8 +166,7 @@ func newHandshake(s Stream, cfg HelloConfig, initiator bool) *handshake {
 		cfg.Rand = rand.Reader
 	}
 	h := &handshake{
-		cfg: cfg, stream: s, initiator: initiator,
-		r: NewReader(s, cfg.Budget), w: NewWriter(s),
+		talk: newTalk(s, cfg.Budget), cfg: cfg, initiator: initiator,
 		peer: PeerInfo{ID: cfg.Peer, Major: VersionMajor},
 		meta: SessionMeta{Initiator: cfg.Self, Responder: cfg.Peer, InitiatorBoot: cfg.Boot, Attempt: cfg.Attempt},
 	}
@@ -197,7 +181,7 @@ func (h *handshake) initiate() error {
 		return err
 	}
 	c := &h.cfg
-	nonce, err := h.nonce()
+	nonce, err := newNonce(c.Rand)
 	if err != nil {
 		return err
 	}
@@ -209,7 +193,7 @@ func (h *handshake) initiate() error {
 	if err := h.send(hello); err != nil {
 		return err
 	}
-	ack, err := receive[*HelloAck](h, TypeHelloAck)
+	ack, err := receive[*HelloAck](&h.talk, TypeHelloAck)
 	if err != nil {
 		return err
 	}
@@ -227,7 +211,7 @@ func (h *handshake) initiate() error {
 	if err := h.send(finish); err != nil {
 		return err
 	}
-	w, err := receive[*Welcome](h, TypeWelcome)
+	w, err := receive[*Welcome](&h.talk, TypeWelcome)
 	if err != nil {
 		return err
 	}
@@ -240,7 +224,7 @@ func (h *handshake) respond() error {
 		return err
 	}
 	c := &h.cfg
-	hello, err := receive[*Hello](h, TypeHello)
+	hello, err := receive[*Hello](&h.talk, TypeHello)
 	if err != nil {
 		return err
 	}
@@ -250,7 +234,7 @@ func (h *handshake) respond() error {
 	h.peer.Instance, h.peer.Boot, h.meta.InitiatorBoot = hello.Instance, hello.Boot, hello.Boot
 	h.peer.BlockFormat, h.peer.Features, h.meta.Attempt = hello.BlockFormat, hello.Features, hello.Attempt
 
-	nonce, err := h.nonce()
+	nonce, err := newNonce(c.Rand)
 	if err != nil {
 		return err
 	}
@@ -262,7 +246,7 @@ func (h *handshake) respond() error {
 	if err := h.send(ack); err != nil {
 		return err
 	}
-	f, err := receive[*HelloFinish](h, TypeHelloFinish)
+	f, err := receive[*HelloFinish](&h.talk, TypeHelloFinish)
 	if err != nil {
 		return err
 	}
@@ -310,34 +294,13 @@ func (h *handshake) finish(err error) (*Session, error) {
 	if isTimeout(err) {
 		err = &CodeError{Code: replication.CodeHelloTimeout, Detail: fmt.Sprintf("no answer within %v", h.cfg.Timeout)}
 	}
-	if h.sayBye(err) {
-		_ = h.stream.Close() // flushes; the error that counts is err
-	} else {
-		abort(h.stream)
-	}
+	h.end(err)
 	return nil, err
-}
-
-// sayBye tells the peer why, unless it was the peer that said so or the stream
-// is gone.
-func (h *handshake) sayBye(err error) bool {
-	var ce *CodeError
-	if errors.As(err, &ce) {
-		if ce.FromPeer {
-			return true
-		}
-	} else if !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrOtherMajor) {
-		return false
-	} else {
-		ce = &CodeError{Code: CodeOf(err)}
-	}
-	_ = h.stream.SetDeadline(time.Now().Add(ByeTimeout))
-	f, encodeErr := Encode(&replication.Bye{Code: ce.Code, Detail: ce.Detail})
-	return encodeErr == nil && h.w.WriteFrame(f) == nil && h.w.Flush() == nil
 }
 
 // verdict decides on all that the peer showed.
 func (h *handshake) verdict() error {
+	h.peer.Major, h.peer.Minor = h.major, h.minor
 	for _, s := range h.peer.Spaces {
 		if s.Name != "" && replication.SpaceOf(h.cfg.Network, s.Name) != s.ID {
 			return faultf(ErrMessage, 0, "space %s does not follow from its name", s.ID)
@@ -354,11 +317,6 @@ func (h *handshake) verdict() error {
 	return &CodeError{Code: CodeOf(err), Detail: err.Error()}
 }
 
-func (h *handshake) nonce() (n [32]byte, err error) {
-	_, err = io.ReadFull(h.cfg.Rand, n[:])
-	return n, err
-}
-
 func (h *handshake) nowMS() uint64 { return uint64(max(0, h.cfg.Now().UnixMilli())) }
 
 func (h *handshake) listed() []replication.SpaceInfo {
@@ -371,40 +329,6 @@ func (h *handshake) measure(sent time.Time, peerMS uint64) {
 	h.peer.RTT = h.cfg.Now().Sub(sent)
 	at := time.UnixMilli(int64(min(peerMS, math.MaxInt64/1_000_000))) // year 292000 at most
 	h.peer.Skew = at.Sub(sent.Add(h.peer.RTT / 2)).Round(time.Millisecond)
-}
-
-func (h *handshake) send(m any) error {
-	f, err := Encode(m)
-	if err != nil {
-		return fmt.Errorf("this side's %s cannot be sent, shorten what it shows: %w", TypeOf(m), err)
-	}
-	if err := h.w.WriteFrame(f); err != nil {
-		return err
-	}
-	h.transcript = append(h.transcript, f.envelope)
-	return h.w.Flush()
-}
-
-// receive reads the message that must come now, or the peer's Bye.
-func receive[M any](h *handshake, t MessageType) (m M, err error) {
-	h.r.expect = []MessageType{t, TypeBye}
-	f, err := h.r.Next()
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = faultf(ErrTruncated, 0, "the stream ended before %s", t)
-		}
-		return m, err
-	}
-	v, err := Decode(f)
-	if err != nil {
-		return m, err
-	}
-	if bye, ok := v.(*replication.Bye); ok {
-		return m, &CodeError{Code: bye.Code, Detail: bye.Detail, FromPeer: true}
-	}
-	h.transcript = append(h.transcript, f.envelope)
-	h.peer.Major, h.peer.Minor = f.Major, f.Minor
-	return v.(M), nil
 }
 
 func (h *handshake) netTag(role string, nonces ...[]byte) [32]byte {
@@ -440,19 +364,4 @@ func NetTag(network replication.NetworkID, dialer bool, initiator, responder pee
 func sessionID(initiator, responder peer.ID, transcript [][]byte) replication.Hash {
 	parts := append([][]byte{[]byte(initiator), []byte(responder)}, transcript...)
 	return replication.HashParts(domainSession, parts...)
-}
-
-// isTimeout tells a passed deadline: yamux's is not os.ErrDeadlineExceeded.
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
-}
-
-// abort gives a stream up without waiting.
-func abort(s Stream) {
-	if r, ok := s.(interface{ Reset() error }); ok {
-		_ = r.Reset() // nothing that its failure would change
-		return
-	}
-	_ = s.Close() // likewise
 }

@@ -17,6 +17,8 @@ const (
 	MaxHelloEnvelope = 1 << 10
 	// MaxFinishEnvelope is the largest envelope of HelloFinish and Welcome.
 	MaxFinishEnvelope = 10 << 10
+	// MaxJoinEnvelope is the largest envelope of JoinAccept.
+	MaxJoinEnvelope = 5 << 10
 	// maxAttachment is the largest attachment of any type.
 	maxAttachment = replication.MaxRunBytes
 	// maxFramePrefix bounds the two lengths before an envelope, in bytes.
@@ -33,6 +35,8 @@ const (
 	// MaxLabelBytes and MaxAgentBytes bound the texts of HelloFinish and Welcome.
 	MaxLabelBytes = 64
 	MaxAgentBytes = 64
+	// MaxNetworkNameBytes bounds the network's name in JoinAccept.
+	MaxNetworkNameBytes = 64
 	// MaxDetailBytes bounds a text for people, in Bye and WalAck.
 	MaxDetailBytes = 256
 	// MaxEntries bounds the entries of one FrontierDiff, WalAck, Announce, Prune
@@ -46,6 +50,9 @@ const (
 
 	// DefaultHelloTimeout is for the whole handshake (design 7).
 	DefaultHelloTimeout = 5 * time.Second
+	// DefaultJoinWait is how long a joiner waits for the decision on its request,
+	// which takes a write to the responder's disk.
+	DefaultJoinWait = 30 * time.Second
 	// FrameTimeout is for the rest of a frame once its first byte is there, and
 	// for writing a frame; attachments add their bytes / MinBytesPerSecond.
 	FrameTimeout = 30 * time.Second
@@ -95,6 +102,10 @@ var limits = [...]Limit{
 	{TypeReceipt, "Receipt", 0, MaxEnvelope, 0},
 	{TypeForkProof, "ForkProof", 0, 1 << 10, replication.MaxForkProofBytes},
 	{TypeControl, "Control", 0, 1 << 10, replication.MaxRunBytes},
+	{TypeJoinBegin, "JoinBegin", 256, 0, 0},
+	{TypeJoinChallenge, "JoinChallenge", 256, 0, 0},
+	{TypeJoinRequest, "JoinRequest", MaxHelloEnvelope, 0, 0},
+	{TypeJoinAccept, "JoinAccept", MaxJoinEnvelope, 0, 0},
 	{TypeMsgPush, "MsgPush", 0, 256, routing.MaxMessage},
 	{TypeMsgAnswer, "MsgAnswer", 0, 256, 0},
 }

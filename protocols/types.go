@@ -14,7 +14,7 @@ const (
 	SyncProtocol protocol.ID = "/vix/sync/1"
 	// HelloProtocol is the handshake alone: a probe that ends after the verdict.
 	HelloProtocol protocol.ID = "/vix/hello/1"
-	// JoinProtocol is kept for redeeming an invite.
+	// JoinProtocol redeems an invite: RequestJoin and AnswerJoin.
 	JoinProtocol protocol.ID = "/vix/join/1"
 	// MsgProtocol carries routed messages between peers that have a session.
 	MsgProtocol protocol.ID = "/vix/msg/1"
@@ -66,6 +66,10 @@ const (
 	TypeReceipt        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_RECEIPT)
 	TypeForkProof      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_FORK_PROOF)
 	TypeControl        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_CONTROL)
+	TypeJoinBegin      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_BEGIN)
+	TypeJoinChallenge  = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_CHALLENGE)
+	TypeJoinRequest    = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_REQUEST)
+	TypeJoinAccept     = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_ACCEPT)
 	TypeMsgPush        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_MSG_PUSH)
 	TypeMsgAnswer      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_MSG_ANSWER)
 )

@@ -214,6 +214,53 @@ func TestVectorsOfHandshake(t *testing.T) {
 	}
 }
 
+// joinVector is one whole join.
+type joinVector struct {
+	RootSeed        string `json:"root_key_seed"`
+	NetworkID       string `json:"network_id"`
+	InviteSeed      string `json:"invite_key_seed"`
+	InviteKey       string `json:"invite_public_key"`
+	JoinerPeerID    string `json:"joiner_peer_id"`
+	JoinerSeed      string `json:"joiner_key_seed"`
+	JoinerKey       string `json:"joiner_public_key"`
+	ResponderPeerID string `json:"responder_peer_id"`
+	ResponderSeed   string `json:"responder_key_seed"`
+	ResponderKey    string `json:"responder_public_key"`
+	Nonce           string `json:"nonce"`
+	Signed          string `json:"signed"` // what the signature covers
+	Signature       string `json:"signature"`
+	FromJoiner      string `json:"from_joiner"`    // the frames JoinBegin and JoinRequest
+	FromResponder   string `json:"from_responder"` // the frames JoinChallenge and JoinAccept
+}
+
+func TestVectorsOfJoin(t *testing.T) {
+	joiner, responder := joinPair(t)
+	responder.Rand = &counter{next: 0x80}
+	var demand JoinDemand
+	decide := responder.Decide
+	responder.Decide = func(d JoinDemand) (JoinGrant, error) {
+		demand = d
+		return decide(d)
+	}
+	a, b := net.Pipe()
+	seen := &tap{Conn: a}
+	if _, asked, answered := joinOver(seen, b, joiner, responder); asked != nil || answered != nil {
+		t.Fatal(asked, answered)
+	}
+	golden(t, "join", joinVector{
+		RootSeed: hex.EncodeToString(testRoot.Seed()), NetworkID: testClosed.String(),
+		InviteSeed: hex.EncodeToString(testInvite.Seed()), InviteKey: hex.EncodeToString(demand.Invite[:]),
+		JoinerPeerID: responder.Peer.String(), JoinerSeed: hex.EncodeToString(bytes.Repeat([]byte{1}, 32)),
+		JoinerKey:       hex.EncodeToString(demand.Key[:]),
+		ResponderPeerID: joiner.Peer.String(), ResponderSeed: hex.EncodeToString(bytes.Repeat([]byte{2}, 32)),
+		ResponderKey: hex.EncodeToString(joiner.Issuer[:]),
+		Nonce:        hex.EncodeToString(demand.Nonce[:]),
+		Signed:       hex.EncodeToString(joinProof(demand.Key, joiner.Issuer, demand.Nonce)),
+		Signature:    hex.EncodeToString(demand.Signature),
+		FromJoiner:   hex.EncodeToString(seen.out), FromResponder: hex.EncodeToString(seen.in),
+	})
+}
+
 func decodeFirst(t *testing.T, raw []byte, expect ...MessageType) any {
 	t.Helper()
 	r := NewReader(bytes.NewReader(raw), nil)
@@ -268,7 +315,7 @@ func TestVectorsAreComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := map[string]bool{"handshake": true}
+	made := map[string]bool{"handshake": true, "join": true}
 	types := map[MessageType]bool{}
 	for _, s := range samples() {
 		made[s.name] = true

@@ -159,6 +159,11 @@ const (
 	CodeStale         Code = 12 // nothing heard for too long
 	CodeInternal      Code = 13
 	CodeDisconnect    Code = 14 // the sender's user asked for it
+	// Refusals of a join.
+	CodeInviteUnknown Code = 16 // or its signature is not the invite's
+	CodeInviteUsed    Code = 17 // by another node
+	CodeInviteExpired Code = 18
+	CodeInviteRevoked Code = 19
 	// Refusals that concern one log, never the session (design 6.7).
 	CodeGap        Code = 32
 	CodeForked     Code = 33
@@ -177,7 +182,9 @@ var codeText = map[Code]string{
 	CodeDuplicate: "duplicate session", CodeBusy: "busy", CodeHelloTimeout: "hello timeout",
 	CodeProtocol: "protocol error", CodeShutdown: "shutting down", CodeSlowReader: "slow reader", CodeStale: "stale",
 	CodeInternal: "internal error", CodeDisconnect: "disconnected by its user",
-	CodeGap: "gap", CodeForked: "forked", CodeRevoked: "revoked", CodeNotAllowed: "not allowed", CodeTooNew: "too new",
+	CodeInviteUnknown: "invite unknown", CodeInviteUsed: "invite used", CodeInviteExpired: "invite expired",
+	CodeInviteRevoked: "invite revoked",
+	CodeGap:           "gap", CodeForked: "forked", CodeRevoked: "revoked", CodeNotAllowed: "not allowed", CodeTooNew: "too new",
 	CodeBadRun: "bad run", CodeNoSpace: "disk full", CodeUnknownLog: "unknown log", CodeDamaged: "damaged",
 }
 

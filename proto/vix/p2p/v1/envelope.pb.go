@@ -83,7 +83,7 @@ func (Flag) EnumDescriptor() ([]byte, []int) {
 }
 
 // MessageType says what Envelope.message is. Append-only: a number is never
-// used for another message. 32 to 39 are kept for redeeming an invite on
+// used for another message. 32 to 39 are for redeeming an invite on
 // /vix/join/1; 40 to 47 are for routed messages on /vix/msg/1.
 type MessageType int32
 
@@ -126,6 +126,14 @@ const (
 	MessageType_MESSAGE_TYPE_FORK_PROOF MessageType = 19
 	// Control, with attachment.
 	MessageType_MESSAGE_TYPE_CONTROL MessageType = 20
+	// JoinBegin, joiner to responder: the first frame; on /vix/join/1 only.
+	MessageType_MESSAGE_TYPE_JOIN_BEGIN MessageType = 32
+	// JoinChallenge, responder to joiner; on /vix/join/1 only.
+	MessageType_MESSAGE_TYPE_JOIN_CHALLENGE MessageType = 33
+	// JoinRequest, joiner to responder; on /vix/join/1 only.
+	MessageType_MESSAGE_TYPE_JOIN_REQUEST MessageType = 34
+	// JoinAccept, responder to joiner: the last frame; on /vix/join/1 only.
+	MessageType_MESSAGE_TYPE_JOIN_ACCEPT MessageType = 35
 	// MsgPush, with attachment; on /vix/msg/1 only.
 	MessageType_MESSAGE_TYPE_MSG_PUSH MessageType = 40
 	// MsgAnswer; on /vix/msg/1 only.
@@ -154,6 +162,10 @@ var (
 		18: "MESSAGE_TYPE_RECEIPT",
 		19: "MESSAGE_TYPE_FORK_PROOF",
 		20: "MESSAGE_TYPE_CONTROL",
+		32: "MESSAGE_TYPE_JOIN_BEGIN",
+		33: "MESSAGE_TYPE_JOIN_CHALLENGE",
+		34: "MESSAGE_TYPE_JOIN_REQUEST",
+		35: "MESSAGE_TYPE_JOIN_ACCEPT",
 		40: "MESSAGE_TYPE_MSG_PUSH",
 		41: "MESSAGE_TYPE_MSG_ANSWER",
 	}
@@ -177,6 +189,10 @@ var (
 		"MESSAGE_TYPE_RECEIPT":         18,
 		"MESSAGE_TYPE_FORK_PROOF":      19,
 		"MESSAGE_TYPE_CONTROL":         20,
+		"MESSAGE_TYPE_JOIN_BEGIN":      32,
+		"MESSAGE_TYPE_JOIN_CHALLENGE":  33,
+		"MESSAGE_TYPE_JOIN_REQUEST":    34,
+		"MESSAGE_TYPE_JOIN_ACCEPT":     35,
 		"MESSAGE_TYPE_MSG_PUSH":        40,
 		"MESSAGE_TYPE_MSG_ANSWER":      41,
 	}
@@ -245,6 +261,14 @@ const (
 	ErrorCode_ERROR_CODE_INTERNAL ErrorCode = 13
 	// The sender's user asked for it.
 	ErrorCode_ERROR_CODE_DISCONNECT ErrorCode = 14
+	// No such invite is known to the responder, or the signature is not its.
+	ErrorCode_ERROR_CODE_INVITE_UNKNOWN ErrorCode = 16
+	// The invite was redeemed by another node.
+	ErrorCode_ERROR_CODE_INVITE_USED ErrorCode = 17
+	// The invite's time is over.
+	ErrorCode_ERROR_CODE_INVITE_EXPIRED ErrorCode = 18
+	// The invite was withdrawn.
+	ErrorCode_ERROR_CODE_INVITE_REVOKED ErrorCode = 19
 	// The run does not follow what is held; the position says what is held.
 	ErrorCode_ERROR_CODE_GAP ErrorCode = 32
 	// The log is forked and the other branch is held.
@@ -283,6 +307,10 @@ var (
 		12: "ERROR_CODE_STALE",
 		13: "ERROR_CODE_INTERNAL",
 		14: "ERROR_CODE_DISCONNECT",
+		16: "ERROR_CODE_INVITE_UNKNOWN",
+		17: "ERROR_CODE_INVITE_USED",
+		18: "ERROR_CODE_INVITE_EXPIRED",
+		19: "ERROR_CODE_INVITE_REVOKED",
 		32: "ERROR_CODE_GAP",
 		33: "ERROR_CODE_FORKED",
 		34: "ERROR_CODE_REVOKED",
@@ -309,6 +337,10 @@ var (
 		"ERROR_CODE_STALE":          12,
 		"ERROR_CODE_INTERNAL":       13,
 		"ERROR_CODE_DISCONNECT":     14,
+		"ERROR_CODE_INVITE_UNKNOWN": 16,
+		"ERROR_CODE_INVITE_USED":    17,
+		"ERROR_CODE_INVITE_EXPIRED": 18,
+		"ERROR_CODE_INVITE_REVOKED": 19,
 		"ERROR_CODE_GAP":            32,
 		"ERROR_CODE_FORKED":         33,
 		"ERROR_CODE_REVOKED":        34,
@@ -474,7 +506,7 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x10FLAG_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFLAG_ENCRYPTED\x10\x01\x12\x13\n" +
 	"\x0fFLAG_COMPRESSED\x10\x02\x12\x10\n" +
-	"\fFLAG_ACK_REQ\x10\x04*\xc5\x04\n" +
+	"\fFLAG_ACK_REQ\x10\x04*\xc0\x05\n" +
 	"\vMessageType\x12\x1c\n" +
 	"\x18MESSAGE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12MESSAGE_TYPE_HELLO\x10\x01\x12\x15\n" +
@@ -495,9 +527,13 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x12MESSAGE_TYPE_GRAFT\x10\x11\x12\x18\n" +
 	"\x14MESSAGE_TYPE_RECEIPT\x10\x12\x12\x1b\n" +
 	"\x17MESSAGE_TYPE_FORK_PROOF\x10\x13\x12\x18\n" +
-	"\x14MESSAGE_TYPE_CONTROL\x10\x14\x12\x19\n" +
+	"\x14MESSAGE_TYPE_CONTROL\x10\x14\x12\x1b\n" +
+	"\x17MESSAGE_TYPE_JOIN_BEGIN\x10 \x12\x1f\n" +
+	"\x1bMESSAGE_TYPE_JOIN_CHALLENGE\x10!\x12\x1d\n" +
+	"\x19MESSAGE_TYPE_JOIN_REQUEST\x10\"\x12\x1c\n" +
+	"\x18MESSAGE_TYPE_JOIN_ACCEPT\x10#\x12\x19\n" +
 	"\x15MESSAGE_TYPE_MSG_PUSH\x10(\x12\x1b\n" +
-	"\x17MESSAGE_TYPE_MSG_ANSWER\x10)*\xfb\x04\n" +
+	"\x17MESSAGE_TYPE_MSG_ANSWER\x10)*\xf4\x05\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_CODE_OTHER_NETWORK\x10\x01\x12\x1a\n" +
@@ -514,7 +550,11 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x16ERROR_CODE_SLOW_READER\x10\v\x12\x14\n" +
 	"\x10ERROR_CODE_STALE\x10\f\x12\x17\n" +
 	"\x13ERROR_CODE_INTERNAL\x10\r\x12\x19\n" +
-	"\x15ERROR_CODE_DISCONNECT\x10\x0e\x12\x12\n" +
+	"\x15ERROR_CODE_DISCONNECT\x10\x0e\x12\x1d\n" +
+	"\x19ERROR_CODE_INVITE_UNKNOWN\x10\x10\x12\x1a\n" +
+	"\x16ERROR_CODE_INVITE_USED\x10\x11\x12\x1d\n" +
+	"\x19ERROR_CODE_INVITE_EXPIRED\x10\x12\x12\x1d\n" +
+	"\x19ERROR_CODE_INVITE_REVOKED\x10\x13\x12\x12\n" +
 	"\x0eERROR_CODE_GAP\x10 \x12\x15\n" +
 	"\x11ERROR_CODE_FORKED\x10!\x12\x16\n" +
 	"\x12ERROR_CODE_REVOKED\x10\"\x12\x1a\n" +
