@@ -49,4 +49,4 @@ func refuse(kind error, format string, args ...any) error {
 }
 
 // short is how a key or id is named in an error.
-func short[T ~[16]byte | ~[32]byte](id T) string { return fmt.Sprintf("%x", id)[:8] }
+func short[T fmt.Stringer](id T) string { return id.String()[:8] }
