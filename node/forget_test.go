@@ -68,6 +68,10 @@ func TestForgetTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	converge(t, 1, a, b)
+	until(t, "B has acknowledged it all", func() bool {
+		sum, err := a.Totals(t.Context())
+		return err == nil && sum.PendingOps == 0
+	})
 	pending(0, 1)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)

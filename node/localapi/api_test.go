@@ -363,11 +363,13 @@ func TestStreamsEnd(t *testing.T) {
 	}
 	seen := make(chan struct{})
 	var once sync.Once
-	go func() { <-seen; s2.Close() }()
+	closed := make(chan struct{})
+	go func() { <-seen; s2.Close(); close(closed) }()
 	err = c2.Tail(t.Context(), "default", Tail{Follow: true}, func(Record) error { once.Do(func() { close(seen) }); return nil })
 	if CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), "is stopping") {
 		t.Errorf("node stopped: %v", err)
 	}
+	<-closed
 	if _, err := c2.Status(t.Context()); CodeOf(err) != CodeClosed || !strings.Contains(err.Error(), s2.cfg.Dir) {
 		t.Errorf("after the node stopped: %v", err)
 	}
