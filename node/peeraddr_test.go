@@ -24,6 +24,7 @@ func TestAddressOfAPeer(t *testing.T) {
 	if _, err := a.Disconnect(deadline(t), "B"); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "B knows of the end", func() bool { return b.mesh.book.live(a.id) == nil })
 	if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
 		t.Fatal(err)
 	}
@@ -33,6 +34,7 @@ func TestAddressOfAPeer(t *testing.T) {
 	if _, err := a.Disconnect(deadline(t), "B"); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "B knows of the end", func() bool { return b.mesh.book.live(a.id) == nil })
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
 	}
