@@ -30,8 +30,9 @@ var (
 	ErrInviteUsed    = errors.New("invite used")
 	ErrInviteExpired = errors.New("invite expired")
 	ErrInviteRevoked = errors.New("invite revoked")
-	// ErrRevoked: a log beyond its revocation cut.
-	ErrRevoked = errors.New("revoked")
+	// ErrTrustChanged: what the peer may have, or how far a log counts, has changed,
+	// so that the session begins anew.
+	ErrTrustChanged = errors.New("trust changed")
 )
 
 // The ways in which bytes break the protocol. Each comes as a *ProtocolError,
@@ -138,13 +139,14 @@ var reasons = [...]reason{
 	{replication.CodeSlowReader, ErrSlowReader, "it is tried again later"},
 	{replication.CodeStale, ErrStale, "it is tried again later"},
 	{replication.CodeDisconnect, ErrDisconnect, ""},
+	{replication.CodeTrustChanged, ErrTrustChanged, ""},
 	{replication.CodeInviteUnknown, ErrInviteUnknown, "the node that was asked knows no such invite; ask an admin of the network for a new ticket"},
 	{replication.CodeInviteUsed, ErrInviteUsed, "a ticket admits one node, and another one has joined with this; ask an admin of the network for a new ticket"},
 	{replication.CodeInviteExpired, ErrInviteExpired, "ask an admin of the network for a new ticket"},
 	{replication.CodeInviteRevoked, ErrInviteRevoked, "an admin has withdrawn it; ask an admin of the network for a new ticket"},
 	{replication.CodeForked, replication.ErrForked, ""},
 	{replication.CodeGap, replication.ErrGap, ""},
-	{replication.CodeRevoked, ErrRevoked, ""},
+	{replication.CodeRevoked, replication.ErrRevoked, ""},
 	{replication.CodeNotAllowed, replication.ErrNotAllowed, ""},
 	{replication.CodeTooNew, replication.ErrTooNew, "upgrade the node that refuses"},
 	{replication.CodeNoSpace, replication.ErrNoSpace, "make room on the disk of the node that refuses"},

@@ -41,6 +41,9 @@ var (
 	ErrBusy = errors.New("busy")
 	// ErrNotAllowed: the origin may not write in the space.
 	ErrNotAllowed = errors.New("not allowed")
+	// ErrRevoked: a peer, certificate or invite that was revoked, or a write beyond
+	// a revocation's cut.
+	ErrRevoked = errors.New("revoked")
 	// ErrUpgradeNeeded: a critical operation of a kind that this version does
 	// not know.
 	ErrUpgradeNeeded = errors.New("upgrade needed")

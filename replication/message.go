@@ -159,6 +159,7 @@ const (
 	CodeStale         Code = 12 // nothing heard for too long
 	CodeInternal      Code = 13
 	CodeDisconnect    Code = 14 // the sender's user asked for it
+	CodeTrustChanged  Code = 15 // other rights or cuts: the session begins anew
 	// Refusals of a join.
 	CodeInviteUnknown Code = 16 // or its signature is not the invite's
 	CodeInviteUsed    Code = 17 // by another node
@@ -182,6 +183,7 @@ var codeText = map[Code]string{
 	CodeDuplicate: "duplicate session", CodeBusy: "busy", CodeHelloTimeout: "hello timeout",
 	CodeProtocol: "protocol error", CodeShutdown: "shutting down", CodeSlowReader: "slow reader", CodeStale: "stale",
 	CodeInternal: "internal error", CodeDisconnect: "disconnected by its user",
+	CodeTrustChanged:  "trust changed",
 	CodeInviteUnknown: "invite unknown", CodeInviteUsed: "invite used", CodeInviteExpired: "invite expired",
 	CodeInviteRevoked: "invite revoked",
 	CodeGap:           "gap", CodeForked: "forked", CodeRevoked: "revoked", CodeNotAllowed: "not allowed", CodeTooNew: "too new",

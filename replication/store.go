@@ -26,8 +26,24 @@ type Store interface {
 	// must not block.
 	Ingest(source uint64, run *VerifiedRun, done func(IngestResult))
 
-	// Log tells about one log, Logs about all of a space ordered by id, Spaces
-	// the spaces that have a log.
+	// Restrict says how far logs count, from now on (design 9.4), and applies it
+	// before it returns, durably: what lies beyond a log's limit is set aside and
+	// is in no answer of any other method until a later Restrict lets it count
+	// again; it then has new arrival numbers. Ingest refuses what lies beyond with
+	// the limit's Err, and takes the blocks of a run before the cut; Append begins a
+	// new log where this node's own no longer counts entire, or answers Err. nil:
+	// everything counts, as before the first Restrict. It is for this opening only:
+	// what was set aside stays so until the next call. What waits aside for
+	// longer than SetAsideFor is removed.
+	Restrict(ctx context.Context, fn Limiter) error
+
+	// ReadSetAside calls fn for each block of a log that a cut set aside,
+	// ascending. ErrUnknownLog.
+	ReadSetAside(log LogID, fn func(*Block) error) error
+
+	// Log tells about one log, also one of which nothing counts; Logs about all of
+	// a space of which something does, ordered by id; Spaces the spaces that have
+	// a log.
 	Log(id LogID) (LogInfo, bool)
 	Logs(space SpaceID) []LogInfo
 	Spaces() []SpaceID
@@ -54,7 +70,8 @@ type Store interface {
 	// Head is the arrival number of the newest block of any space.
 	Head() uint64
 
-	// Subscribe calls fn for every advance of a log, in commit order, from the
+	// Subscribe calls fn for every advance of a log, and for every retreat before a
+	// cut, in commit order, from the
 	// committer, before Append or Ingest answers: fn must be quick and must not
 	// call the store's writing methods. cancel returns when no call is under way.
 	Subscribe(fn func(Advance)) (cancel func())
@@ -183,6 +200,13 @@ type LogInfo struct {
 	Blocks  uint64
 	Bytes   uint64 // stored bytes of its blocks
 	Forked  bool
+	// Limit is why the log does not count entire: the Err of its limit; nil if it
+	// does. Cut is where, as the revocation says it; nil where no cut is the
+	// reason.
+	Limit error
+	Cut   *Position
+	// SetAside is how many of its operations are held and do not count.
+	SetAside uint64
 }
 
 // Entry is the log's place in the frontier.
@@ -204,7 +228,12 @@ type Arrival struct {
 	Origin OriginKey
 }
 
-// Advance tells that a log grew durably.
+// SetAsideFor is for how long blocks beyond a cut are kept (design 9.4).
+const SetAsideFor = 30 * 24 * time.Hour
+
+// Advance tells that a log grew durably, or, if Retreat, that a cut took it back
+// from Prev to Tip, which may be zero; then Ops and Bytes are what was taken, and
+// Arrival is 0.
 type Advance struct {
 	Space   SpaceID
 	Log     LogID
@@ -215,6 +244,7 @@ type Advance struct {
 	Ops     uint64
 	Bytes   uint64
 	Source  uint64 // the session that brought it; 0 for a local append
+	Retreat bool
 }
 
 // CursorInfo names a peer instance that once stated what it holds.

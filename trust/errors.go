@@ -3,6 +3,8 @@ package trust
 import (
 	"errors"
 	"fmt"
+
+	"vixp2p/replication"
 )
 
 // Sentinels. Match them with errors.Is; the errors that carry them say what was
@@ -18,7 +20,7 @@ var (
 	// ErrExpired: a certificate or invite whose time is over, or has not begun.
 	ErrExpired = errors.New("out of its validity")
 	// ErrRevoked: a peer, certificate, issuer or invite that was revoked.
-	ErrRevoked = errors.New("revoked")
+	ErrRevoked = replication.ErrRevoked
 
 	// ErrInviteUnknown: the invite is in none of the issuer's control logs.
 	ErrInviteUnknown = errors.New("unknown invite")

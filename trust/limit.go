@@ -6,35 +6,22 @@ import (
 	"vixp2p/replication"
 )
 
-// Limit is how far a log counts.
-type Limit struct {
-	// Allowed: some grant lets the origin write there. Else nothing of the log is
-	// taken, and nothing of it counts.
-	Allowed bool
-	// Cut is the last position that counts of a log of a revoked peer, zero for
-	// none; nil: all of it counts, also what comes yet.
-	Cut *replication.Position
-	// Err says why something does not count: replication.ErrNotAllowed or
-	// ErrRevoked; nil where all does.
-	Err error
-}
-
 // LogLimit tells how far a log counts, by what its genesis block says. It depends
 // on the control logs and the genesis block alone, never on the time.
-func (s *State) LogLimit(g *replication.Genesis) Limit {
+func (s *State) LogLimit(g *replication.Genesis) replication.LogLimit {
 	r, err := s.writer(g.Origin, g.Space, g.Grant)
 	if err == nil && g.Network != s.network {
 		err = refuse(ErrOtherNetwork, "log %s belongs to network %s, not to this one", g.LogID().Short(), short(g.Network))
 	}
 	if err != nil {
-		return Limit{Err: err}
+		return replication.LogLimit{Err: err}
 	}
 	if r != nil {
 		if cut, listed := r.cut(g.Space, g.LogID()); listed || g.Space == s.control {
-			return Limit{Allowed: true, Cut: &cut, Err: revokedError(r)}
+			return replication.LogLimit{Allowed: true, Cut: &cut, Err: revokedError(r)}
 		}
 	}
-	return Limit{Allowed: true}
+	return replication.LogLimit{Allowed: true}
 }
 
 // MayWrite tells whether an origin may begin to write, or write on, in a space: it

@@ -23,6 +23,9 @@ type Options struct {
 	Key     ed25519.PrivateKey
 	Now     func() time.Time
 	Rand    io.Reader // of instances and epochs
+	// Grant is asked, when a log of this node begins, for the certificate that its
+	// genesis block delivers; an error refuses the append. (None: an open network.)
+	Grant func(space replication.SpaceID) ([]byte, error)
 	// Manual leaves requests in the queue until Flush or FlushOne.
 	Manual bool
 	Disk   *Disk

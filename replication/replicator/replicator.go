@@ -28,6 +28,9 @@ type Options struct {
 	// the code of a CodedError or else CodeNotAllowed. (Anybody may.) It is
 	// called from several goroutines.
 	MayWrite func(origin replication.OriginKey, space replication.SpaceID, grant []byte) error
+	// Control is the space of the control logs, which is replicated before all
+	// others. (None: an open network.)
+	Control replication.SpaceID
 	// OnSpace says whether to take part in a space that a peer named. (Yes.)
 	OnSpace func(replication.SpaceInfo) bool
 	// Observe hears of what sessions report: StateChanged, Settled, RTT,

@@ -22,6 +22,9 @@ type Options struct {
 	Network r.NetworkID
 	// Key signs what this node appends. Required.
 	Key ed25519.PrivateKey
+	// Grant is asked, when a log of this node begins, for the certificate that its
+	// genesis block delivers; an error refuses the append. (None: an open network.)
+	Grant func(space r.SpaceID) ([]byte, error)
 	// Relaxed leaves out the fsync of each commit: a crash of the machine may
 	// then lose acknowledged writes (G1).
 	Relaxed bool
