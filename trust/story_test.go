@@ -104,14 +104,14 @@ func wantKind(t *testing.T, err, want error, parts ...string) {
 	}
 }
 
-func wantCut(t *testing.T, l trust.Limit, seq uint64) {
+func wantCut(t *testing.T, l replication.LogLimit, seq uint64) {
 	t.Helper()
 	if !l.Allowed || l.Cut == nil || l.Cut.Seq != seq || !errors.Is(l.Err, trust.ErrRevoked) {
 		t.Fatalf("limit %+v, want a cut at %d", l, seq)
 	}
 }
 
-func wantAll(t *testing.T, l trust.Limit) {
+func wantAll(t *testing.T, l replication.LogLimit) {
 	t.Helper()
 	if !l.Allowed || l.Cut != nil || l.Err != nil {
 		t.Fatalf("limit %+v, want all", l)
