@@ -261,6 +261,9 @@ const (
 	ErrorCode_ERROR_CODE_INTERNAL ErrorCode = 13
 	// The sender's user asked for it.
 	ErrorCode_ERROR_CODE_DISCONNECT ErrorCode = 14
+	// A revocation has cut logs, or what the peer may have has changed: the session
+	// begins anew.
+	ErrorCode_ERROR_CODE_TRUST_CHANGED ErrorCode = 15
 	// No such invite is known to the responder, or the signature is not its.
 	ErrorCode_ERROR_CODE_INVITE_UNKNOWN ErrorCode = 16
 	// The invite was redeemed by another node.
@@ -307,6 +310,7 @@ var (
 		12: "ERROR_CODE_STALE",
 		13: "ERROR_CODE_INTERNAL",
 		14: "ERROR_CODE_DISCONNECT",
+		15: "ERROR_CODE_TRUST_CHANGED",
 		16: "ERROR_CODE_INVITE_UNKNOWN",
 		17: "ERROR_CODE_INVITE_USED",
 		18: "ERROR_CODE_INVITE_EXPIRED",
@@ -337,6 +341,7 @@ var (
 		"ERROR_CODE_STALE":          12,
 		"ERROR_CODE_INTERNAL":       13,
 		"ERROR_CODE_DISCONNECT":     14,
+		"ERROR_CODE_TRUST_CHANGED":  15,
 		"ERROR_CODE_INVITE_UNKNOWN": 16,
 		"ERROR_CODE_INVITE_USED":    17,
 		"ERROR_CODE_INVITE_EXPIRED": 18,
@@ -533,7 +538,7 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x19MESSAGE_TYPE_JOIN_REQUEST\x10\"\x12\x1c\n" +
 	"\x18MESSAGE_TYPE_JOIN_ACCEPT\x10#\x12\x19\n" +
 	"\x15MESSAGE_TYPE_MSG_PUSH\x10(\x12\x1b\n" +
-	"\x17MESSAGE_TYPE_MSG_ANSWER\x10)*\xf4\x05\n" +
+	"\x17MESSAGE_TYPE_MSG_ANSWER\x10)*\x92\x06\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_CODE_OTHER_NETWORK\x10\x01\x12\x1a\n" +
@@ -550,7 +555,8 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x16ERROR_CODE_SLOW_READER\x10\v\x12\x14\n" +
 	"\x10ERROR_CODE_STALE\x10\f\x12\x17\n" +
 	"\x13ERROR_CODE_INTERNAL\x10\r\x12\x19\n" +
-	"\x15ERROR_CODE_DISCONNECT\x10\x0e\x12\x1d\n" +
+	"\x15ERROR_CODE_DISCONNECT\x10\x0e\x12\x1c\n" +
+	"\x18ERROR_CODE_TRUST_CHANGED\x10\x0f\x12\x1d\n" +
 	"\x19ERROR_CODE_INVITE_UNKNOWN\x10\x10\x12\x1a\n" +
 	"\x16ERROR_CODE_INVITE_USED\x10\x11\x12\x1d\n" +
 	"\x19ERROR_CODE_INVITE_EXPIRED\x10\x12\x12\x1d\n" +
