@@ -47,6 +47,10 @@ var (
 	// ErrUpgradeNeeded: a critical operation of a kind that this version does
 	// not know.
 	ErrUpgradeNeeded = errors.New("upgrade needed")
+	// ErrNoKey: a content key of an encrypted space that is not here yet.
+	ErrNoKey = errors.New("waits for a content key")
+	// ErrNotReader: this node carries an encrypted space and may not read it.
+	ErrNotReader = errors.New("not a reader")
 )
 
 // InvalidError says why bytes are not what they claim to be. It is
