@@ -53,6 +53,7 @@ type OpenOptions struct {
 	Network replication.NetworkID
 	Key     ed25519.PrivateKey
 	Now     func() time.Time
+	Sealer  replication.Sealer
 }
 
 // deadline is how long the suite waits for what must happen.
@@ -73,6 +74,7 @@ func Run(t *testing.T, f Factory) {
 		{"Arrival", arrivalTests},
 		{"State", stateTests},
 		{"Fault", faultTests},
+		{"Sealed", sealedTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tc := range group.tests {

@@ -59,7 +59,8 @@ type draft struct {
 	genesis *replication.Genesis // in the first block of a log
 	first   uint64
 	ops     []replication.Op
-	size    int // bound of the raw body in bytes
+	size    int              // bound of the raw body in bytes
+	sealing replication.Seal // nil: the body is stored as it is
 
 	block stored // filled in by seal
 }
@@ -70,6 +71,7 @@ type writer struct {
 	log     replication.LogID
 	genesis *replication.Genesis // until its block is drafted
 	next    uint64               // seq
+	sealing replication.Seal
 	open    *draft
 }
 
@@ -202,6 +204,12 @@ func (s *Store) writerLocked(g *group, space replication.SpaceID) (*writer, erro
 		return w, nil
 	}
 	w := &writer{space: space, next: 1}
+	if s.sealer != nil {
+		var err error
+		if w.sealing, err = s.sealer.SealFor(space); err != nil {
+			return nil, err
+		}
+	}
 	if id, ok := s.disk.current[space]; ok {
 		w.log, w.next = id, s.disk.logs[id].info.Tip.Seq+1
 	} else {
@@ -250,7 +258,7 @@ func (g *group) add(w *writer, r *appendRequest) error {
 				return &replication.TooLargeError{What: "batch", Size: n, Max: replication.MaxRawBody}
 			}
 		}
-		d = &draft{space: w.space, log: w.log, genesis: w.genesis, first: w.next}
+		d = &draft{space: w.space, log: w.log, genesis: w.genesis, first: w.next, sealing: w.sealing}
 		w.open, w.genesis = d, nil
 		g.drafts = append(g.drafts, d)
 	}
@@ -310,12 +318,11 @@ func (s *Store) writeLocked(g *group) ([]replication.Advance, error) {
 
 // seal encodes, hashes and signs the block.
 func (d *draft) seal(key ed25519.PrivateKey, prev replication.Hash) {
-	body := replication.EncodeBody(d.log, d.ops)
 	h := replication.Header{
 		Log: d.log, FirstSeq: d.first, Count: uint64(len(d.ops)), Prev: prev,
-		BodyHash: sha256.Sum256(body), BodyLen: uint64(len(body)), RawLen: uint64(len(body)),
 		FirstHLC: d.ops[0].HLC, LastHLC: d.ops[len(d.ops)-1].HLC, Genesis: d.genesis,
 	}
+	body := h.SetBody(replication.EncodeBody(d.log, d.ops), d.sealing)
 	header := replication.AppendHeader(nil, &h)
 	hash := replication.Hash(sha256.Sum256(header))
 	d.block = stored{

@@ -26,6 +26,9 @@ type Options struct {
 	// Grant is asked, when a log of this node begins, for the certificate that its
 	// genesis block delivers; an error refuses the append. (None: an open network.)
 	Grant func(space replication.SpaceID) ([]byte, error)
+	// Sealer is asked, when a block of this node begins, how its body is sealed; an
+	// error refuses the append. (None: bodies are stored as they are.)
+	Sealer replication.Sealer
 	// Manual leaves requests in the queue until Flush or FlushOne.
 	Manual bool
 	Disk   *Disk
@@ -37,6 +40,7 @@ type Store struct {
 	key       ed25519.PrivateKey
 	now       func() time.Time
 	rand      io.Reader
+	sealer    replication.Sealer // may be nil
 	manual    bool
 	recovered string
 
@@ -74,7 +78,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		disk: d, key: o.Key, now: o.Now, rand: o.Rand, manual: o.Manual, recovered: recovered,
+		disk: d, key: o.Key, now: o.Now, rand: o.Rand, sealer: o.Sealer, manual: o.Manual, recovered: recovered,
 		idle:    sync.NewCond(&d.mu),
 		unsaved: map[cursorKey]*cursor{},
 		crashed: make(chan struct{}),

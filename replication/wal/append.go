@@ -111,7 +111,8 @@ type blockBuilder struct {
 	log   *logState // staged; its tip is where the block goes
 	gen   *r.Genesis
 	ops   []r.Op
-	bound int // upper bound of the encoded ops
+	bound int    // upper bound of the encoded ops
+	seal  r.Seal // nil: the body is stored as it is
 	in    []*placed
 }
 
@@ -142,7 +143,12 @@ func (b *localBatch) place(req *appendReq) error {
 	space := req.batch.Space
 	bb := b.open[space]
 	if bb == nil {
+		seal, err := b.c.s.sealFor(space)
+		if err != nil {
+			return err
+		}
 		bb = b.builder(space)
+		bb.seal = seal
 		bb.ops, b.room = make([]r.Op, 0, b.room), 0
 		b.open[space] = bb
 		b.order = append(b.order, bb)
@@ -264,6 +270,14 @@ func (t *tx) newestOwn(space r.SpaceID) *logState {
 	return newest
 }
 
+// sealFor asks how the bodies of a block in a space are sealed.
+func (s *Store) sealFor(space r.SpaceID) (r.Seal, error) {
+	if s.opt.Sealer == nil {
+		return nil, nil
+	}
+	return s.opt.Sealer.SealFor(space)
+}
+
 // build signs the open block, stages it and empties the builder.
 func (b *localBatch) build(bb *blockBuilder) {
 	if len(bb.ops) == 0 {
@@ -276,12 +290,11 @@ func (b *localBatch) build(bb *blockBuilder) {
 		bb.log = t.change(bb.log)
 	}
 	l := bb.log
-	body := r.EncodeBody(l.id, bb.ops)
 	h := &r.Header{
 		Log: l.id, FirstSeq: l.tip.Seq + 1, Count: uint64(len(bb.ops)), Prev: l.tip.Hash,
-		BodyHash: sha256.Sum256(body), BodyLen: uint64(len(body)), RawLen: uint64(len(body)),
 		FirstHLC: bb.ops[0].HLC, LastHLC: bb.ops[len(bb.ops)-1].HLC, Genesis: bb.gen,
 	}
+	body := h.SetBody(r.EncodeBody(l.id, bb.ops), bb.seal)
 	raw := r.AppendHeader(nil, h)
 	hash := r.Hash(sha256.Sum256(raw))
 	sig := r.SignBlock(s.opt.Key, hash)

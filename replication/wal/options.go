@@ -25,6 +25,9 @@ type Options struct {
 	// Grant is asked, when a log of this node begins, for the certificate that its
 	// genesis block delivers; an error refuses the append. (None: an open network.)
 	Grant func(space r.SpaceID) ([]byte, error)
+	// Sealer is asked, when a block of this node begins, how its body is sealed; an
+	// error refuses the append. (None: bodies are stored as they are.)
+	Sealer r.Sealer
 	// Relaxed leaves out the fsync of each commit: a crash of the machine may
 	// then lose acknowledged writes (G1).
 	Relaxed bool
