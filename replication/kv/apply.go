@@ -35,6 +35,8 @@ type applier struct {
 	// saved is the cursor in the database; cur is where the staged changes lead,
 	// but that its counts are made at the commit.
 	saved, cur cursor
+	// rule is under which its blocks were read, ruleSaved what the database has.
+	rule, ruleSaved rule
 
 	txn  *badger.Txn // what is saved; nil until something is read
 	keys map[string]*keyState
@@ -81,6 +83,10 @@ func newApplier(d *database, space replication.SpaceID, rank ranker) (*applier, 
 	if a.saved, err = loadCursor(txn, space); err != nil {
 		return nil, err
 	}
+	if a.ruleSaved, err = loadRule(txn, space); err != nil {
+		return nil, err
+	}
+	a.rule = a.ruleSaved
 	a.logs = map[replication.LogID]*logState{}
 	a.forget()
 	a.reset()

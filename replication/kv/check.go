@@ -87,6 +87,8 @@ func (c *checker) record(key, record []byte) error {
 	case prefixValue:
 		in.values++
 		return nil
+	case prefixRule:
+		return nil
 	case prefixKey:
 		return c.key(space, in, rest, record)
 	}

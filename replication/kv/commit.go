@@ -45,6 +45,7 @@ func (a *applier) commit() error {
 			w.delete(appliedKey(a.space, id))
 		}
 	}
+	a.writeRule(&w)
 	w.set(cursorKey(a.space), appendCursor(nil, &a.cur))
 	if err := a.d.commit(w.entries); err != nil {
 		return err
@@ -66,7 +67,7 @@ func (a *applier) commit() error {
 			a.keep(k)
 		}
 	}
-	a.saved = a.cur
+	a.saved, a.ruleSaved = a.cur, a.rule
 	a.reset()
 	return nil
 }

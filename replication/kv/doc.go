@@ -25,6 +25,7 @@
 //	s space key          the key's siblings, winner first; absent without any
 //	o space hash dot     one sibling of a key (hash) that has more than 32
 //	v space dot          the value of a sibling, if longer than 4 KiB
+//	e space              the space is encrypted; absent where it is not
 //	p space dot hash     the dot is named on a key (hash) but not here yet
 //	a space log          seq and block hash applied; number of p records
 //

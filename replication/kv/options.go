@@ -17,6 +17,9 @@ type Options struct {
 	Dir string
 	// Store has the logs. It must stay open until Close has returned. Required.
 	Store replication.Store
+	// Opener has the content keys of encrypted spaces (none: no space is encrypted).
+	// Tell KeysChanged of every change of what it answers.
+	Opener replication.Opener
 	// Logger takes one line per event (none).
 	Logger *slog.Logger
 	// BootID names the boot of the machine. Files that a killed process left are

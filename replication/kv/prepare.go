@@ -9,7 +9,6 @@ import (
 	badger "github.com/dgraph-io/badger/v4"
 
 	"vixp2p/replication"
-	"vixp2p/replication/compress"
 )
 
 // What needs no order is done beside the apply goroutine: the next blocks are
@@ -22,6 +21,8 @@ type batch struct {
 	blocks []block
 	full   bool  // more may follow
 	err    error // why there are no more
+	rule   rule  // under which they were read
+	ruled  bool  // rule is known
 }
 
 // block is one block with what can be computed from it alone.
@@ -35,9 +36,15 @@ type block struct {
 	digests []replication.Hash
 }
 
-// readBatch reads about readBytes of blocks.
-func readBatch(store replication.Store, space replication.SpaceID, after uint64) *batch {
+// readBatch reads about readBytes of blocks. An opener may be nil.
+func readBatch(store replication.Store, opener replication.Opener, space replication.SpaceID, after uint64) *batch {
 	b := &batch{after: after}
+	open, err := openFor(opener, space)
+	if err != nil {
+		b.err = err
+		return b
+	}
+	b.rule, b.ruled = ruleOf(open), true
 	var arrivals []replication.Arrival
 	arrivals, b.err = store.ReadArrivals(space, after, readBytes)
 	b.blocks = make([]block, 0, len(arrivals))
@@ -45,7 +52,7 @@ func readBatch(store replication.Store, space replication.SpaceID, after uint64)
 	var h hasher
 	for i := range arrivals {
 		at := &arrivals[i]
-		ops, err := blockOps(at.Block)
+		ops, err := blockOps(at.Block, open)
 		if err != nil {
 			b.err = err
 			break
@@ -63,17 +70,6 @@ func readBatch(store replication.Store, space replication.SpaceID, after uint64)
 	}
 	b.full = size >= readBytes
 	return b
-}
-
-// blockOps reads a block's operations; none of a block that no node counts, be
-// it void or encrypted in a space that is not.
-func blockOps(b *replication.Block) ([]replication.Op, error) {
-	ops, err := compress.Ops(b)
-	var void *replication.VoidError
-	if errors.As(err, &void) || errors.Is(err, compress.ErrEncrypted) {
-		return nil, nil
-	}
-	return ops, err
 }
 
 // blocks applies blocks in as few transactions as may be. flush commits what is

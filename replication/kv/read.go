@@ -24,7 +24,9 @@ type Entry struct {
 //
 // Errors of all reads: ctx's; replication.ErrDamaged if the view's files are
 // damaged (it rebuilds itself: try again) or, as a *StuckError, if the store gives
-// blocks that cannot be applied; replication.ErrUpgradeNeeded.
+// blocks that cannot be applied; replication.ErrUpgradeNeeded; ErrNotReader; ErrNoKey
+// where a content key is missing for what the store held when the view was opened, or
+// for the first block (later, reads go on with what could be applied).
 func (v *View) Get(ctx context.Context, space replication.SpaceID, key []byte) (Entry, bool, error) {
 	list, err := v.Siblings(ctx, space, key, 1)
 	if err != nil || len(list) == 0 {

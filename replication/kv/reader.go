@@ -45,7 +45,7 @@ func (v *View) readyLocked(space replication.SpaceID) (*database, error) {
 	switch {
 	case sp == nil:
 		return v.d, nil // nothing was ever written there
-	case errors.Is(sp.err, replication.ErrUpgradeNeeded):
+	case errors.Is(sp.err, replication.ErrUpgradeNeeded), sp.unreadable():
 		return nil, sp.err
 	case sp.upTo >= v.target:
 		return v.d, nil

@@ -175,7 +175,7 @@ func (v *View) Rebuild(ctx context.Context) error {
 			return failed
 		case done:
 			for _, id := range v.spaceIDs() {
-				if _, err := v.await(ctx, id); err != nil {
+				if _, err := v.await(ctx, id); err != nil && !waits(err) {
 					return err
 				}
 			}

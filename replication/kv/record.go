@@ -15,6 +15,7 @@ const (
 	prefixCursor  = 'c'
 	prefixSibling = 'o'
 	prefixPending = 'p'
+	prefixRule    = 'e'
 	prefixKey     = 's'
 	prefixValue   = 'v'
 )

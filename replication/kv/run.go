@@ -104,6 +104,9 @@ func (v *View) advance(sp *spaceState) {
 		v.tellLocked()
 		return
 	}
+	if v.heldUpLocked(sp, err) {
+		return
+	}
 	own := v.isOwnDamage(err)
 	if own {
 		err = v.blameLocked(sp, err)
@@ -148,6 +151,9 @@ func (v *View) applySome(sp *spaceState) (more, full bool, err error) {
 		v.mu.Unlock()
 	}
 	b := v.takeBatch(sp)
+	if err := sp.a.follow(b); err != nil {
+		return false, false, err
+	}
 	if err := sp.a.blocks(b.blocks, func() error { return v.flush(sp) }); err != nil {
 		return false, false, err
 	}
@@ -165,13 +171,13 @@ func (v *View) takeBatch(sp *spaceState) *batch {
 	}
 	// That one was read ahead and is empty says nothing about now.
 	if b == nil || b.after != after || len(b.blocks) == 0 {
-		b = readBatch(v.store, sp.id, after)
+		b = readBatch(v.store, v.opt.Opener, sp.id, after)
 	}
 	if n := len(b.blocks); b.full && b.err == nil {
 		ahead := make(chan *batch, 1)
 		sp.ahead = ahead
 		last := b.blocks[n-1].number
-		v.background.Go(func() { ahead <- readBatch(v.store, sp.id, last) })
+		v.background.Go(func() { ahead <- readBatch(v.store, v.opt.Opener, sp.id, last) })
 	}
 	return b
 }

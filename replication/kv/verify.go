@@ -39,7 +39,7 @@ func (v *View) Verify(ctx context.Context, o VerifyOptions, fn func(replication.
 		for _, id := range append(v.spaceIDs(), replication.SpaceID{}) {
 			var err error
 			var stuck *StuckError
-			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) && !errors.As(err, &stuck) {
+			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) && !waits(err) && !errors.As(err, &stuck) {
 				return err
 			}
 			if stuck != nil && !told[id] {
@@ -163,16 +163,22 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 	}
 	defer a.close()
 	a.room = r.v.room
+	if same, err := r.ruleIsSame(); err != nil || !same {
+		return err // the logs cannot be read now, or the view is to be rebuilt anyway
+	}
 	for a.saved.arrival < want.arrival {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b := readBatch(r.v.store, r.space, a.saved.arrival)
+		b := readBatch(r.v.store, r.v.opt.Opener, r.space, a.saved.arrival)
 		for len(b.blocks) > 0 && b.blocks[len(b.blocks)-1].number > want.arrival {
 			b.blocks = b.blocks[:len(b.blocks)-1]
 		}
 		if len(b.blocks) == 0 {
 			return errors.Join(b.err, fmt.Errorf("the store does not give block %d of space %s again", want.arrival, r.space))
+		}
+		if err := a.follow(b); err != nil {
+			return err
 		}
 		if err := a.blocks(b.blocks, a.commit); err != nil {
 			return err

@@ -302,7 +302,8 @@ func (v *View) Applied(space replication.SpaceID) uint64 {
 // applied. Arrival numbers count over all spaces, so the number need not be that
 // of a block of this space: the store's Head asks for all that is held now. A
 // number that is not given yet is waited for. It returns early if the view of the
-// space has stopped: replication.ErrUpgradeNeeded or a *StuckError.
+// space has stopped: replication.ErrUpgradeNeeded, ErrNotReader or a *StuckError; a
+// content key that is missing is waited for.
 func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arrival uint64) error {
 	for {
 		head := v.store.Head()
@@ -324,7 +325,7 @@ func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arriv
 			return nil
 		case closed:
 			return replication.ErrClosed
-		case errors.Is(err, replication.ErrUpgradeNeeded), errors.As(err, &stuck):
+		case errors.Is(err, replication.ErrUpgradeNeeded), errors.Is(err, replication.ErrNotReader), errors.As(err, &stuck):
 			return err
 		}
 		if ended := v.hurried(ctx, changed); ended != nil {

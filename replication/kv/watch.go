@@ -2,11 +2,9 @@ package kv
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"vixp2p/replication"
-	"vixp2p/replication/compress"
 )
 
 // EventKind is what became of a key.
@@ -193,11 +191,11 @@ func (w *Watcher) fill(applied uint64) error {
 // enqueue queues one event for each key of a block, at the key's last operation,
 // so that a cursor between two events of a block resumes without repeating one.
 func (w *Watcher) enqueue(at *replication.Arrival) error {
-	ops, err := compress.Ops(at.Block)
-	var void *replication.VoidError
-	if errors.As(err, &void) || errors.Is(err, compress.ErrEncrypted) {
-		return nil
+	open, err := openFor(w.v.opt.Opener, w.space)
+	if err != nil {
+		return err
 	}
+	ops, err := blockOps(at.Block, open)
 	if err != nil {
 		return err
 	}
