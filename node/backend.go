@@ -295,6 +295,8 @@ var apiCodes = []struct {
 	{ErrConflict, localapi.CodeConflict},
 	{ErrTooLarge, localapi.CodeTooLarge},
 	{ErrNoSpace, localapi.CodeNoSpace},
+	{ErrNoKey, localapi.CodeNotAllowed},
+	{ErrNotReader, localapi.CodeNotAllowed},
 	{ErrCursorReset, localapi.CodeReset},
 	{ErrLocked, localapi.CodeLocked},
 	{ErrDamaged, localapi.CodeDamaged},

@@ -22,6 +22,7 @@ import (
 type engine struct {
 	store      *wal.Store
 	view       *kv.View
+	opener     replication.Opener // of encrypted spaces; nil: there are none
 	replicator *replicator.Replicator
 	budget     *replicator.Budget
 	ops        atomic.Uint64 // held durably, over all spaces
@@ -54,7 +55,7 @@ func (e *engine) openRest(n *Node) (err error) {
 	if err := n.names.load(e.store); err != nil {
 		return err
 	}
-	e.view, err = kv.Open(kv.Options{Dir: filepath.Join(n.cfg.DataDir, viewDir), Store: e.store, Logger: n.log,
+	e.view, err = kv.Open(kv.Options{Dir: filepath.Join(n.cfg.DataDir, viewDir), Store: e.store, Opener: e.opener, Logger: n.log,
 		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes,
 	})
 	if err != nil {
@@ -109,14 +110,22 @@ func (e *engine) caughtUp(ctx context.Context, space replication.SpaceID) error 
 	return e.view.WaitApplied(ctx, space, e.store.Head())
 }
 
-// allCaughtUp is caughtUp for every space.
+// allCaughtUp is caughtUp for every space that this node may read.
 func (e *engine) allCaughtUp(ctx context.Context) error {
 	for _, id := range e.store.Spaces() {
-		if err := e.caughtUp(ctx, id); err != nil {
+		if err := e.caughtUp(ctx, id); err != nil && !errors.Is(err, replication.ErrNotReader) {
 			return err
 		}
 	}
 	return nil
+}
+
+// openFor tells how the bodies of a space are opened; nil where it is not encrypted.
+func (e *engine) openFor(space replication.SpaceID) (replication.Open, error) {
+	if e.opener == nil {
+		return nil, nil
+	}
+	return e.opener.OpenFor(space)
 }
 
 func (e *engine) isRetired() bool {

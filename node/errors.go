@@ -29,6 +29,8 @@ var (
 	ErrLocked      = replication.ErrLocked
 	ErrDamaged     = replication.ErrDamaged
 	ErrInvalid     = replication.ErrInvalid
+	ErrNoKey       = replication.ErrNoKey
+	ErrNotReader   = replication.ErrNotReader
 )
 
 // errNodeClosed is what every call gets once Close has begun.

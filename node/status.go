@@ -121,7 +121,8 @@ type SpaceStatus struct {
 	FrontierDigest, ViewDigest string
 	// ViewBehind tells that the view has not applied all that is held yet.
 	ViewBehind bool
-	// ViewError is why the view of this space cannot be read.
+	// ViewError is why the view of this space cannot be read, or does not go on until
+	// a content key has arrived.
 	ViewError string
 }
 
@@ -262,6 +263,9 @@ func spaceStatus(ctx, soon context.Context, e *engine, id replication.SpaceID) (
 		}
 		st.ViewError = err.Error() // the rest is still worth telling
 		return st, nil
+	}
+	if err := e.view.Stats(id).Err; errors.Is(err, replication.ErrNoKey) {
+		st.ViewError = err.Error() // what came before is shown
 	}
 	st.Keys, st.Conflicts, st.ViewDigest = sum.Keys, sum.Conflicts, sum.Digest.String()
 	return st, nil

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"vixp2p/replication"
-	"vixp2p/replication/compress"
+	"vixp2p/replication/sealed"
 )
 
 // Cursor is a place in what Tail or Watch tells: resume after it and nothing is
@@ -57,7 +57,9 @@ const tailBytes = 1 << 20
 //	}
 //
 // An error comes last, with a zero Operation: ErrCursorReset for a cursor of
-// another history (the data directory was restored or repaired: start again).
+// another history (the data directory was restored or repaired: start again);
+// ErrNoKey where a content key is missing, and then it goes on from the last cursor
+// when the key is here; ErrNotReader.
 // The end of ctx is no error.
 func (s *Space) Tail(ctx context.Context, from Cursor, follow bool) iter.Seq2[Operation, error] {
 	begin := tail{s: s}
@@ -165,12 +167,19 @@ func (t *tail) read(ctx context.Context, e *engine) (int, error) {
 		after-- // of the block at the cursor there may be operations left
 	}
 	arrivals, readErr := e.store.ReadArrivals(t.s.id, after, tailBytes)
+	if len(arrivals) == 0 {
+		return 0, readErr
+	}
+	open, err := e.openFor(t.s.id)
+	if err != nil {
+		return 0, err
+	}
 	n := 0
 	for i := range arrivals {
 		a := &arrivals[i]
-		ops, err := compress.Ops(a.Block)
+		ops, err := sealed.Ops(a.Block, open)
 		var void *replication.VoidError
-		if err != nil && !errors.As(err, &void) && !errors.Is(err, compress.ErrEncrypted) {
+		if err != nil && !errors.As(err, &void) {
 			return n, err
 		}
 		seen := uint64(0)

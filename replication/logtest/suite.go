@@ -54,8 +54,8 @@ type OpenOptions struct {
 	Key     ed25519.PrivateKey
 	Now     func() time.Time
 	// Grant is asked when an own log begins; nil in an open network.
-	Grant func(replication.SpaceID) ([]byte, error)
-	Sealer  replication.Sealer
+	Grant  func(replication.SpaceID) ([]byte, error)
+	Sealer replication.Sealer
 }
 
 // deadline is how long the suite waits for what must happen.
