@@ -23,7 +23,8 @@ type Options struct {
 	// Key signs what this node appends. Required.
 	Key ed25519.PrivateKey
 	// Grant is asked, when a log of this node begins, for the certificate that its
-	// genesis block delivers; an error refuses the append. (None: an open network.)
+	// genesis block delivers; an error refuses the append. The committer asks: it must
+	// not call the store's writing methods. (None: an open network.)
 	Grant func(space r.SpaceID) ([]byte, error)
 	// Sealer is asked, when a block of this node begins, how its body is sealed; an
 	// error refuses the append. (None: bodies are stored as they are.)
