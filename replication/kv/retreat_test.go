@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -411,5 +413,127 @@ func TestWatchersHearOfEveryChange(t *testing.T) {
 		if v.Generation() != 1 {
 			t.Error("it was rebuilt")
 		}
+	}
+}
+
+// TestACutBesideReads: whatever the apply goroutine is at, no read that begins
+// after a cut shows a write beyond it.
+func TestACutBesideReads(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 7))
+	h := makeHistory(rnd, shapes["piling"])
+	store := openStore(t, 100, &memlog.Disk{})
+	v := openViewWith(t, Options{Dir: tempDir(t), Store: store, BootID: "boot", maxBatch: 1})
+	var cutting sync.RWMutex // readers hold it off
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		readers.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				cutting.RLock()
+				err := v.List(testContext(t), testSpace, nil, func(e Entry) error {
+					list, err := v.Siblings(testContext(t), testSpace, e.Key, 1<<20)
+					for _, x := range append(list, e) {
+						if info, _ := store.Log(x.Dot.Log); x.Dot.Seq > info.Tip.Seq {
+							t.Errorf("a read shows %v, and its log ends at %d", x.Dot, info.Tip.Seq)
+						}
+					}
+					return err
+				})
+				cutting.RUnlock()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	f, l := newFeeder(h, rnd), limits{}
+	for range 25 {
+		f.feedWithin(t, store, l, 5)
+		cutting.Lock()
+		l = limits{}
+		if rnd.IntN(3) > 0 {
+			l = randomLimits(t, rnd, h)
+		}
+		restrict(t, store, l)
+		cutting.Unlock()
+	}
+	close(stop)
+	readers.Wait()
+	settled(t, store, v)
+	checkState(t, v, h.retained(store))
+}
+
+// TestACutOfWhatIsReadAhead: blocks that were read before a cut and are not applied
+// yet go with it.
+func TestACutOfWhatIsReadAhead(t *testing.T) {
+	s, dir := newStore(t, 1), tempDir(t)
+	peer := &revoked{author: newAuthor(2, 1)}
+	large := strings.Repeat("x", readBytes/4)
+	for i := range 10 {
+		peer.put(t, s, fmt.Sprint(i), large)
+	}
+	hold, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var sp *spaceState
+	v := openViewWith(t, Options{Dir: dir, Store: s, BootID: "boot", FreeBytes: func(string) (uint64, error) {
+		once.Do(func() { // before the first commit, in the apply goroutine
+			hold <- struct{}{}
+			<-goOn
+			next := <-sp.ahead
+			sp.ahead <- next
+			if len(next.blocks) == 0 || next.blocks[0].header.FirstSeq < 2 {
+				t.Error("nothing was read ahead")
+			}
+			hold <- struct{}{}
+			<-goOn
+		})
+		return 1 << 40, nil
+	}})
+	<-hold
+	v.mu.RLock()
+	sp = v.spaces[testSpace]
+	v.mu.RUnlock()
+	goOn <- struct{}{}
+	<-hold
+	peer.cut(t, s, 1)
+	goOn <- struct{}{}
+	settled(t, s, v)
+	wantValue(t, v, "0", large)
+	if sum, err := v.Summary(testContext(t), testSpace); err != nil || sum.Keys != 1 {
+		t.Errorf("summary %+v, %v", sum, err)
+	}
+}
+
+// TestACutOfMuchIsARebuild: what a retreat cannot hold in memory is left to a
+// rebuild.
+func TestACutOfMuchIsARebuild(t *testing.T) {
+	s := newStore(t, 1)
+	v := openView(t, s, tempDir(t))
+	peer := &revoked{author: newAuthor(2, 1)}
+	large := strings.Repeat("x", 1<<20)
+	var over []replication.Dot
+	for i := range maxRetreat>>20 + 1 {
+		over = append(over, peer.put(t, s, fmt.Sprint(i), large))
+	}
+	other := &revoked{author: newAuthor(3, 1)}
+	for i, d := range over {
+		other.put(t, s, fmt.Sprint(i), "short", d)
+	}
+	settled(t, s, v)
+	w := watch(t, v, "", replication.Cursor{})
+	other.cut(t, s, 1)
+	if e := next(t, w); e.Kind != EventReset {
+		t.Errorf("the watcher gets %v", e.Kind)
+	}
+	wantValue(t, v, "0", "short")
+	wantValue(t, v, "1", large)
+	if v.Generation() != 2 {
+		t.Errorf("generation %d", v.Generation())
 	}
 }
