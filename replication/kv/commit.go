@@ -46,6 +46,9 @@ func (a *applier) commit() error {
 		}
 	}
 	a.writeRule(&w)
+	for _, c := range a.changes {
+		w.set(c.key, c.value)
+	}
 	w.set(cursorKey(a.space), appendCursor(nil, &a.cur))
 	if err := a.d.commit(w.entries); err != nil {
 		return err

@@ -102,13 +102,16 @@ func (v *View) heldUpLocked(sp *spaceState, err error) bool {
 func (a *applier) follow(b *batch) error {
 	switch {
 	case !b.ruled: // it has no blocks
-	case a.saved.arrival == 0 && a.saved.part == 0:
+	case !a.applied():
 		a.rule = b.rule
 	case a.rule != b.rule:
 		return errOtherRule
 	}
 	return nil
 }
+
+// applied tells that some of the space is.
+func (a *applier) applied() bool { return a.saved.arrival > 0 || a.saved.part > 0 }
 
 func ruleKey(space replication.SpaceID) []byte { return spacePrefix(prefixRule, space, 0) }
 
