@@ -75,7 +75,7 @@ func (x *losses) loaded(key, value []byte) {
 	if x.held == nil {
 		x.held = map[r.LogID]uint64{}
 	}
-	x.held[r.LogID(key[1:])] = decodeLost(value)
+	x.held[r.LogID(key[1:])] = decodeCount(value)
 }
 
 func (x *losses) encodeNote() []byte { return []byte(x.dir + "\n" + x.note) }
@@ -91,7 +91,7 @@ func (s *Store) Lost() Lost {
 	for id, held := range s.losses.held {
 		var tip uint64
 		if known := s.idx.logs[id]; known != nil {
-			tip = known.tip.Seq
+			tip = known.held()
 		}
 		if tip < held {
 			l.Logs = append(l.Logs, LostLog{id, tip, held})

@@ -54,6 +54,7 @@ func openLocked(o Options) (*Store, error) {
 	}
 	s := &Store{
 		opt: o, self: o.self(), queue: newQueue(), dblog: &badgerLog{l: o.Logger},
+		limits:  map[r.LogID]r.LogLimit{},
 		closing: make(chan struct{}), stopped: make(chan struct{}),
 		info: r.StoreInfo{Network: o.Network, Self: o.self(), Relaxed: o.Relaxed},
 	}
@@ -68,6 +69,7 @@ func openLocked(o Options) (*Store, error) {
 		return nil, err
 	}
 	s.startCommitter()
+	s.committer.expire()
 	return s, nil
 }
 
@@ -288,7 +290,11 @@ func (s *Store) startCommitter() {
 	s.committer = &committer{s: s, skewed: map[r.OriginKey]bool{}, clock: r.NewClock(0)}
 	for _, l := range s.idx.logs {
 		if l.origin == s.self {
-			s.committer.clock = r.NewClock(max(s.committer.clock.Last(), l.lastHLC))
+			last := l.lastHLC
+			if l.cut != nil {
+				last = max(last, l.cut.hlc)
+			}
+			s.committer.clock = r.NewClock(max(s.committer.clock.Last(), last))
 		}
 	}
 	now := s.opt.Now()
@@ -320,7 +326,7 @@ func (s *Store) load() (loaded, error) {
 	var out loaded
 	s.idx, s.others = newIndex(), map[string]digest{}
 	s.cursors.newest = map[r.OriginKey]newestCursor{}
-	s.losses = losses{}
+	s.losses, s.freed = losses{}, 0
 	err := guard(func() error {
 		return s.db.View(func(txn *badger.Txn) error {
 			raw, err := get(txn, keyHead)
@@ -395,6 +401,8 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 				s.cursors.loaded(key, &h)
 			case kindLost:
 				s.losses.loaded(key, v)
+			case kindFreed:
+				s.freed = decodeCount(v)
 			}
 			h := recordHash(key, v)
 			sum.add(h)
@@ -409,4 +417,4 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 }
 
 // otherKinds are the records besides logs that the head's digest covers.
-var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail}
+var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail, kindFreed}
