@@ -45,6 +45,8 @@ func (v *View) readyLocked(space replication.SpaceID) (*database, error) {
 	switch {
 	case sp == nil:
 		return v.d, nil // nothing was ever written there
+	case sp.hopes():
+		return nil, nil
 	case errors.Is(sp.err, replication.ErrUpgradeNeeded), sp.unreadable():
 		return nil, sp.err
 	case sp.upTo >= v.target:

@@ -82,6 +82,7 @@ type spaceState struct {
 	dirty bool   // there may be more to apply
 	// err says why it does not go on, until it does.
 	err   error
+	asked bool // KeysChanged was called, and what err says may be over
 	tally tally
 	retry backoff
 	// rest: no further step before, unless somebody waits for it.
@@ -345,6 +346,9 @@ func (v *View) reachedLocked(space replication.SpaceID, arrival, head uint64) (b
 	if sp.upTo < arrival && arrival <= head && sp.err == nil && !sp.dirty {
 		sp.dirty = true
 		v.poke()
+	}
+	if sp.hopes() {
+		return sp.upTo >= arrival, nil
 	}
 	return sp.upTo >= arrival, sp.err
 }
