@@ -52,6 +52,8 @@ func (v *View) readyLocked(space replication.SpaceID) (serving, error) {
 	switch {
 	case sp == nil:
 		return serving{v.d, 0}, nil // nothing was ever written there
+	case sp.hopes():
+		return serving{}, nil
 	case errors.Is(sp.err, replication.ErrUpgradeNeeded), sp.unreadable():
 		return serving{}, sp.err
 	case sp.upTo >= v.target && !sp.back.pending():

@@ -118,7 +118,7 @@ func (v *View) advance(ctx context.Context, sp *spaceState) {
 	case err == nil:
 		sp.a.forget()
 		sp.upTo = max(sp.upTo, head)
-		sp.err, sp.retry = nil, backoff{}
+		sp.err, sp.retry, sp.asked = nil, backoff{}, false
 		v.tellLocked()
 		return
 	}

@@ -54,6 +54,10 @@ func (sp *spaceState) unreadable() bool {
 	return errors.Is(sp.err, replication.ErrNotReader) || errors.Is(sp.err, replication.ErrNoKey) && sp.applied == 0
 }
 
+// hopes tells that the space waits and keys have changed since: reads wait for what
+// comes of it.
+func (sp *spaceState) hopes() bool { return sp.asked && waits(sp.err) }
+
 // KeysChanged makes the view ask its Opener again: call it when content keys have
 // arrived, when this node may read more or less than before, and when a space was
 // declared encrypted. It returns at once.
@@ -62,7 +66,7 @@ func (v *View) KeysChanged() {
 	for _, sp := range v.order {
 		sp.dirty = true
 		if waits(sp.err) {
-			sp.retry = backoff{}
+			sp.retry, sp.asked = backoff{}, true
 		}
 	}
 	v.mu.Unlock()
@@ -85,6 +89,7 @@ func (v *View) heldUpLocked(sp *spaceState, err error) bool {
 		}
 		sp.err = err
 		if !sp.dirty {
+			sp.asked = false
 			sp.retry.failed(v.opt.retryMin)
 		}
 	default:

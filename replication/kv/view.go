@@ -82,6 +82,7 @@ type spaceState struct {
 	dirty bool   // there may be more to apply
 	// err says why it does not go on, until it does.
 	err   error
+	asked bool // KeysChanged was called, and what err says may be over
 	tally tally
 	retry backoff
 	// rest: no further step before, unless somebody waits for it.
@@ -385,7 +386,11 @@ func (v *View) reachedLocked(space replication.SpaceID, arrival, head uint64) (b
 		sp.dirty = true
 		v.poke()
 	}
-	return sp.upTo >= arrival && !sp.back.pending(), sp.err
+	reached := sp.upTo >= arrival && !sp.back.pending()
+	if sp.hopes() {
+		return reached, nil
+	}
+	return reached, sp.err
 }
 
 // Stats is how one space of the view is doing.
