@@ -54,7 +54,7 @@ func (sp *spaceState) unreadable() bool {
 	return errors.Is(sp.err, replication.ErrNotReader) || errors.Is(sp.err, replication.ErrNoKey) && sp.applied == 0
 }
 
-// hopes tells that the space waits and keys have changed since: reads wait for what
+// hopes tells that the space waits and keys or logs have changed since: reads wait for what
 // comes of it.
 func (sp *spaceState) hopes() bool { return sp.asked && waits(sp.err) }
 

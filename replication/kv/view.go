@@ -82,7 +82,7 @@ type spaceState struct {
 	dirty bool   // there may be more to apply
 	// err says why it does not go on, until it does.
 	err   error
-	asked bool // KeysChanged was called, and what err says may be over
+	asked bool // keys or logs have changed, and what err says may be over
 	tally tally
 	retry backoff
 	// rest: no further step before, unless somebody waits for it.
@@ -261,7 +261,10 @@ func (v *View) spaceLocked(id replication.SpaceID) *spaceState {
 func (v *View) retreatLocked(sp *spaceState, log replication.LogID, seq uint64) {
 	sp.back.tell(log, seq)
 	sp.dirty, sp.rest = true, time.Time{}
-	sp.err, sp.retry = nil, backoff{} // it may have been because of what is gone
+	sp.retry = backoff{} // it may have been because of what is gone
+	if sp.asked = waits(sp.err); !sp.asked {
+		sp.err = nil
+	}
 }
 
 // advanced is called by the committer for each advance and retreat of a log.
