@@ -6,6 +6,6 @@ import (
 	r "vixp2p/replication"
 )
 
-func (s *Store) Restrict(ctx context.Context, fn r.Limiter) error { panic("restrict") }
+func (s *Store) Restrict(ctx context.Context, fn r.Limiter) error { return nil }
 
-func (s *Store) ReadSetAside(log r.LogID, fn func(*r.Block) error) error { panic("set aside") }
+func (s *Store) ReadSetAside(log r.LogID, fn func(*r.Block) error) error { return nil }
