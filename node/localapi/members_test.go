@@ -1,13 +1,14 @@
 package localapi
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
 
 // TestMembersRoutes: every call about members means the same through the API.
 func TestMembersRoutes(t *testing.T) {
-	f, c := serve(t)
+	f, c, _ := start(t)
 	ctx := t.Context()
 	list, err := c.Members(ctx)
 	want, _ := f.Members(ctx)
@@ -34,4 +35,11 @@ func TestMembersRoutes(t *testing.T) {
 	same(t, "cert show", cert, err, Certificate{PeerID: "B", Text: "text"})
 	cert, err = c.Certify(ctx, Certify{Peer: "B", Role: "writer"})
 	same(t, "cert export", cert, err, Certificate{PeerID: "B", Text: "text", Roles: []string{"writer"}})
+}
+
+func same[T any](t *testing.T, what string, got T, err error, want T) {
+	t.Helper()
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: %+v, %v, want %+v", what, got, err, want)
+	}
 }
