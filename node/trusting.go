@@ -37,6 +37,9 @@ func (n *Node) trustChanged(before *trust.State) {
 		}
 	}
 	n.names.signal()
+	if st := n.members.state.Load(); st.Revoked(n.members.self) && !before.Revoked(n.members.self) {
+		n.log.Warn("this node was revoked: no member connects to it any more, and what it writes from now on counts nowhere else; an admin can admit it again with a new invite")
+	}
 	n.mesh.reviewTrust(n.members.state.Load(), before)
 	n.dialer.kick()
 }

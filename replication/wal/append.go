@@ -238,6 +238,9 @@ func (b *localBatch) builder(space r.SpaceID) *blockBuilder {
 		return &blockBuilder{log: l}
 	}
 	g := &r.Genesis{Network: s.opt.Network, Space: space, Origin: s.self, Epoch: epoch}
+	if s.opt.Grant != nil {
+		g.Grant, _ = s.opt.Grant(space)
+	}
 	if prev := t.newestOwn(space); prev != nil {
 		g.PrevLog, g.PrevPos = prev.id, prev.tip
 	}
