@@ -256,7 +256,9 @@ func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
 	if raw == nil {
 		return nil, fmt.Errorf("this node has no certificate of its network: join it with an invite: %w", replication.ErrNotAllowed)
 	}
-	if err := m.state.Load().MayWrite(m.self, space, raw); err != nil {
+	if err := m.state.Load().MayWrite(m.self, space, raw); errors.Is(err, replication.ErrNotAllowed) {
+		return nil, fmt.Errorf("this node may not write in space %q (it is %s): ask an admin for the role writer: %w", m.spaceTitle(space), rolesText(m.grantsOf(m.shown.Load())), replication.ErrNotAllowed)
+	} else if err != nil {
 		return nil, err
 	}
 	return raw, nil
