@@ -1,7 +1,6 @@
 package replicator
 
 import (
-	"errors"
 	"sync"
 
 	"vixp2p/replication"
@@ -118,26 +117,8 @@ func (p *Peer) check(e replication.CommitRun) (*replication.VerifiedRun, replica
 	if err != nil {
 		return refused(err)
 	}
-	if may := p.r.o.MayWrite; may != nil {
-		var grant []byte
-		if g := run.Genesis(); g != nil {
-			grant = g.Grant
-		}
-		if err := may(run.Origin, e.Space, grant); err != nil {
-			if _, ok := errors.AsType[CodedError](err); !ok {
-				err = notAllowed{err}
-			}
-			return refused(err)
-		}
-	}
 	return run, replication.IngestResult{}
 }
-
-// notAllowed gives the error of a MayWrite hook its code.
-type notAllowed struct{ error }
-
-func (e notAllowed) RefusalCode() replication.Code { return replication.CodeNotAllowed }
-func (e notAllowed) Unwrap() error                 { return e.error }
 
 // answered posts the answer for a run and gives its memory back. It may be called
 // by the store's committer and does not block.
