@@ -53,6 +53,8 @@ type OpenOptions struct {
 	Network replication.NetworkID
 	Key     ed25519.PrivateKey
 	Now     func() time.Time
+	// Grant is asked when an own log begins; nil in an open network.
+	Grant func(replication.SpaceID) ([]byte, error)
 }
 
 // deadline is how long the suite waits for what must happen.
@@ -72,6 +74,7 @@ func Run(t *testing.T, f Factory) {
 		{"Epoch", epochTests},
 		{"Arrival", arrivalTests},
 		{"State", stateTests},
+		{"Limit", limitTests},
 		{"Fault", faultTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -196,23 +196,22 @@ func (s *Store) stampLocked(ops []replication.Op) {
 }
 
 // writerLocked finds where the next operation of a space goes: after our last
-// block there, or into a new epoch (design 4.7).
+// block there, or into a new epoch (design 4.7), also where that log does not count
+// entire any more.
 func (s *Store) writerLocked(g *group, space replication.SpaceID) (*writer, error) {
 	if w := g.writers[space]; w != nil {
 		return w, nil
 	}
 	w := &writer{space: space, next: 1}
-	if id, ok := s.disk.current[space]; ok {
+	id, ok := s.disk.current[space]
+	if _, limited := s.limits[id]; ok && !limited {
 		w.log, w.next = id, s.disk.logs[id].info.Tip.Seq+1
 	} else {
-		w.genesis = &replication.Genesis{Network: s.disk.network, Space: space, Origin: s.disk.self}
-		if err := readRand(s.rand, w.genesis.Epoch[:]); err != nil {
+		g, err := s.ownGenesis(space)
+		if err != nil {
 			return nil, err
 		}
-		if prev := s.disk.newestOwnLocked(space); prev != nil {
-			w.genesis.PrevLog, w.genesis.PrevPos = prev.info.Log, prev.info.Tip
-		}
-		w.log = w.genesis.LogID()
+		w.genesis, w.log = g, g.LogID()
 	}
 	g.writers[space] = w
 	return w, nil
@@ -298,7 +297,7 @@ func (s *Store) writeLocked(g *group) ([]replication.Advance, error) {
 		if d.genesis != nil {
 			l = tx.create(replication.LogInfo{
 				Log: d.log, Space: d.space, Origin: s.disk.self, Epoch: d.genesis.Epoch, Base: 1,
-			})
+			}, d.genesis)
 			s.disk.current[d.space] = d.log
 		}
 		d.seal(s.key, l.info.Tip.Hash)

@@ -61,6 +61,10 @@ type logState struct {
 	// tail holds headers beyond the last body up to a signature (design 4.4);
 	// empty where the last block is signed.
 	tail []stored
+	// aside holds blocks beyond a cut, ascending, and then the headers that were
+	// the tail when the first of them was set aside.
+	aside   []stored
+	genesis *replication.Genesis
 }
 
 // stored is one block as stored. Its bytes are never changed in place.
@@ -69,7 +73,8 @@ type stored struct {
 	first, last       uint64
 	hash, prev        replication.Hash
 	lastHLC           replication.HLC
-	arrival           uint64 // 0 in a tail
+	arrival           uint64    // 0 in a tail
+	cut               time.Time // when it was set aside
 }
 
 func (b *stored) end() replication.Position {
@@ -108,15 +113,15 @@ type cursor struct {
 
 // undo is what one transaction replaced.
 type undo struct {
-	head    uint64
-	logs    []undoLog
-	current map[replication.SpaceID]replication.LogID
+	head     uint64
+	logs     []undoLog
+	current  map[replication.SpaceID]replication.LogID
+	arrivals map[replication.SpaceID][]place
 }
 
 type undoLog struct {
-	log    replication.LogID
-	blocks int
-	tail   []stored
+	log                 replication.LogID
+	blocks, tail, aside []stored
 }
 
 func (d *Disk) initLocked() {
@@ -153,7 +158,10 @@ func (d *Disk) Clone() *Disk {
 		commits:  slices.Clone(d.commits),
 	}
 	for id, l := range d.logs {
-		c.logs[id] = &logState{info: l.info, blocks: slices.Clone(l.blocks), tail: slices.Clone(l.tail)}
+		c.logs[id] = &logState{
+			info: l.info, blocks: slices.Clone(l.blocks), tail: slices.Clone(l.tail),
+			aside: slices.Clone(l.aside), genesis: l.genesis,
+		}
 	}
 	for id, a := range d.arrivals {
 		c.arrivals[id] = slices.Clone(a)
@@ -183,17 +191,16 @@ func (d *Disk) Rollback(n int) {
 		d.commits = d.commits[:len(d.commits)-1]
 		for _, ul := range u.logs {
 			l := d.logs[ul.log]
-			space := l.info.Space
-			l.blocks, l.tail = l.blocks[:ul.blocks:ul.blocks], ul.tail
+			l.blocks, l.tail, l.aside = ul.blocks, ul.tail, ul.aside
 			l.refresh()
-			if len(l.blocks) == 0 {
+			if len(l.blocks) == 0 && len(l.aside) == 0 {
 				delete(d.logs, ul.log)
 			}
-			a := d.arrivals[space]
-			cut := sort.Search(len(a), func(i int) bool { return a[i].number > u.head })
-			d.arrivals[space] = a[:cut:cut]
 		}
-		d.head, d.current = u.head, u.current
+		d.head, d.current, d.arrivals = u.head, maps.Clone(u.current), maps.Clone(u.arrivals)
+		for space, a := range d.arrivals {
+			d.arrivals[space] = slices.Clip(a)
+		}
 	}
 	d.suspect = "blocks that this store acknowledged are missing from it"
 }

@@ -68,6 +68,10 @@ func (s *Store) ingestLocked(r *ingestRequest) (replication.IngestResult, []repl
 		return refuse(replication.Position{}, &replication.InvalidError{Reason: "a run that was not verified"})
 	}
 	l := s.disk.logs[run.Log]
+	limit := s.limitOfRun(l, run)
+	if run = run.Within(&limit); run == nil {
+		return refuse(l.tip(), limit.Refusal())
+	}
 	if l == nil {
 		if run.From != (replication.Position{}) {
 			return replication.IngestResult{Code: replication.Gap}, nil
@@ -77,7 +81,7 @@ func (s *Store) ingestLocked(r *ingestRequest) (replication.IngestResult, []repl
 		}
 		l = &logState{info: replication.LogInfo{
 			Log: run.Log, Space: run.Space, Origin: run.Origin, Epoch: run.Genesis().Epoch, Base: 1,
-		}}
+		}, genesis: keep(run.Genesis())}
 	}
 	tip := l.info.Tip
 	if run.Space != l.info.Space || run.Origin != l.info.Origin {
@@ -101,6 +105,9 @@ func (s *Store) ingestLocked(r *ingestRequest) (replication.IngestResult, []repl
 	l.repair(bodies[:held])
 	fresh := bodies[held:]
 	if len(fresh) == 0 {
+		if run != r.run { // and the rest lies beyond the cut
+			return refuse(tip, limit.Refusal())
+		}
 		return replication.IngestResult{Code: replication.Duplicate, Tip: tip}, nil
 	}
 	l.keepSignatures(fresh)
@@ -108,20 +115,35 @@ func (s *Store) ingestLocked(r *ingestRequest) (replication.IngestResult, []repl
 		return refuse(tip, fmt.Errorf("log %s: too much lies between the signatures: send the run that follows seq %d: %w",
 			run.Log.Short(), l.blocks[l.signedEnd()].first-1, replication.ErrInvalid))
 	}
+	if !limit.Entire() {
+		s.limits[run.Log] = limit
+	}
 	return s.extendLocked(l, r.source, fresh, tail)
+}
+
+// limitOfRun is the limit of the log that a run is of; l is nil for a new one.
+func (s *Store) limitOfRun(l *logState, run *replication.VerifiedRun) replication.LogLimit {
+	switch g := run.Genesis(); {
+	case l != nil:
+		return s.limitLocked(run.Log)
+	case g != nil:
+		return s.limitOf(g)
+	}
+	return replication.Unlimited // a gap
 }
 
 // extendLocked makes the new blocks of a run durable.
 func (s *Store) extendLocked(l *logState, source uint64, fresh, tail []stored) (replication.IngestResult, []replication.Advance) {
 	tx := s.disk.beginLocked()
 	if tx.log(l.info.Log) == nil {
-		l = tx.create(l.info)
+		l = tx.create(l.info, l.genesis)
 		_, l.info.Forked = s.disk.forks[l.info.Log]
 	}
 	for i := range fresh {
 		tx.add(l, &fresh[i])
 	}
 	l.tail = tail
+	l.dropStaleAside()
 	if s.disk.current[l.info.Space] == l.info.Log {
 		// Somebody else continued our log: from here on it is like a foreign one,
 		// and our next append starts a new epoch (design 4.7).

@@ -17,12 +17,14 @@ func (s *Store) Log(id replication.LogID) (replication.LogInfo, bool) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	if l := s.disk.logs[id]; l != nil && !s.goneLocked() {
-		return l.info, true
+		if info, ok := s.infoLocked(l); ok {
+			return info, true
+		}
 	}
 	return replication.LogInfo{}, false
 }
 
-// Logs tells about all logs of a space, ordered by id.
+// Logs tells about all logs of a space of which something counts, ordered by id.
 func (s *Store) Logs(space replication.SpaceID) (list []replication.LogInfo) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
@@ -30,8 +32,9 @@ func (s *Store) Logs(space replication.SpaceID) (list []replication.LogInfo) {
 		return nil
 	}
 	for _, l := range s.disk.logs {
-		if l.info.Space == space {
-			list = append(list, l.info)
+		if l.info.Space == space && len(l.blocks) > 0 {
+			info, _ := s.infoLocked(l)
+			list = append(list, info)
 		}
 	}
 	slices.SortFunc(list, func(a, b replication.LogInfo) int { return a.Log.Compare(b.Log) })
@@ -46,7 +49,9 @@ func (s *Store) Spaces() (list []replication.SpaceID) {
 		return nil
 	}
 	for _, l := range s.disk.logs {
-		list = append(list, l.info.Space)
+		if len(l.blocks) > 0 {
+			list = append(list, l.info.Space)
+		}
 	}
 	slices.SortFunc(list, func(a, b replication.SpaceID) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(list)
@@ -57,7 +62,7 @@ func (s *Store) logLocked(id replication.LogID) (*logState, error) {
 	if s.goneLocked() {
 		return nil, replication.ErrClosed
 	}
-	if l := s.disk.logs[id]; l != nil {
+	if l := s.disk.logs[id]; l != nil && len(l.blocks) > 0 {
 		return l, nil
 	}
 	return nil, replication.ErrUnknownLog
@@ -232,6 +237,17 @@ func (s *Store) Verify(ctx context.Context, fn func(replication.Finding)) error 
 func (l *logState) verify() (findings []replication.Finding) {
 	at := replication.Position{}
 	signed := true
+	beyond := l.info.Tip
+	for i := range l.aside {
+		b := &l.aside[i]
+		if err := b.check(); err != nil {
+			findings = append(findings, replication.Finding{Log: l.info.Log, Seq: b.first, File: where, Problem: err.Error()})
+		}
+		if (replication.Position{Seq: b.first - 1, Hash: b.prev}) != beyond {
+			findings = append(findings, replication.Finding{Log: l.info.Log, Seq: b.first, File: where, Problem: "the block set aside does not follow the one before"})
+		}
+		beyond = b.end()
+	}
 	for i := range len(l.blocks) + len(l.tail) {
 		b := l.at(i)
 		found := func(problem string) {

@@ -37,6 +37,7 @@ type Store struct {
 	key       ed25519.PrivateKey
 	now       func() time.Time
 	rand      io.Reader
+	grant     func(replication.SpaceID) ([]byte, error)
 	manual    bool
 	recovered string
 
@@ -52,6 +53,9 @@ type Store struct {
 	subs       []*subscriber
 	unsaved    map[cursorKey]*cursor // stated since the last commit
 	crashed    chan struct{}         // closed by Crash
+	limiter    replication.Limiter   // of the last Restrict
+	// limits are those of the logs held that do not count entire.
+	limits map[replication.LogID]replication.LogLimit
 }
 
 var _ replication.Store = (*Store)(nil)
@@ -74,17 +78,22 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		disk: d, key: o.Key, now: o.Now, rand: o.Rand, manual: o.Manual, recovered: recovered,
+		disk: d, key: o.Key, now: o.Now, rand: o.Rand, grant: o.Grant, manual: o.Manual, recovered: recovered,
 		idle:    sync.NewCond(&d.mu),
 		unsaved: map[cursorKey]*cursor{},
+		limits:  map[replication.LogID]replication.LogLimit{},
 		crashed: make(chan struct{}),
 	}
 	own := replication.HLC(0)
 	for _, l := range d.logs {
 		if l.info.Origin == d.self {
 			own = max(own, l.info.LastHLC)
+			for i := range l.aside { // a time is never given twice
+				own = max(own, l.aside[i].lastHLC)
+			}
 		}
 	}
+	d.expireLocked(o.Now())
 	s.clock = replication.NewClock(own)
 	for _, l := range d.logs {
 		s.clock.Observe(l.info.LastHLC, s.now())

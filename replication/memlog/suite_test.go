@@ -17,7 +17,7 @@ type dir struct {
 }
 
 func (d *dir) Open(o logtest.OpenOptions) (replication.Store, error) {
-	s, err := memlog.Open(memlog.Options{Network: o.Network, Key: o.Key, Now: o.Now, Rand: d.rand, Disk: d.disk})
+	s, err := memlog.Open(memlog.Options{Network: o.Network, Key: o.Key, Now: o.Now, Grant: o.Grant, Rand: d.rand, Disk: d.disk})
 	if err != nil {
 		return nil, err
 	}

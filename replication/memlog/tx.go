@@ -12,11 +12,12 @@ import (
 type transaction struct {
 	disk     *Disk
 	undo     undo
-	advances []replication.Advance // one per log, in the order of its first block
+	advances []replication.Advance     // one per log, in the order of its first block
+	noted    map[replication.LogID]int // index in both
 }
 
 func (d *Disk) beginLocked() *transaction {
-	return &transaction{disk: d, undo: undo{head: d.head, current: maps.Clone(d.current)}}
+	return &transaction{disk: d, noted: map[replication.LogID]int{}, undo: undo{head: d.head, current: maps.Clone(d.current), arrivals: maps.Clone(d.arrivals)}}
 }
 
 // log finds a log that is to be changed, or nil.
@@ -28,8 +29,8 @@ func (t *transaction) log(id replication.LogID) *logState {
 	return l
 }
 
-func (t *transaction) create(info replication.LogInfo) *logState {
-	l := &logState{info: info}
+func (t *transaction) create(info replication.LogInfo, g *replication.Genesis) *logState {
+	l := &logState{info: info, genesis: g}
 	t.disk.logs[info.Log] = l
 	t.note(l)
 	return l
@@ -37,11 +38,11 @@ func (t *transaction) create(info replication.LogInfo) *logState {
 
 // note remembers what a log is now, the first time that it is touched.
 func (t *transaction) note(l *logState) {
-	same := func(u undoLog) bool { return u.log == l.info.Log }
-	if slices.ContainsFunc(t.undo.logs, same) {
+	if _, ok := t.noted[l.info.Log]; ok {
 		return
 	}
-	t.undo.logs = append(t.undo.logs, undoLog{l.info.Log, len(l.blocks), l.tail})
+	t.noted[l.info.Log] = len(t.advances)
+	t.undo.logs = append(t.undo.logs, undoLog{l.info.Log, slices.Clip(l.blocks), l.tail, l.aside})
 	t.advances = append(t.advances, replication.Advance{
 		Space: l.info.Space, Log: l.info.Log, Origin: l.info.Origin, Prev: l.info.Tip, Tip: l.info.Tip,
 	})
@@ -58,13 +59,15 @@ func (t *transaction) add(l *logState, b *stored) {
 	l.info.Tip, l.info.LastHLC = b.end(), b.lastHLC
 	l.info.Blocks++
 	l.info.Bytes += uint64(b.size())
-	for i := range t.advances {
-		if a := &t.advances[i]; a.Log == l.info.Log {
-			a.Tip, a.Arrival = l.info.Tip, b.arrival
-			a.Ops += b.last - b.first + 1
-			a.Bytes += uint64(b.size())
-		}
-	}
+	a := t.advance(l)
+	a.Tip, a.Arrival = l.info.Tip, b.arrival
+	a.Ops += b.last - b.first + 1
+	a.Bytes += uint64(b.size())
+}
+
+// advance is what is told of a log that was noted.
+func (t *transaction) advance(l *logState) *replication.Advance {
+	return &t.advances[t.noted[l.info.Log]]
 }
 
 // end finishes the transaction and returns its advances.

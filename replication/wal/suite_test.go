@@ -29,7 +29,7 @@ type suiteDir struct {
 
 func (d *suiteDir) Open(o logtest.OpenOptions) (r.Store, error) {
 	s, err := Open(Options{
-		Dir: d.path, Network: o.Network, Key: o.Key, Now: o.Now,
+		Dir: d.path, Network: o.Network, Key: o.Key, Now: o.Now, Grant: o.Grant,
 		FreeBytes: func(string) (uint64, error) {
 			if d.full.Load() {
 				return 1 << 20, nil
