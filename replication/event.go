@@ -86,6 +86,9 @@ type Probe struct{}
 // Tick says that Session.Deadline has passed.
 type Tick struct{}
 
+// TrustApplied answers ControlInStep.
+type TrustApplied struct{}
+
 // ForkKnown tells of a proof of a fork that was not known here, so that the peer
 // may have it too.
 type ForkKnown struct {
@@ -109,6 +112,7 @@ func (RunRead) event()       {}
 func (CommitDone) event()    {}
 func (Pull) event()          {}
 func (Probe) event()         {}
+func (TrustApplied) event()  {}
 func (ForkKnown) event()     {}
 func (Tick) event()          {}
 func (Stop) event()          {}
@@ -158,6 +162,12 @@ type StateChanged struct{ Stale bool }
 // Settled tells that the frontier exchange of a space is complete: from now on
 // Progress is exact for it.
 type Settled struct{ Space SpaceID }
+
+// ControlInStep tells that everything that the peer stated of the control space is
+// here, or refused for good. The driver answers with TrustApplied when the store has
+// the limits that follow from it: then the data spaces begin, and what either side
+// has cut is not taken for a loss.
+type ControlInStep struct{}
 
 // ControlLate tells that the data spaces begin though the control space is not in
 // step with the peer: SessionConfig.ControlWait is over. Missing is what the peer
@@ -220,6 +230,7 @@ func (SaveCursor) effect()    {}
 func (AddSpace) effect()      {}
 func (StateChanged) effect()  {}
 func (Settled) effect()       {}
+func (ControlInStep) effect() {}
 func (ControlLate) effect()   {}
 func (RTT) effect()           {}
 func (DataLoss) effect()      {}
@@ -245,8 +256,9 @@ type SessionConfig struct {
 	CloseAfter   time.Duration // silence after which the session ends (45 s)
 	Resume       *Partial      // what an earlier session of this peer instance left
 	// Control is the space of the control logs, which goes before all others (zero:
-	// none, all spaces are equal). The others begin when it is settled and nothing
-	// that the peer stated of it is missing here, or after ControlWait (30 s).
+	// none, all spaces are equal). The others begin when it is settled, nothing that
+	// the peer stated of it is missing here and the limits that follow are applied, or
+	// after ControlWait (30 s).
 	Control     SpaceID
 	ControlWait time.Duration
 	// Carries tells whether the peer may have a space; it does not change while the

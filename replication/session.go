@@ -159,6 +159,10 @@ func (s *Session) handle(ev Event) {
 		s.pull(ev)
 	case Probe:
 		s.ping()
+	case TrustApplied:
+		if s.gate.shut && s.gate.told {
+			s.openGate()
+		}
 	case ForkKnown:
 		if s.shares(ev.Space) {
 			s.send(&ForkProofMsg{Space: ev.Space, Proof: ev.Proof})

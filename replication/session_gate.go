@@ -2,9 +2,9 @@ package replication
 
 // The control space goes first (design 9.1): the trust state decides what of the data
 // spaces is taken, and a node that has been away should know who was revoked before
-// it takes or gives anything. So until the control space is settled, and nothing that
-// the peer stated of it is missing here, no data space is asked about, answered about,
-// named or pushed.
+// it takes or gives anything. So until the control space is settled, nothing that the
+// peer stated of it is missing here, and the limits that follow are applied, no data
+// space is asked about, answered about, named or pushed.
 //
 // That order saves work and does not decide anything: whether a block counts never
 // depends on when it arrives, and a cut that comes later takes back what came before
@@ -15,6 +15,7 @@ package replication
 // gate holds the data spaces back.
 type gate struct {
 	shut  bool
+	told  bool // ControlInStep was said
 	timer timer
 	// early are the peer's questions about data spaces while the gate is shut, of
 	// each space the last one, in the order of the first; at most MaxPeerSpaces. What
@@ -29,7 +30,7 @@ func (s *Session) startGate() {
 	}
 	s.gate.shut = true
 	s.gate.place = map[SpaceID]int{}
-	s.gate.timer.fire = s.openGate
+	s.gate.timer.fire = s.waitedEnough
 	s.after(&s.gate.timer, s.cfg.ControlWait)
 	s.addSpace(SpaceInfo{ID: s.cfg.Control})
 }
@@ -57,10 +58,11 @@ func (g *gate) keep(m *FrontierDigest) {
 	}
 }
 
-// checkGate opens the gate when the control space is in step.
+// checkGate tells once that the control space is in step.
 func (s *Session) checkGate() {
-	if s.gate.shut && s.controlInStep() {
-		s.openGate()
+	if s.gate.shut && !s.gate.told && s.controlInStep() {
+		s.gate.told = true
+		s.emit(ControlInStep{})
 	}
 }
 
@@ -69,10 +71,13 @@ func (s *Session) controlInStep() bool {
 	return sp.settled && sp.missingOps+sp.missingMore == 0
 }
 
+func (s *Session) waitedEnough() {
+	sp := s.spaces[s.cfg.Control]
+	s.emit(ControlLate{Settled: sp.settled, Missing: sp.missingOps + sp.missingMore})
+	s.openGate()
+}
+
 func (s *Session) openGate() {
-	if sp := s.spaces[s.cfg.Control]; !s.controlInStep() {
-		s.emit(ControlLate{Settled: sp.settled, Missing: sp.missingOps + sp.missingMore})
-	}
 	s.stopTimer(&s.gate.timer)
 	early := s.gate.early
 	s.gate = gate{}

@@ -245,6 +245,7 @@ func (f *fuzzSession) step() bool {
 	case 8:
 		f.do(Pull{})
 	case 9:
+		f.do(TrustApplied{})
 		f.do(SpaceRefused{Space: f.space()})
 	default:
 		f.do(Received{Msg: f.message(), Held: uint64(b % 4)})

@@ -222,6 +222,8 @@ func (a args) local(name string) Event {
 		return Pull{MaxOps: uint64(a.number("ops", 0)), MaxBytes: uint64(a.number("bytes", 0))}
 	case "fork": // space log
 		return ForkKnown{Space: n.space(a.bare[0]), Proof: ForkProof{Log: n.log(a.bare[1])}}
+	case "applied":
+		return TrustApplied{}
 	case "probe":
 		return Probe{}
 	case "tick":

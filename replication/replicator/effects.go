@@ -51,6 +51,8 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	case replication.Settled:
 		p.r.receipts.settled(p, e.Space)
 		p.observe(e)
+	case replication.ControlInStep:
+		p.applyTrust()
 	case replication.ControlLate:
 		p.warn("the trust state of this peer is not here after a while; data is exchanged all the same, and what was revoked is taken back when it is known",
 			"settled", e.Settled, "missing_ops", e.Missing)
@@ -76,6 +78,16 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.flush = !e.FromPeer
 		p.observe(e)
 	}
+}
+
+// applyTrust lets the data spaces begin when the store has its limits.
+func (p *Peer) applyTrust() {
+	applied := func() { p.post(item{event: replication.TrustApplied{}}) }
+	if p.r.o.ApplyTrust == nil {
+		applied()
+		return
+	}
+	p.r.o.ApplyTrust(applied)
 }
 
 func (p *Peer) observe(e replication.Effect) {

@@ -26,6 +26,11 @@ type Options struct {
 	// Control is the space of the control logs, which is replicated before all
 	// others. (None: an open network.)
 	Control replication.SpaceID
+	// ApplyTrust is called when a session has everything of the control space that
+	// its peer stated, and returns at once: it calls applied, from any goroutine, when
+	// the store has the limits that follow from what it holds (Store.Restrict). Until
+	// then the session exchanges no data, for at most 30 s. (The data begins at once.)
+	ApplyTrust func(applied func())
 	// Carries tells whether a member that has no session gets the blocks of a space:
 	// what is pending towards it counts these alone. (Every space.) It is quick, and
 	// called from several goroutines.
