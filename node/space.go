@@ -295,11 +295,18 @@ func (s *Space) append(ctx context.Context, e *engine, b *Batch) (replication.Ap
 		done, err := e.store.Append(ctx, replication.Batch{
 			Space: s.id, Ops: b.ops, If: b.conds, Resolver: e.view,
 		})
-		if !errors.Is(err, kv.ErrNotReady) {
+		switch {
+		case errors.Is(err, kv.ErrNotReady):
+		case errors.Is(err, replication.ErrRevoked):
+			return done, errSelfRevoked
+		default:
 			return done, err
 		}
 	}
 }
+
+// errSelfRevoked: what this node writes would count nowhere.
+var errSelfRevoked = errorString{"this node was revoked, so that nothing that it writes now would count anywhere: ask an admin to admit it again, and join with the new ticket", replication.ErrRevoked}
 
 // announce makes the space known to this node and its peers, and its name
 // durable, before its first operation.
