@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
+
 	r "vixp2p/replication"
 	"vixp2p/replication/logtest"
 )
@@ -107,8 +109,15 @@ func TestCutSurvivesRepair(t *testing.T) {
 						mustRestrict(t, s, fn)
 					}
 					ingest(s, other.Run(t, 0, 1))
-					if clean {
+					if clean { // and compacted, so that no older version is left
 						if err := s.Close(); err != nil {
+							t.Fatal(err)
+						}
+						db, err := badger.Open(badgerOptions(&s.opt, filepath.Join(dir, dbDir), s.dblog).WithCompactL0OnClose(true))
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := db.Close(); err != nil {
 							t.Fatal(err)
 						}
 					} else {
@@ -117,6 +126,10 @@ func TestCutSurvivesRepair(t *testing.T) {
 						img.write(t, dir)
 					}
 					damageEverywhere(t, dir, tc.damage(w))
+					// Damage in a value log that is not the last is found by a read.
+					if err := os.WriteFile(filepath.Join(dir, repairName), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
 					s = openAt(t, dir, "a")
 					if s.Info().Recovered == "" {
 						t.Fatal("nothing was repaired")
