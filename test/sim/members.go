@@ -290,7 +290,7 @@ func (n *node) evaluate() {
 	if old == nil || old.Digest() != state.Digest() {
 		n.retreated = false
 		err := n.store.Restrict(context.Background(), func(g *replication.Genesis) replication.LogLimit {
-			if n.rogue && g.Origin == n.origin() {
+			if n.rogue && g.Origin == n.origin() || n.index > 1 && w.cfg.Fault == ForgetCuts {
 				return replication.Unlimited
 			}
 			return state.LogLimit(g)
@@ -376,7 +376,9 @@ func (w *world) limitSession(p *peer, cfg *replication.SessionConfig) {
 	}
 	p.carries = p.n.carriedBy(p.other())
 	cfg.Control = w.control
-	cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	if w.cfg.Fault != CarryAll {
+		cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	}
 }
 
 // memberSpaces are the spaces in which a node takes part: those that it may have.
