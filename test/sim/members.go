@@ -26,6 +26,7 @@ type members struct {
 	origins map[replication.LogID]replication.OriginKey
 	blocks  map[ending]trust.ControlBlock // read once
 	final   *trust.State                  // of all who remain, from the heal on
+	digest  replication.Hash              // of final
 }
 
 // member is what a node has as one.
@@ -37,6 +38,7 @@ type member struct {
 	removed bool // it does not remain after the heal
 
 	state     *trust.State
+	digest    replication.Hash // of state
 	dirty     bool // the control logs may say more than state
 	retreated bool // in the Restrict that is under way
 	waiting   []*peer
@@ -176,7 +178,9 @@ func (w *world) stickLater(i int) {
 			return
 		}
 		w.stick(w.nodes[w.rng.IntN(len(w.nodes))], i)
-		w.after(w.some(6*time.Second), func() { w.stickLater(i) })
+		if !w.cfg.Peace {
+			w.after(w.some(6*time.Second), func() { w.stickLater(i) })
+		}
 	})
 }
 
@@ -287,13 +291,14 @@ func (n *node) evaluate() {
 	n.dirty = false
 	old := n.state
 	state := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs())
-	if old == nil || old.Digest() != state.Digest() {
+	if old == nil || n.digest != state.Digest() {
 		n.retreated = false
 		err := n.store.Restrict(context.Background(), func(g *replication.Genesis) replication.LogLimit {
-			if n.rogue && g.Origin == n.origin() {
+			limit := state.LogLimit(g)
+			if n.rogue && g.Origin == n.origin() || w.cfg.Fault == ForgetCuts && n.index > 1 && limit.Cut != nil {
 				return replication.Unlimited
 			}
-			return state.LogLimit(g)
+			return limit
 		})
 		switch {
 		case errors.Is(err, replication.ErrNoSpace):
@@ -304,9 +309,9 @@ func (n *node) evaluate() {
 			w.fail("%s: restrict: %v", n, err)
 			return
 		}
-		n.state = state
-		w.trace("%s: trust state %.8s", n, state.Digest())
-		if again := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs()); !n.dirty && again.Digest() != state.Digest() {
+		n.state, n.digest = state, state.Digest()
+		w.trace("%s: trust state %.8s", n, n.digest)
+		if again := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs()); !n.dirty && again.Digest() != n.digest {
 			w.fail("%s: the trust state depends on what its own cuts void", n)
 		}
 		n.endOldSessions(old)
@@ -376,7 +381,9 @@ func (w *world) limitSession(p *peer, cfg *replication.SessionConfig) {
 	}
 	p.carries = p.n.carriedBy(p.other())
 	cfg.Control = w.control
-	cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	if w.cfg.Fault != CarryAll {
+		cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	}
 }
 
 // memberSpaces are the spaces in which a node takes part: those that it may have.
