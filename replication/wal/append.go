@@ -104,6 +104,9 @@ type localBatch struct {
 	placed []*placed
 	// room is how many operations the first block has room for without growing.
 	room int
+	// next is the epoch that follows where a log of this one is limited; zero until
+	// it is drawn.
+	next r.Epoch
 }
 
 // blockBuilder gathers the batches of one block.
@@ -142,7 +145,10 @@ func (b *localBatch) place(req *appendReq) error {
 	space := req.batch.Space
 	bb := b.open[space]
 	if bb == nil {
-		bb = b.builder(space)
+		var err error
+		if bb, err = b.builder(space); err != nil {
+			return err
+		}
 		bb.ops, b.room = make([]r.Op, 0, b.room), 0
 		b.open[space] = bb
 		b.order = append(b.order, bb)
@@ -228,24 +234,30 @@ func checkResolved(log r.LogID, ops []r.Op) (bound int, err error) {
 	return bound, nil
 }
 
-// builder opens a block at the tip of this node's log in a space; a log that
-// does not exist yet begins.
-func (b *localBatch) builder(space r.SpaceID) *blockBuilder {
+// builder opens a block at the tip of this node's log in a space. A log that does
+// not exist yet begins; one that does not count entire any more is followed by a
+// new one, under a new epoch.
+func (b *localBatch) builder(space r.SpaceID) (*blockBuilder, error) {
 	s, t := b.c.s, b.t
 	epoch := t.epoch()
-	id := r.LogOf(s.opt.Network, space, s.self, epoch)
-	if l := t.log(id); l != nil {
-		return &blockBuilder{log: l}
+	if l := t.log(r.LogOf(s.opt.Network, space, s.self, epoch)); l != nil {
+		if limit := s.limitOf(l.id); limit.Entire() && l.cut == nil {
+			return &blockBuilder{log: l}, nil
+		}
+		if b.next == (r.Epoch{}) {
+			if err := s.random(b.next[:]); err != nil {
+				return nil, err
+			}
+		}
+		epoch = b.next
 	}
-	g := &r.Genesis{Network: s.opt.Network, Space: space, Origin: s.self, Epoch: epoch}
-	if s.opt.Grant != nil {
-		g.Grant, _ = s.opt.Grant(space)
+	g, err := b.c.ownGenesis(t, space, epoch)
+	if err != nil {
+		return nil, err
 	}
-	if prev := t.newestOwn(space); prev != nil {
-		g.PrevLog, g.PrevPos = prev.id, prev.tip
-	}
-	// Staged only once a block is built: a refused batch leaves no empty log.
-	return &blockBuilder{log: &logState{id: id, space: &spaceState{id: space}}, gen: g}
+	// Log and epoch are staged only once a block is built: a refused batch leaves no
+	// empty log.
+	return &blockBuilder{log: &logState{id: g.LogID(), space: &spaceState{id: space}}, gen: g}, nil
 }
 
 // newestOwn is this node's log in a space that was written last.
@@ -275,6 +287,10 @@ func (b *localBatch) build(bb *blockBuilder) {
 	s, t := b.c.s, b.t
 	if bb.gen != nil {
 		bb.log = t.create(bb.log.id, bb.gen)
+		b.c.noteLog(bb.log.id, bb.gen, &r.Unlimited)
+		if bb.gen.Epoch != t.epoch() {
+			t.beginEpoch(bb.gen.Epoch)
+		}
 	} else {
 		bb.log = t.change(bb.log)
 	}

@@ -32,6 +32,7 @@ type waiting struct {
 // not be served.
 type asideScan struct {
 	l       *logState
+	limit   r.LogLimit
 	at      r.Position // where the next block must follow
 	join    []waiting  // follow the tip, the last one signed
 	run     []waiting  // follow join, none signed yet
@@ -53,7 +54,7 @@ func (a *asideScan) add(key, value []byte) bool {
 		a.cost += recordCost
 		a.left = a.cost >= takeBackCost
 		return !a.left
-	case b.PrevPosition() != a.at:
+	case b.PrevPosition() != a.at || !a.limit.Counts(b.End()):
 		a.left = true
 		return false
 	}
@@ -99,7 +100,7 @@ func (c *committer) stageAside(t *tx, id r.LogID) error {
 	if l == nil || l.flags&flagAside == 0 {
 		return nil
 	}
-	scan := asideScan{l: l, at: l.tip}
+	scan := asideScan{l: l, limit: c.s.limitOf(l.id), at: l.tip}
 	err := c.s.view(func(txn *badger.Txn) error {
 		return each(txn, asideKey(l.num, 0)[:9], nil, func(key, value []byte) (bool, error) {
 			return scan.add(bytes.Clone(key), bytes.Clone(value)), nil

@@ -20,7 +20,10 @@ type committer struct {
 	// runsFirst: the last transaction had no room for a run that waits.
 	runsFirst bool
 	// waiting are logs that grew and have blocks set aside.
-	waiting []r.LogID
+	waiting     []r.LogID
+	limiter     r.Limiter              // of the last Restrict
+	genesis     map[r.LogID]*r.Genesis // of all logs, from the first Restrict on
+	restricting *restriction           // under way, or nil
 }
 
 // run serves the queue until it is closed and empty.
@@ -28,6 +31,9 @@ func (c *committer) run() {
 	defer close(c.s.stopped)
 	for {
 		_, any, closed := c.s.queue.waiting()
+		if c.restricting != nil {
+			any = true
+		}
 		if !any && closed {
 			c.flushCursors()
 			return
@@ -76,6 +82,7 @@ func (c *committer) gather() {
 
 // round builds and commits one transaction and gives every answer.
 func (c *committer) round() {
+	c.restrict()
 	t := c.s.newTx()
 	controls := c.stageControls(t)
 	var locals *localBatch
@@ -158,17 +165,24 @@ func (c *committer) flushCursors() {
 // endEpoch makes every later append of this node start new logs: somebody else
 // writes under this epoch, or what this directory wrote is damaged.
 func (c *committer) endEpoch(t *tx, why string) error {
-	id := c.s.identity
+	var epoch r.Epoch
+	if err := c.s.random(epoch[:]); err != nil {
+		return err
+	}
+	t.beginEpoch(epoch)
+	c.s.opt.Logger.Warn("the next write starts a new log", "reason", why)
+	return nil
+}
+
+// beginEpoch makes later appends of this node write under an epoch.
+func (t *tx) beginEpoch(epoch r.Epoch) {
+	id := t.s.identity
 	if t.identity != nil {
 		id = *t.identity
 	}
-	if err := c.s.random(id.epoch[:]); err != nil {
-		return err
-	}
+	id.epoch = epoch
 	t.identity = &id
 	t.setOther(keyIdentity, id.encode())
-	c.s.opt.Logger.Warn("the next write starts a new log", "reason", why)
-	return nil
 }
 
 // epoch is the epoch of appends in this transaction.

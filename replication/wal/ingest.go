@@ -91,10 +91,26 @@ func refused(format string, a ...any) r.IngestResult {
 
 // stageRun decides about one run and stages what is new of it.
 func (c *committer) stageRun(t *tx, req *ingestReq) r.IngestResult {
+	limit := c.limitOfRun(req.run)
+	part := req.run.Within(&limit)
+	if part == nil {
+		return r.IngestResult{Code: r.Refused, Err: limit.Refusal()}
+	}
+	crosses := part != req.run
+	res := c.stagePart(t, &ingestReq{source: req.source, run: part, crosses: crosses}, &limit)
+	if crosses && res.Code == r.Duplicate {
+		// What is new of it lies beyond the cut.
+		return r.IngestResult{Code: r.Refused, Err: limit.Refusal()}
+	}
+	return res
+}
+
+// stagePart stages what is new of the part of a run that counts.
+func (c *committer) stagePart(t *tx, req *ingestReq, limit *r.LogLimit) r.IngestResult {
 	run := req.run
 	l := t.log(run.Log)
 	if l == nil {
-		return c.stageFirst(t, req)
+		return c.stageFirst(t, req, limit)
 	}
 	if run.Space != l.space.id || run.Origin != l.origin {
 		return refused("%w: log %s is of another space or origin", r.ErrInvalid, run.Log.Short())
@@ -105,7 +121,9 @@ func (c *committer) stageRun(t *tx, req *ingestReq) r.IngestResult {
 	fresh, found := beyond(run, l.tip)
 	switch {
 	case found && len(fresh) == 0:
-		c.stageTail(t, l, run)
+		if !req.crosses {
+			c.stageTail(t, l, run)
+		}
 		return r.IngestResult{Code: r.Duplicate}
 	case found:
 		return c.stageBlocks(t, l, fresh, req)
@@ -137,7 +155,7 @@ func beyond(run *r.VerifiedRun, at r.Position) (fresh []*r.Block, found bool) {
 }
 
 // stageFirst stages a run of a log that is not known.
-func (c *committer) stageFirst(t *tx, req *ingestReq) r.IngestResult {
+func (c *committer) stageFirst(t *tx, req *ingestReq, limit *r.LogLimit) r.IngestResult {
 	run := req.run
 	g := run.Genesis()
 	if run.From.Seq != 0 {
@@ -146,6 +164,7 @@ func (c *committer) stageFirst(t *tx, req *ingestReq) r.IngestResult {
 	if g == nil || g.Network != c.s.opt.Network || g.Space != run.Space || g.Origin != run.Origin {
 		return refused("%w: log %s does not begin here", r.ErrInvalid, run.Log.Short())
 	}
+	c.noteLog(run.Log, g, limit)
 	return c.stageBlocks(t, t.create(run.Log, g), run.Blocks, req)
 }
 

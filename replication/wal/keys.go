@@ -21,12 +21,13 @@ const (
 	kindLost     = 'd'
 	kindTail     = 't'
 	kindAside    = 'x'
+	kindCut      = 'z'
 )
 
 // allKinds are the kinds that a database may hold.
 var allKinds = []byte{
 	kindArrival, kindBlock, kindCursor, kindCursors, kindFork, kindIdentity,
-	kindHead, kindLog, kindLost, kindMeta, kindTail, kindAside,
+	kindHead, kindLog, kindLost, kindMeta, kindTail, kindAside, kindCut,
 }
 
 var (
@@ -47,7 +48,7 @@ func blockKey(num, firstSeq uint64) []byte {
 }
 
 func parseBlockKey(k []byte) (num, firstSeq uint64, ok bool) {
-	if len(k) != 17 || (k[0] != kindBlock && k[0] != kindAside) {
+	if len(k) != 17 || k[0] != kindBlock && k[0] != kindAside && k[0] != kindCut {
 		return 0, 0, false
 	}
 	return binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint64(k[9:]), true

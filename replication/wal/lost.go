@@ -91,7 +91,7 @@ func (s *Store) Lost() Lost {
 	for id, held := range s.losses.held {
 		var tip uint64
 		if known := s.idx.logs[id]; known != nil {
-			tip = known.tip.Seq
+			tip = known.held()
 		}
 		if tip < held {
 			l.Logs = append(l.Logs, LostLog{id, tip, held})

@@ -54,6 +54,7 @@ func openLocked(o Options) (*Store, error) {
 	}
 	s := &Store{
 		opt: o, self: o.self(), queue: newQueue(), dblog: &badgerLog{l: o.Logger},
+		limits:  map[r.LogID]r.LogLimit{},
 		closing: make(chan struct{}), stopped: make(chan struct{}),
 		info: r.StoreInfo{Network: o.Network, Self: o.self(), Relaxed: o.Relaxed},
 	}
@@ -68,6 +69,7 @@ func openLocked(o Options) (*Store, error) {
 		return nil, err
 	}
 	s.startCommitter()
+	s.committer.expire()
 	return s, nil
 }
 
@@ -288,7 +290,11 @@ func (s *Store) startCommitter() {
 	s.committer = &committer{s: s, skewed: map[r.OriginKey]bool{}, clock: r.NewClock(0)}
 	for _, l := range s.idx.logs {
 		if l.origin == s.self {
-			s.committer.clock = r.NewClock(max(s.committer.clock.Last(), l.lastHLC))
+			last := l.lastHLC
+			if l.cut != nil {
+				last = max(last, l.cut.hlc)
+			}
+			s.committer.clock = r.NewClock(max(s.committer.clock.Last(), last))
 		}
 	}
 	now := s.opt.Now()

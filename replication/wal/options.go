@@ -23,7 +23,8 @@ type Options struct {
 	// Key signs what this node appends. Required.
 	Key ed25519.PrivateKey
 	// Grant is asked, when a log of this node begins, for the certificate that its
-	// genesis block delivers; an error refuses the append. (None: an open network.)
+	// genesis block delivers; an error refuses the append. The committer asks: it must
+	// not call the store's writing methods. (None: an open network.)
 	Grant func(space r.SpaceID) ([]byte, error)
 	// Relaxed leaves out the fsync of each commit: a crash of the machine may
 	// then lose acknowledged writes (G1).

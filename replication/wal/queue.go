@@ -38,6 +38,8 @@ type ingestReq struct {
 	run    *r.VerifiedRun
 	size   int
 	done   func(r.IngestResult)
+	// crosses: it is the part of a run before a cut.
+	crosses bool
 }
 
 // controlReq is any other write; stage runs in the committer.
@@ -46,18 +48,25 @@ type controlReq struct {
 	done  chan error
 }
 
+// restrictReq is a Restrict on its way through the committer.
+type restrictReq struct {
+	fn   r.Limiter
+	done chan error
+}
+
 // queue holds what waits for the committer. Everything in it is bounded (G8).
 type queue struct {
-	mu       sync.Mutex // guards all below
-	wake     chan struct{}
-	closed   bool
-	room     chan struct{} // closed when locals left; nil while nobody waits
-	locals   []*appendReq
-	localLen int // bytes
-	sources  map[uint64]*source
-	runLen   int // bytes
-	floor    uint64
-	controls []*controlReq
+	mu        sync.Mutex // guards all below
+	wake      chan struct{}
+	closed    bool
+	room      chan struct{} // closed when locals left; nil while nobody waits
+	locals    []*appendReq
+	localLen  int // bytes
+	sources   map[uint64]*source
+	runLen    int // bytes
+	floor     uint64
+	controls  []*controlReq
+	restricts []*restrictReq
 }
 
 // source is the runs of one session. The source that was served least comes
@@ -141,6 +150,29 @@ func (q *queue) pushControl(req *controlReq) error {
 	return nil
 }
 
+func (q *queue) pushRestrict(req *restrictReq) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return r.ErrClosed
+	}
+	q.restricts = append(q.restricts, req)
+	q.signalLocked()
+	return nil
+}
+
+// takeRestrict takes the next Restrict, or nil.
+func (q *queue) takeRestrict() *restrictReq {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.restricts) == 0 {
+		return nil
+	}
+	req := q.restricts[0]
+	q.restricts = q.restricts[1:]
+	return req
+}
+
 // takeLocals takes batches up to about max bytes, at least one if there is one.
 func (q *queue) takeLocals(maxBytes int) []*appendReq {
 	q.mu.Lock()
@@ -207,7 +239,7 @@ func (q *queue) waiting() (locals int, any, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	locals = len(q.locals)
-	return locals, locals > 0 || len(q.sources) > 0 || len(q.controls) > 0, q.closed
+	return locals, locals > 0 || len(q.sources) > 0 || len(q.controls) > 0 || len(q.restricts) > 0, q.closed
 }
 
 // close lets nothing further in; what waits is still served.

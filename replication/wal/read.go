@@ -34,7 +34,15 @@ func parseStored(l *logState, key, value []byte) (*r.Block, storedBlock, error) 
 }
 
 // ReadRun returns the bytes of one run that follows after.
-func (s *Store) ReadRun(log r.LogID, after r.Position, maxBytes int) (r.RunBytes, error) {
+func (s *Store) ReadRun(log r.LogID, after r.Position, maxBytes int) (run r.RunBytes, err error) {
+	err = s.steady(func() error {
+		run, err = s.readRun(log, after, maxBytes)
+		return err
+	})
+	return run, s.damaged(log, after.Seq+1, err)
+}
+
+func (s *Store) readRun(log r.LogID, after r.Position, maxBytes int) (r.RunBytes, error) {
 	l, ok := s.state(log)
 	if !ok {
 		return r.RunBytes{}, fmt.Errorf("%w: %s", r.ErrUnknownLog, log.Short())
@@ -53,7 +61,7 @@ func (s *Store) ReadRun(log r.LogID, after r.Position, maxBytes int) (r.RunBytes
 		run, err = cutRun(txn, &l, after, maxBytes)
 		return err
 	})
-	return run, s.damaged(log, after.Seq+1, err)
+	return run, err
 }
 
 // cutRun reads the run that follows a position below the tip.
@@ -177,7 +185,15 @@ func (c *chainReader) notABoundary(txn *badger.Txn, key, value []byte) error {
 
 // RunCovering returns the run that starts with the block that covers seq; an
 // empty one if nothing that is held does.
-func (s *Store) RunCovering(log r.LogID, seq uint64) (r.RunBytes, error) {
+func (s *Store) RunCovering(log r.LogID, seq uint64) (run r.RunBytes, err error) {
+	err = s.steady(func() error {
+		run, err = s.runCovering(log, seq)
+		return err
+	})
+	return run, s.damaged(log, seq, err)
+}
+
+func (s *Store) runCovering(log r.LogID, seq uint64) (r.RunBytes, error) {
 	l, ok := s.state(log)
 	if !ok {
 		return r.RunBytes{}, fmt.Errorf("%w: %s", r.ErrUnknownLog, log.Short())
@@ -194,7 +210,7 @@ func (s *Store) RunCovering(log r.LogID, seq uint64) (r.RunBytes, error) {
 		run, err = cutRun(txn, &l, b.PrevPosition(), 0)
 		return err
 	})
-	return run, s.damaged(log, seq, err)
+	return run, err
 }
 
 // covering reads the block that covers a seq up to the tip.
@@ -217,7 +233,15 @@ func covering(txn *badger.Txn, l *logState, seq uint64) (*r.Block, storedBlock, 
 }
 
 // BytesAfter is how many stored bytes of the log lie beyond seq.
-func (s *Store) BytesAfter(log r.LogID, seq uint64) (uint64, error) {
+func (s *Store) BytesAfter(log r.LogID, seq uint64) (n uint64, err error) {
+	err = s.steady(func() error {
+		n, err = s.bytesAfter(log, seq)
+		return err
+	})
+	return n, s.damaged(log, seq, err)
+}
+
+func (s *Store) bytesAfter(log r.LogID, seq uint64) (uint64, error) {
 	l, ok := s.state(log)
 	switch {
 	case !ok:
@@ -238,12 +262,21 @@ func (s *Store) BytesAfter(log r.LogID, seq uint64) (uint64, error) {
 		}
 		return nil
 	})
-	return l.bytes - through, s.damaged(log, seq, err)
+	return l.bytes - through, err
 }
 
 // ReadArrivals returns blocks of a space in the order in which they became
 // durable here.
-func (s *Store) ReadArrivals(space r.SpaceID, after uint64, maxBytes int) ([]r.Arrival, error) {
+func (s *Store) ReadArrivals(space r.SpaceID, after uint64, maxBytes int) (list []r.Arrival, err error) {
+	var at r.Dot // the block that could not be read
+	err = s.steady(func() error {
+		list, at, err = s.readArrivals(space, after, maxBytes)
+		return err
+	})
+	return list, s.damaged(at.Log, at.Seq, err)
+}
+
+func (s *Store) readArrivals(space r.SpaceID, after uint64, maxBytes int) (arrivals []r.Arrival, last r.Dot, err error) {
 	s.mu.RLock()
 	newest := uint64(0)
 	if sp := s.idx.spaces[space]; sp != nil {
@@ -251,13 +284,10 @@ func (s *Store) ReadArrivals(space r.SpaceID, after uint64, maxBytes int) ([]r.A
 	}
 	s.mu.RUnlock()
 	if after >= newest {
-		return nil, nil
+		return nil, last, nil
 	}
-	var arrivals []r.Arrival
 	bytesRead, at := 0, after
-	var damagedLog r.LogID
-	var damagedSeq uint64
-	err := s.view(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		opt := arrivalPrefix(space)
 		err := each(txn, opt, arrivalKey(space, after+1), func(key, value []byte) (bool, error) {
 			a, number, err := parseArrival(key, value)
@@ -274,7 +304,7 @@ func (s *Store) ReadArrivals(space r.SpaceID, after uint64, maxBytes int) ([]r.A
 			if !ok {
 				return false, problem("the arrival index names an unknown log")
 			}
-			damagedLog, damagedSeq = l.id, a.firstSeq
+			last = r.Dot{Log: l.id, Seq: a.firstSeq}
 			b, err := arrived(txn, &l, a, number)
 			if err != nil {
 				return false, err
@@ -289,7 +319,7 @@ func (s *Store) ReadArrivals(space r.SpaceID, after uint64, maxBytes int) ([]r.A
 		}
 		return err
 	})
-	return arrivals, s.damaged(damagedLog, damagedSeq, err)
+	return arrivals, last, err
 }
 
 // stateOf returns a copy of the state of a log by its local number.

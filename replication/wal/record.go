@@ -146,12 +146,16 @@ const (
 	flagForked = 1 << iota // a fork proof is stored
 	flagTail               // headers beyond the tip are stored
 	flagAside              // blocks beyond the tip wait for what damage took
+	flagCut                // a cut set blocks aside: its record has logCut; only stored
 )
 
-const logLen = 8 + 16 + 32 + 16 + 8 + 8 + 32 + 8 + 8 + 8 + 8 + 1
+const (
+	logLen = 8 + 16 + 32 + 16 + 8 + 8 + 32 + 8 + 8 + 8 + 8 + 1
+	logCut = 3 * 8 // what follows where a cut set blocks aside
+)
 
 func (l *logState) encode() []byte {
-	b := make([]byte, 0, logLen+crcLen)
+	b := make([]byte, 0, logLen+logCut+crcLen)
 	b = binary.BigEndian.AppendUint64(b, l.num)
 	b = append(b, l.space.id[:]...)
 	b = append(b, l.origin[:]...)
@@ -162,13 +166,20 @@ func (l *logState) encode() []byte {
 	for _, v := range []uint64{uint64(l.lastHLC), l.blocks, l.bytes, l.arrival} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	return append(b, l.flags)
+	if l.cut == nil {
+		return append(b, l.flags)
+	}
+	b = append(b, l.flags|flagCut)
+	for _, v := range []uint64{l.cut.end, uint64(l.cut.hlc), uint64(l.cut.since)} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
 }
 
 // decodeLog leaves the space to the caller.
 func decodeLog(id r.LogID, b []byte) (*logState, r.SpaceID, error) {
 	var space r.SpaceID
-	if len(b) != logLen {
+	if n := len(b); n != logLen && n != logLen+logCut || (b[logLen-1]&flagCut != 0) != (n > logLen) {
 		return nil, space, problem("a log record has another length")
 	}
 	l := &logState{id: id}
@@ -185,7 +196,13 @@ func decodeLog(id r.LogID, b []byte) (*logState, r.SpaceID, error) {
 	l.blocks = binary.BigEndian.Uint64(b[8:])
 	l.bytes = binary.BigEndian.Uint64(b[16:])
 	l.arrival = binary.BigEndian.Uint64(b[24:])
-	l.flags = b[32]
+	l.flags = b[32] &^ flagCut
+	if b = b[33:]; len(b) > 0 {
+		l.cut = &cutState{
+			end: binary.BigEndian.Uint64(b), hlc: r.HLC(binary.BigEndian.Uint64(b[8:])),
+			since: int64(binary.BigEndian.Uint64(b[16:])),
+		}
+	}
 	return l, space, nil
 }
 

@@ -21,13 +21,14 @@ type logState struct {
 	bytes   uint64 // stored bytes of all its blocks
 	arrival uint64 // of the block at the tip
 	flags   uint8
+	cut     *cutState // nil where no cut set blocks aside
 }
 
 func (l *logState) info() r.LogInfo {
 	return r.LogInfo{
 		Log: l.id, Space: l.space.id, Origin: l.origin, Epoch: l.epoch, Base: l.base,
 		Tip: l.tip, LastHLC: l.lastHLC, Blocks: l.blocks, Bytes: l.bytes,
-		Forked: l.flags&flagForked != 0,
+		Forked: l.flags&flagForked != 0, SetAside: l.setAside(),
 	}
 }
 

@@ -36,10 +36,14 @@ type Store struct {
 
 	failure atomic.Pointer[error] // set once, by the committer
 
-	mu       sync.RWMutex // guards idx, headHash, identity; the committer alone writes
+	mu       sync.RWMutex // guards idx, headHash, identity, limits; the committer alone writes
 	idx      *index
 	headHash r.Hash
 	identity identity
+	limits   map[r.LogID]r.LogLimit // of logs that do not count entire
+
+	retreating sync.RWMutex // held while a retreat is committed
+	retreats   uint64       // guarded by retreating
 
 	others map[string]digest // hashes of the records other than logs; the committer's
 
@@ -70,14 +74,15 @@ func (s *Store) random(b []byte) error {
 func (s *Store) Log(id r.LogID) (r.LogInfo, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	l := s.idx.logs[id]
-	if l == nil || l.tip.Seq == 0 {
-		return r.LogInfo{}, false
+	if l := s.idx.logs[id]; l != nil {
+		if info, ok := s.infoOf(l); ok {
+			return info, true
+		}
 	}
-	return l.info(), true
+	return r.LogInfo{}, false
 }
 
-// Logs tells about all logs of a space, ascending by id.
+// Logs tells about all logs of a space of which something counts, ascending by id.
 func (s *Store) Logs(space r.SpaceID) []r.LogInfo {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -88,7 +93,8 @@ func (s *Store) Logs(space r.SpaceID) []r.LogInfo {
 	infos := make([]r.LogInfo, 0, len(sp.logs))
 	for _, l := range sp.logs {
 		if l.tip.Seq > 0 {
-			infos = append(infos, l.info())
+			info, _ := s.infoOf(l)
+			infos = append(infos, info)
 		}
 	}
 	return infos
@@ -115,12 +121,12 @@ func (s *Store) Head() uint64 {
 	return s.idx.head.arrivals
 }
 
-// state returns a copy of a log's state.
+// state returns a copy of the state of a log of which something counts.
 func (s *Store) state(id r.LogID) (logState, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	l := s.idx.logs[id]
-	if l == nil || l.tip.Seq == 0 { // empty: damage took its first block
+	if l == nil || l.tip.Seq == 0 { // empty: damage took its first block, or a cut all
 		return logState{}, false
 	}
 	return *l, true

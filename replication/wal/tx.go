@@ -26,9 +26,10 @@ const (
 type tx struct {
 	s      *Store
 	head   head
-	logs   map[r.LogID]*logState // staged copies
-	spaces map[r.SpaceID]uint64  // staged newest arrivals
-	others map[string]digest     // staged hashes of other records; zero: removed
+	logs   map[r.LogID]*logState  // staged copies
+	spaces map[r.SpaceID]uint64   // staged newest arrivals
+	gone   map[r.SpaceID][]uint64 // arrivals that a cut took
+	others map[string]digest      // staged hashes of other records; zero: removed
 
 	sets     []*badger.Entry
 	deletes  [][]byte
