@@ -257,9 +257,19 @@ func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
 		return nil, fmt.Errorf("this node has no certificate of its network: join it with an invite: %w", replication.ErrNotAllowed)
 	}
 	if err := m.state.Load().MayWrite(m.self, space, raw); err != nil {
-		return nil, err
+		return nil, m.mayNotWrite(space, err)
 	}
 	return raw, nil
+}
+
+// mayNotWrite says to this node's user why a write here is refused.
+func (m *membership) mayNotWrite(space replication.SpaceID, err error) error {
+	c := m.shown.Load()
+	if errors.Is(err, trust.ErrRevoked) || !errors.Is(err, replication.ErrNotAllowed) || c == nil {
+		return err
+	}
+	return errorString{fmt.Sprintf("this node may not write in space %s, it is %s: ask an admin for the role writer there (cert export --role writer)",
+		m.spaceTitle(space), rolesText(m.grantsOf(c))), err}
 }
 
 // check decides on a peer by what it shows in Hello; the error has the code that
