@@ -5,6 +5,8 @@ package members_test
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,12 +19,14 @@ import (
 
 func TestMain(m *testing.M) { proc.Main(m) }
 
+var patience = flag.Duration("patience", proc.Patience, "how long a test waits for what must come")
+
 // eventually waits for a condition that the network brings about.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(proc.Patience); !cond(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(*patience); !cond(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %s", what, proc.Patience)
+			t.Fatalf("%s: not within %s", what, *patience)
 		}
 	}
 }
@@ -151,17 +155,22 @@ func stateOf(t *testing.T, at *proc.Node, member string) string {
 // agree waits until nodes decide alike and have the same state of the space default.
 func agree(t *testing.T, nodes ...*proc.Node) {
 	t.Helper()
-	eventually(t, "the nodes agree", func() bool {
-		first := statusOf(t, nodes[0])
-		for _, n := range nodes[1:] {
+	for end := time.Now().Add(*patience); ; time.Sleep(20 * time.Millisecond) {
+		var seen []string
+		same := true
+		for _, n := range nodes {
 			st := statusOf(t, n)
-			a, b := first.Spaces["default"], st.Spaces["default"]
-			if st.Membership.TrustDigest != first.Membership.TrustDigest || a.FrontierDigest != b.FrontierDigest || a.ViewDigest != b.ViewDigest {
-				return false
-			}
+			s := st.Spaces["default"]
+			seen = append(seen, fmt.Sprintf("trust %.8s, %d operations, frontier %.8s, view %.8s", st.Membership.TrustDigest, s.Ops, s.FrontierDigest, s.ViewDigest))
+			same = same && seen[0] == seen[len(seen)-1]
 		}
-		return true
-	})
+		switch {
+		case same:
+			return
+		case time.Now().After(end):
+			t.Fatalf("no agreement in %s:\n%s", *patience, strings.Join(seen, "\n"))
+		}
+	}
 }
 
 // holds tells whether any file of a directory has these bytes.
