@@ -352,7 +352,7 @@ func apiError(err error) error {
 		return localapi.Errorf(localapi.CodeInternal, "%w", err)
 	}
 	msg := err.Error()
-	for _, is := range []error{ErrInvalid, ErrConflict, ErrTooLarge, ErrNotFound, replication.ErrNotAllowed, replication.ErrRevoked} {
+	for _, is := range []error{ErrInvalid, ErrConflict, ErrTooLarge, replication.ErrNotAllowed, replication.ErrRevoked} {
 		if errors.Is(err, is) { // its own words at the end say again what the sentence does
 			msg = strings.TrimSuffix(msg, ": "+is.Error())
 		}

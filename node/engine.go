@@ -75,13 +75,17 @@ func (e *engine) openRest(n *Node) (err error) {
 	if n.cfg.Offline {
 		return nil
 	}
-	e.replicator, err = replicator.New(replicator.Options{
+	opt := replicator.Options{
 		Store: e.store, Logger: n.log, Spaces: n.carried(), Control: n.controlSpace(), Budget: e.budget,
 		OnSpace: n.takeSpace, Observe: n.mesh.observe, MaxSpaces: MaxSpaces,
 		Up: n.up, Down: n.down, PingEvery: n.cfg.PingEvery, StaleAfter: n.cfg.StaleAfter,
 		CloseAfter: closeAfter * n.cfg.StaleAfter, Rand: randInt64,
-	})
-	if err != nil {
+	}
+	if m := n.members; m != nil {
+		opt.ApplyTrust = m.applyTrust
+		opt.Carries = func(key replication.OriginKey, space replication.SpaceID) bool { return m.carries(key, nil)(space) }
+	}
+	if e.replicator, err = replicator.New(opt); err != nil {
 		e.uncount()
 		return errors.Join(err, e.view.Close())
 	}

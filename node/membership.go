@@ -38,6 +38,9 @@ type membership struct {
 	wake    chan struct{}               // capacity 1: control logs have grown
 	changed func(before *trust.State)   // hears of a new state, after the store; nil: nobody
 
+	queue   sync.Mutex // guards waiting
+	waiting []func()   // called after the next update
+
 	issuing sync.Mutex // one decision at a time on what this node states
 
 	mu   sync.Mutex // guards below, and makes evaluations one after the other
@@ -193,16 +196,45 @@ func (m *membership) loop(ctx context.Context, n *Node) {
 		case <-ctx.Done():
 			return
 		case <-m.wake:
-			if err := n.do(ctx, func(e *engine) error { return m.update(ctx, e) }); err != nil && ctx.Err() == nil {
-				m.log.Error("the control logs cannot be taken up: it is tried again", "err", err)
-				time.AfterFunc(time.Second, m.signal)
-			}
+			m.takeUp(ctx, n)
 		case <-timer.C:
 		}
 		m.tellExpiry()
 		n.mesh.reviewTrust(m.state.Load(), nil)
 		timer.Reset(m.untilExpiry())
 	}
+}
+
+// takeUp updates, and tells who waits for it.
+func (m *membership) takeUp(ctx context.Context, n *Node) {
+	m.queue.Lock()
+	waiting := m.waiting
+	m.waiting = nil
+	m.queue.Unlock()
+	err := n.do(ctx, func(e *engine) error { return m.update(ctx, e) })
+	if err == nil {
+		for _, applied := range waiting {
+			applied()
+		}
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	m.log.Error("the control logs cannot be taken up: it is tried again", "err", err)
+	m.queue.Lock()
+	m.waiting = append(waiting, m.waiting...)
+	m.queue.Unlock()
+	time.AfterFunc(time.Second, m.signal)
+}
+
+// applyTrust calls applied when the store has the limits that follow from all that it
+// holds now. It returns at once.
+func (m *membership) applyTrust(applied func()) {
+	m.queue.Lock()
+	m.waiting = append(m.waiting, applied)
+	m.queue.Unlock()
+	m.signal()
 }
 
 // untilExpiry is how long until a certificate of some member begins or ends to be
@@ -256,20 +288,12 @@ func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
 	if raw == nil {
 		return nil, fmt.Errorf("this node has no certificate of its network: join it with an invite: %w", replication.ErrNotAllowed)
 	}
-	if err := m.state.Load().MayWrite(m.self, space, raw); err != nil {
-		return nil, m.mayNotWrite(space, err)
+	if err := m.state.Load().MayWrite(m.self, space, raw); errors.Is(err, replication.ErrNotAllowed) {
+		return nil, fmt.Errorf("this node may not write in space %q (it is %s): ask an admin for the role writer: %w", m.spaceTitle(space), rolesText(m.grantsOf(m.shown.Load())), replication.ErrNotAllowed)
+	} else if err != nil {
+		return nil, err
 	}
 	return raw, nil
-}
-
-// mayNotWrite says to this node's user why a write here is refused.
-func (m *membership) mayNotWrite(space replication.SpaceID, err error) error {
-	c := m.shown.Load()
-	if errors.Is(err, trust.ErrRevoked) || !errors.Is(err, replication.ErrNotAllowed) || c == nil {
-		return err
-	}
-	return errorString{fmt.Sprintf("this node may not write in space %s, it is %s: ask an admin for the role writer there (cert export --role writer)",
-		m.spaceTitle(space), rolesText(m.grantsOf(c))), err}
 }
 
 // check decides on a peer by what it shows in Hello; the error has the code that

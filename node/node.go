@@ -20,6 +20,7 @@ import (
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/replication/replicator"
+	"vixp2p/trust"
 )
 
 // Node is a running node. Its methods are safe for concurrent use.
@@ -102,6 +103,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		n.network = n.members.network
 	}
 	n.names = newSpaceNames(n.network)
+	if n.members != nil {
+		n.names.learn(replication.SpaceInfo{ID: n.members.control, Name: trust.ControlSpaceName})
+	}
 	n.up, n.down = replicator.NewPace(cfg.MaxRate), replicator.NewPace(cfg.MaxRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	err = n.open(ctx, dir)

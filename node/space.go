@@ -51,12 +51,14 @@ func (s *Space) check() error {
 	return nil
 }
 
-// Spaces are the names of the spaces that this node knows, ascending. One that
+// Spaces are the names of the data spaces that this node knows, ascending. One that
 // arrived without its name is named by its id in hex.
 func (n *Node) Spaces() []string {
 	var names []string
 	for _, s := range n.names.list() {
-		names = append(names, spaceLabel(s))
+		if s.ID != n.controlSpace() {
+			names = append(names, spaceLabel(s))
+		}
 	}
 	slices.Sort(names)
 	return names
