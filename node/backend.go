@@ -270,7 +270,7 @@ func withSiblings(list []Entry) localapi.Entry {
 }
 
 func apiEvent(ev *Event) localapi.Event {
-	out := localapi.Event{Cursor: string(ev.Cursor), Event: string(ev.Kind)}
+	out := localapi.Event{Cursor: string(ev.Cursor), Event: string(ev.Kind), Cause: string(ev.Cause)}
 	switch ev.Kind {
 	case EventReset:
 	case EventDelete:

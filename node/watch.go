@@ -23,9 +23,18 @@ const (
 	EventReset EventKind = "reset"
 )
 
-// Event tells that a key was written, here or by a peer.
+// Cause is why a key changed, if not because it was written.
+type Cause string
+
+// CauseRevocation: writes of the key count no more, because they lie beyond the
+// cut of a peer that was revoked.
+const CauseRevocation Cause = "revocation"
+
+// Event tells that a key was written, here or by a peer, or that writes of it count
+// no more.
 type Event struct {
 	Kind   EventKind
+	Cause  Cause  // empty for a write
 	Cursor Cursor // resume after this event
 	// Entry is the key's state, at least as new as the write; a delete has the key
 	// alone, a reset nothing.
@@ -34,7 +43,9 @@ type Event struct {
 
 // Watch ranges over what happens to the keys with a prefix ("": all), in the
 // order in which it became durable here: each write of a key once per cursor, or
-// joined with a later write of the same key. It starts after the cursor: "" and
+// joined with a later write of the same key. After a revocation each key that it
+// changed is told once, with CauseRevocation, also to who goes on from a cursor of
+// before. It starts after the cursor: "" and
 // Now mean from the moment of the call, Start from the beginning.
 //
 //	for ev, err := range s.Watch(ctx, "user/", cursor) {
@@ -125,7 +136,7 @@ func (w *watch) follow(ctx context.Context, e *engine, watcher *kv.Watcher, yiel
 			// Where the view is now does not tell what happened on the way.
 			w.at = e.view.Begin()
 		}
-		ev := Event{Kind: EventKind(x.Kind), Cursor: Cursor(w.at.String())}
+		ev := Event{Kind: EventKind(x.Kind), Cause: Cause(x.Cause), Cursor: Cursor(w.at.String())}
 		if x.Kind != kv.EventReset {
 			ev.Entry = entryOf(&x.Entry)
 		}

@@ -51,7 +51,8 @@ func (p *program) watchCommand() *cobra.Command {
 		Short: "Follow what becomes of keys",
 		Long: `Print what becomes of the keys, or of those that begin with PREFIX, from now on:
 put, delete, conflict (written at several members at one time), or reset (the
-cursor is of another history: what follows starts from the beginning).
+cursor is of another history: what follows starts from the beginning). What a
+revocation changed has its cause behind it.
 With --json each line has a cursor; --from goes on after it, without a gap.
 It needs a running node. Ctrl-C ends it.`,
 		Example: `  vix-node watch --id B user/
@@ -85,6 +86,9 @@ func printEvent(w io.Writer, ev localapi.Event) error {
 	value := ""
 	if ev.Event != localapi.EventDelete {
 		value = "  " + shown(ev.Value.String(), 120)
+	}
+	if ev.Cause != "" {
+		value += "  (" + ev.Cause + ")"
 	}
 	_, err := fmt.Fprintf(w, "%-8s  %s%s\n", ev.Event, keyText(ev.Key), value)
 	return err

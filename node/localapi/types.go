@@ -93,10 +93,16 @@ const (
 	EventReset    = "reset"    // the cursor is of another history: what follows starts from the beginning
 )
 
+// CauseRevocation: writes of the key count no more, beyond the cut of a revoked
+// peer.
+const CauseRevocation = "revocation"
+
 // Event is one change of a key.
 type Event struct {
 	Cursor string `json:"cursor"`
 	Event  string `json:"event"`
+	// Cause is why the key changed, if not because it was written.
+	Cause string `json:"cause,omitempty"`
 	*EventEntry
 }
 

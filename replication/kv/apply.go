@@ -47,6 +47,7 @@ type applier struct {
 	bytes      int64                      // bounds what a commit will write
 	count      int64                      // bounds its entries
 	ops        uint64                     // operations staged since the last commit
+	changes    []entry                    // staged records of changes by a retreat
 }
 
 // keyState is a key with staged changes.
@@ -102,6 +103,7 @@ func (a *applier) reset() {
 	a.keys = map[string]*keyState{}
 	a.pending = pendingStage{add: map[replication.Dot]map[replication.Hash]struct{}{}}
 	a.values = map[replication.Dot][]byte{}
+	a.changes = nil
 	a.bytes, a.count, a.ops = 0, 0, 0
 }
 
@@ -179,9 +181,8 @@ func (a *applier) block(b *block) error {
 	if err != nil {
 		return err
 	}
-	if h.FirstSeq+a.cur.part != log.seq+1 {
-		return &replication.DamageError{Log: h.Log, Seq: h.FirstSeq, File: a.d.dir, Problem: fmt.Sprintf(
-			"the view has applied the log up to %d, and the next block that the store gives in arrival order is number %d and starts at %d", log.seq, b.number, h.FirstSeq)}
+	if err := a.follows(b, log); err != nil {
+		return err
 	}
 	for i := a.cur.part; i < uint64(len(b.ops)); i++ {
 		o := &b.ops[i]
@@ -206,6 +207,27 @@ func (a *applier) block(b *block) error {
 	log.seq, log.hash, log.dirty = h.LastSeq(), b.hash, true
 	a.cur.arrival, a.cur.ops, a.cur.part = b.number, h.Count, 0
 	return nil
+}
+
+// follows refuses a block that does not follow what is applied of its log.
+func (a *applier) follows(b *block, log *logState) error {
+	h := b.header
+	if h.FirstSeq+a.cur.part == log.seq+1 && (h.FirstSeq == 1 || h.Prev == log.hash) {
+		return nil
+	}
+	e := &replication.DamageError{Log: h.Log, Seq: h.FirstSeq, File: a.d.dir, Problem: fmt.Sprintf(
+		"the view has applied the log up to %d, and the next block that the store gives in arrival order is number %d and starts at %d", log.seq, b.number, h.FirstSeq)}
+	if log.seq == 0 || h.FirstSeq > log.seq+1 {
+		return e
+	}
+	return &backError{log: h.Log, below: min(h.FirstSeq-1, log.seq-1), DamageError: e}
+}
+
+// noteChange notes for watchers that a retreat changes a key.
+func (a *applier) noteChange(key []byte) {
+	a.cur.ops++
+	a.changes = append(a.changes, entry{changeKey(a.space, a.cur.arrival, a.cur.ops), bytes.Clone(key)})
+	a.cost(1 + spaceLen + changeLen + len(key))
 }
 
 // upgradeNeeded refuses a block with a critical operation of an unknown kind.

@@ -78,6 +78,8 @@ func (c *checker) record(key, record []byte) error {
 		in.pend += l.pend
 		in.applied += l.seq
 		return err
+	case prefixChange:
+		return nil
 	case prefixPending:
 		in.pending++
 		return nil

@@ -45,6 +45,9 @@ func (a *applier) commit() error {
 			w.delete(appliedKey(a.space, id))
 		}
 	}
+	for _, c := range a.changes {
+		w.set(c.key, c.value)
+	}
 	w.set(cursorKey(a.space), appendCursor(nil, &a.cur))
 	if err := a.d.commit(w.entries); err != nil {
 		return err

@@ -72,7 +72,9 @@ func TestRotInATable(t *testing.T) {
 		}
 		found := []string{}
 		err := v.Verify(testContext(t), VerifyOptions{}, func(f replication.Finding) { found = append(found, f.File) })
-		if err != nil || len(found) != 1 || !strings.HasSuffix(found[0], file) {
+		// The positions of the logs, first in a table, are read at once: then it is
+		// their record that was found to be damaged.
+		if err != nil || len(found) != 1 || !strings.HasSuffix(found[0], file) && !strings.HasSuffix(found[0], "g1") {
 			t.Errorf("findings in %q, %v", found, err)
 		}
 	}

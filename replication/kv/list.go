@@ -27,13 +27,17 @@ const (
 // with replication.ErrClosed: its state is gone with the files.
 func (v *View) List(ctx context.Context, space replication.SpaceID, prefix []byte, fn func(Entry) error) error {
 	for {
-		d, err := v.await(ctx, space)
+		s, err := v.await(ctx, space)
 		if err != nil {
 			return err
 		}
 		over := v.overlay.under(space, prefix)
-		p, ok := d.pin()
+		p, ok := s.pin()
 		if !ok {
+			continue
+		}
+		if !v.serves(s, space) {
+			p.release()
 			continue
 		}
 		l := lister{v: v, pin: p, space: space, prefix: stateKey(space, prefix), over: over}

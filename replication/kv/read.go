@@ -37,12 +37,12 @@ func (v *View) Get(ctx context.Context, space replication.SpaceID, key []byte) (
 // each tells the number of all.
 func (v *View) Siblings(ctx context.Context, space replication.SpaceID, key []byte, max int) ([]Entry, error) {
 	for {
-		d, err := v.await(ctx, space)
+		s, err := v.await(ctx, space)
 		if err != nil {
 			return nil, err
 		}
 		ops := v.overlay.of(space, key, false)
-		if r, ok := v.read(d, space); ok {
+		if r, ok := v.read(s, space); ok {
 			return r.entries(key, ops, max)
 		}
 	}
@@ -81,11 +81,11 @@ type Summary struct {
 // to it.
 func (v *View) Summary(ctx context.Context, space replication.SpaceID) (Summary, error) {
 	for {
-		d, err := v.await(ctx, space)
+		s, err := v.await(ctx, space)
 		if err != nil {
 			return Summary{}, err
 		}
-		if r, ok := v.read(d, space); ok {
+		if r, ok := v.read(s, space); ok {
 			return r.summary()
 		}
 	}

@@ -16,63 +16,83 @@ type reader struct {
 	unfault func()
 }
 
+// serving is a database that can serve a space, until the next retreat.
+type serving struct {
+	*database
+	retreats uint64 // told of so far
+}
+
 // await returns the database once it can serve a space: it has caught up with
-// what the store held when the view was opened or rebuilt.
-func (v *View) await(ctx context.Context, space replication.SpaceID) (*database, error) {
+// what the store held when the view was opened or rebuilt, and with every retreat
+// that the store has told of.
+func (v *View) await(ctx context.Context, space replication.SpaceID) (serving, error) {
 	for {
 		v.mu.RLock()
-		d, err := v.readyLocked(space)
+		s, err := v.readyLocked(space)
 		changed := v.changed
 		v.mu.RUnlock()
-		if err != nil || d != nil {
-			return d, err
+		if err != nil || s.database != nil {
+			return s, err
 		}
 		if err := v.hurried(ctx, changed); err != nil {
-			return nil, fmt.Errorf("the key-value view is not ready: %w", err)
+			return serving{}, fmt.Errorf("the key-value view is not ready: %w", err)
 		}
 	}
 }
 
-// readyLocked returns nil and no error if it is worth waiting.
-func (v *View) readyLocked(space replication.SpaceID) (*database, error) {
+// readyLocked returns no database and no error if it is worth waiting.
+func (v *View) readyLocked(space replication.SpaceID) (serving, error) {
 	if v.closed {
-		return nil, replication.ErrClosed
+		return serving{}, replication.ErrClosed
 	}
 	if v.d == nil || !v.checked {
-		return nil, v.failed
+		return serving{}, v.failed
 	}
 	sp := v.spaces[space]
 	switch {
 	case sp == nil:
-		return v.d, nil // nothing was ever written there
+		return serving{v.d, 0}, nil // nothing was ever written there
 	case errors.Is(sp.err, replication.ErrUpgradeNeeded):
-		return nil, sp.err
-	case sp.upTo >= v.target:
-		return v.d, nil
+		return serving{}, sp.err
+	case sp.upTo >= v.target && !sp.back.pending():
+		return serving{v.d, sp.back.told}, nil
 	}
-	return nil, sp.err
+	return serving{}, sp.err
 }
 
-// read opens a reader on a database that await returned; false if that was
-// retired meanwhile: await again.
-func (v *View) read(d *database, space replication.SpaceID) (*reader, bool) {
-	snap, ok := d.snapshot()
+// read opens a reader on what await returned; false if that was retired, or the
+// space went back, meanwhile: await again. What the caller took from the overlay
+// in between belongs to the reader's state.
+func (v *View) read(s serving, space replication.SpaceID) (*reader, bool) {
+	snap, ok := s.snapshot()
 	if !ok {
+		return nil, false
+	}
+	if !v.serves(s, space) {
+		snap.close()
 		return nil, false
 	}
 	return &reader{v: v, snap: snap, space: space, unfault: faultsPanic()}, true
 }
 
+// serves tells whether the space did not go back since await returned s.
+func (v *View) serves(s serving, space replication.SpaceID) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	sp := v.spaces[space]
+	return sp == nil || sp.back.told == s.retreats
+}
+
 // readNow is await and read without waiting: ErrNotReady instead.
 func (v *View) readNow(space replication.SpaceID) (*reader, error) {
 	v.mu.RLock()
-	d, err := v.readyLocked(space)
+	s, err := v.readyLocked(space)
 	v.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
-	if d != nil {
-		if r, ok := v.read(d, space); ok {
+	if s.database != nil {
+		if r, ok := v.read(s, space); ok {
 			return r, nil
 		}
 	}

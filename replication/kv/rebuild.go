@@ -214,6 +214,7 @@ func (v *View) rebuildIfAsked(ctx context.Context) {
 			sp.a = nil
 		}
 		sp.applied, sp.appliedOps, sp.upTo, sp.dirty, sp.tally = 0, 0, 0, true, tally{}
+		sp.back.bounds = nil
 		if !errors.Is(sp.err, replication.ErrUpgradeNeeded) {
 			sp.err = nil
 		}

@@ -12,6 +12,7 @@ import (
 // Prefixes of the store's keys; doc.go has the layout.
 const (
 	prefixApplied = 'a'
+	prefixChange  = 'r'
 	prefixCursor  = 'c'
 	prefixSibling = 'o'
 	prefixPending = 'p'
@@ -35,6 +36,8 @@ const (
 	hashLen  = len(replication.Hash{})
 	dotLen   = logLen + 8
 	crcLen   = 4
+
+	changeLen = 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -100,6 +103,13 @@ func siblingPrefix(space replication.SpaceID, keyHash replication.Hash) []byte {
 
 func siblingKey(space replication.SpaceID, keyHash replication.Hash, d replication.Dot) []byte {
 	return appendDot(siblingPrefix(space, keyHash), d)
+}
+
+// changeKey is that of a change by a retreat: op counts on from the operations of
+// the block with the arrival number.
+func changeKey(space replication.SpaceID, arrival, op uint64) []byte {
+	b := spacePrefix(prefixChange, space, changeLen)
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, arrival), op)
 }
 
 // hashKey stands for a key of up to 4 KiB where only equality matters.
@@ -272,7 +282,7 @@ func decodeLogRecord(b []byte) (logRecord, error) {
 // cursor is how far a space is applied and what its state adds up to.
 type cursor struct {
 	arrival uint64 // of the newest block applied whole
-	ops     uint64 // of that block
+	ops     uint64 // of that block, and changes by retreats since
 	// part is the number of operations of the next block that are applied
 	// already; not zero only between the transactions of one huge block, and
 	// then no reader sees this state.

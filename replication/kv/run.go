@@ -34,7 +34,7 @@ func (v *View) run(ctx context.Context, p plan) {
 		v.rebuildIfAsked(ctx)
 		sp, wait := v.next(&turn)
 		if sp != nil {
-			v.advance(sp)
+			v.advance(ctx, sp)
 			if ctx.Err() == nil {
 				continue
 			}
@@ -81,16 +81,34 @@ func (v *View) next(turn *int) (*spaceState, time.Duration) {
 	return nil, wait
 }
 
-// advance applies some blocks of a space.
-func (v *View) advance(sp *spaceState) {
+// advance takes a space back where that is due, and applies some blocks.
+func (v *View) advance(ctx context.Context, sp *spaceState) {
 	v.mu.Lock()
 	sp.dirty = false
 	v.mu.Unlock()
 	head := v.store.Head() // before reading: all up to it is there to read
-	more, full, err := v.applySome(sp)
+	more, full, err := v.applySome(ctx, sp)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	var back *backError
+	if errors.As(err, &back) && !sp.doubt {
+		sp.doubt = true
+		sp.a.discard()
+		v.retreatLocked(sp, back.log, back.below)
+		return
+	}
+	var anew *rebuildError
+	if errors.As(err, &anew) {
+		v.log.Info("the key-value view does not take back in place what a cut took", "space", sp.id, "reason", anew.why)
+		sp.a.discard()
+		v.asked = &rebuild{generation: v.generation}
+		sp.dirty = true
+		return
+	}
 	switch {
+	case ctx.Err() != nil && err != nil:
+		sp.dirty = true
+		return
 	case err == nil && more:
 		sp.dirty = true
 		if !full {
@@ -134,7 +152,7 @@ func (v *View) advance(sp *spaceState) {
 
 // applySome reads and applies about readBytes; more tells that there was
 // something, full that it was about as much.
-func (v *View) applySome(sp *spaceState) (more, full bool, err error) {
+func (v *View) applySome(ctx context.Context, sp *spaceState) (more, full bool, err error) {
 	d := v.d
 	defer faultsPanic()()
 	defer guard(&err, d.dir)
@@ -146,6 +164,14 @@ func (v *View) applySome(sp *spaceState) (more, full bool, err error) {
 		v.mu.Lock()
 		sp.sawLocked(&sp.a.saved)
 		v.mu.Unlock()
+	}
+	v.mu.RLock()
+	back := sp.back.pending()
+	v.mu.RUnlock()
+	if back {
+		if err := v.takeBack(ctx, sp); err != nil {
+			return false, false, err
+		}
 	}
 	b := v.takeBatch(sp)
 	if err := sp.a.blocks(b.blocks, func() error { return v.flush(sp) }); err != nil {
@@ -189,7 +215,7 @@ func (v *View) flush(sp *spaceState) error {
 	a.d.show()
 	v.mu.Lock()
 	sp.sawLocked(&a.saved)
-	sp.err, sp.retry = nil, backoff{}
+	sp.err, sp.retry, sp.doubt = nil, backoff{}, false
 	v.ops += ops
 	v.tellLocked()
 	v.mu.Unlock()

@@ -36,10 +36,11 @@ func (v *View) Verify(ctx context.Context, o VerifyOptions, fn func(replication.
 	told := map[replication.SpaceID]bool{}
 	for {
 		var d *database
+		before := v.retreats()
 		for _, id := range append(v.spaceIDs(), replication.SpaceID{}) {
-			var err error
 			var stuck *StuckError
-			if d, err = v.await(ctx, id); err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) && !errors.As(err, &stuck) {
+			s, err := v.await(ctx, id)
+			if d = s.database; err != nil && !errors.Is(err, replication.ErrUpgradeNeeded) && !errors.As(err, &stuck) {
 				return err
 			}
 			if stuck != nil && !told[id] {
@@ -58,10 +59,23 @@ func (v *View) Verify(ctx context.Context, o VerifyOptions, fn func(replication.
 		if !errors.Is(err, replication.ErrDamaged) {
 			return err
 		}
+		if v.retreats() != before {
+			continue // what is applied and what the store holds changed on the way
+		}
 		fn(v.finding(err))
 		v.askRebuild(rebuild{generation: d.generation, why: err, reported: true})
 		return nil
 	}
+}
+
+// retreats counts what was told of retreats in all spaces.
+func (v *View) retreats() (n uint64) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, sp := range v.order {
+		n += sp.back.told
+	}
+	return n
 }
 
 func (v *View) spaceIDs() []replication.SpaceID {
@@ -130,6 +144,8 @@ func (v *View) verifyFiles(ctx context.Context, d *database) error {
 }
 
 // againstStore checks that what is applied of each log is what the store holds.
+// Where a cut is why it is not, and the view did not hear of that, it has the view
+// take it up.
 func (r *reader) againstStore() error {
 	prefix := spacePrefix(prefixApplied, r.space, 0)
 	return scan(r.snap.Txn, prefix, nil, func(key, record []byte) error {
@@ -140,6 +156,12 @@ func (r *reader) againstStore() error {
 		id := replication.LogID(key[len(prefix):])
 		info, ok := r.v.store.Log(id)
 		if !ok || info.Tip.Seq < l.seq || info.Tip.Seq == l.seq && info.Tip.Hash != l.hash {
+			if info.Limit != nil || info.SetAside > 0 {
+				r.v.mu.Lock()
+				r.v.retreatLocked(r.v.spaceLocked(r.space), id, min(info.Tip.Seq, l.seq-1))
+				r.v.mu.Unlock()
+				r.v.poke()
+			}
 			return &replication.DamageError{Log: id, Seq: l.seq, File: r.snap.d.dir, Problem: "the view has applied something else than the store holds"}
 		}
 		return nil
@@ -171,14 +193,20 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 		for len(b.blocks) > 0 && b.blocks[len(b.blocks)-1].number > want.arrival {
 			b.blocks = b.blocks[:len(b.blocks)-1]
 		}
+		if len(b.blocks) == 0 && b.err != nil {
+			return b.err
+		}
 		if len(b.blocks) == 0 {
-			return errors.Join(b.err, fmt.Errorf("the store does not give block %d of space %s again", want.arrival, r.space))
+			break // the newest ones went back
 		}
 		if err := a.blocks(b.blocks, a.commit); err != nil {
 			return err
 		}
 	}
 	if a.saved.tally != want.tally {
+		if err := r.againstStore(); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: space %s has %d siblings with another digest than the %d that follow from the logs",
 			errRecord, r.space, want.siblings, a.saved.siblings)
 	}

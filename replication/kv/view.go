@@ -89,6 +89,10 @@ type spaceState struct {
 	// fault is where it failed on what looked like damage of the view; nil once it
 	// got past.
 	fault *faultAt
+	back  retreats
+	// doubt: a block did not follow, and what is applied was compared with the
+	// store because of that.
+	doubt bool
 }
 
 // Open opens the view and starts to apply what the store has. It returns once
@@ -117,6 +121,9 @@ func Open(o Options) (*View, error) {
 		return nil, err
 	}
 	v.generation = v.d.generation
+	if err := v.addApplied(); err != nil {
+		return nil, errors.Join(err, v.d.close())
+	}
 	v.addSpaces()
 	v.unsubscribe = o.Store.Subscribe(v.advanced)
 	v.addSpaces() // those that came in between
@@ -219,6 +226,22 @@ func (v *View) addSpaces() {
 	}
 }
 
+// addApplied learns of the spaces that the database has. Logs may have gone back
+// while it was closed.
+func (v *View) addApplied() (err error) {
+	defer guard(&err, v.d.dir)
+	txn := v.d.latest()
+	defer txn.Discard()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return scan(txn, []byte{prefixCursor}, nil, func(key, _ []byte) error {
+		sp := v.spaceLocked(replication.SpaceID(key[1:]))
+		sp.dirty = true
+		sp.back.told++
+		return nil
+	})
+}
+
 func (v *View) spaceLocked(id replication.SpaceID) *spaceState {
 	sp := v.spaces[id]
 	if sp == nil {
@@ -232,13 +255,25 @@ func (v *View) spaceLocked(id replication.SpaceID) *spaceState {
 	return sp
 }
 
-// advanced is called by the committer for each advance of a log.
+// retreatLocked has a space compared with the store, a log of which does not
+// count beyond a seq; reads wait for that.
+func (v *View) retreatLocked(sp *spaceState, log replication.LogID, seq uint64) {
+	sp.back.tell(log, seq)
+	sp.dirty, sp.rest = true, time.Time{}
+	sp.err, sp.retry = nil, backoff{} // it may have been because of what is gone
+}
+
+// advanced is called by the committer for each advance and retreat of a log.
 func (v *View) advanced(a replication.Advance) {
 	v.mu.Lock()
 	sp := v.spaceLocked(a.Space)
-	known := sp.dirty // then the apply goroutine looks there anyway
+	known := sp.dirty && !a.Retreat // then the apply goroutine looks there anyway
 	sp.dirty = true
 	sp.head = max(sp.head, a.Arrival)
+	if a.Retreat {
+		v.overlay.discard(a.Log, a.Tip.Seq+1)
+		v.retreatLocked(sp, a.Log, a.Tip.Seq)
+	}
 	v.mu.Unlock()
 	if !known {
 		v.poke()
@@ -303,6 +338,10 @@ func (v *View) Applied(space replication.SpaceID) uint64 {
 // of a block of this space: the store's Head asks for all that is held now. A
 // number that is not given yet is waited for. It returns early if the view of the
 // space has stopped: replication.ErrUpgradeNeeded or a *StuckError.
+//
+// It also waits until the view has taken back what a cut took: every retreat that
+// the store told of before the call, and so every one of a Restrict that has
+// returned.
 func (v *View) WaitApplied(ctx context.Context, space replication.SpaceID, arrival uint64) error {
 	for {
 		head := v.store.Head()
@@ -345,7 +384,7 @@ func (v *View) reachedLocked(space replication.SpaceID, arrival, head uint64) (b
 		sp.dirty = true
 		v.poke()
 	}
-	return sp.upTo >= arrival, sp.err
+	return sp.upTo >= arrival && !sp.back.pending(), sp.err
 }
 
 // Stats is how one space of the view is doing.

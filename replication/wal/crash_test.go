@@ -25,7 +25,11 @@ const childEnv = "WAL_TEST_CHILD_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
-		if err := child(dir); err != nil {
+		run := child
+		if os.Getenv(cutChildEnv) != "" {
+			run = cutChild
+		}
+		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

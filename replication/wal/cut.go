@@ -184,14 +184,27 @@ func (t *tx) goneArrivals(space r.SpaceID, number uint64) {
 // dropArrivals takes the entries of blocks that are gone out of the arrival index,
 // and mends its chain. Nothing may have been added to it in this transaction.
 func (c *committer) dropArrivals(t *tx) error {
+	if len(t.gone) == 0 {
+		return nil
+	}
+	freed := c.s.freed
+	defer func() { t.setFreed(freed) }()
 	return c.s.view(func(txn *badger.Txn) error {
 		for space, numbers := range t.gone {
+			freed += uint64(len(numbers))
 			if err := dropArrivals(txn, t, space, numbers); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// setFreed stages how many arrival numbers no block has any more because of cuts,
+// so that a repair does not miss them.
+func (t *tx) setFreed(n uint64) {
+	t.freed = n
+	t.setOther([]byte{kindFreed}, encodeCount(n))
 }
 
 func dropArrivals(txn *badger.Txn, t *tx, space r.SpaceID, numbers []uint64) error {
@@ -259,6 +272,9 @@ type cutScan struct {
 func (x *cutScan) add(key, value []byte) (more bool, err error) {
 	if _, seq, _ := parseBlockKey(key); seq == cutTailSeq {
 		x.tail, err = parseCutTail(key, value)
+		if err == nil && len(x.tail) > 0 && x.tail[0].PrevPosition() != x.at {
+			x.tail = nil // damage took blocks before it
+		}
 		return false, err
 	}
 	b, sb, err := parseStored(x.l, key, value)
@@ -266,6 +282,10 @@ func (x *cutScan) add(key, value []byte) (more bool, err error) {
 	case err != nil:
 		return false, err
 	case b.Header.LastSeq() <= x.l.tip.Seq:
+		if x.full = x.moves.t.lsm+len(x.covered)*recordCost > cutCost; x.full {
+			x.left = true
+			return false, nil
+		}
 		x.covered = append(x.covered, key)
 		return true, nil
 	case b.PrevPosition() != x.at:
@@ -333,7 +353,7 @@ func (c *committer) stageReturn(t *tx, l *logState) (more bool, err error) {
 		return false, err
 	}
 	back := x.moves.blocks
-	more = x.full && (len(back) > 0 || !t.empty()) // else it would never end
+	more = x.full && len(back)+len(x.covered)+t.lsm > 0 // else it would never end
 	if len(back) == 0 && x.left && len(x.covered) == 0 {
 		return more, nil
 	}
@@ -345,6 +365,7 @@ func (c *committer) stageReturn(t *tx, l *logState) (more bool, err error) {
 	}
 	for _, key := range x.covered {
 		t.del(key)
+		t.lsm += recordCost
 	}
 	if n := len(back); n > 0 {
 		c.endIn(t, l, len(back[n-1].b.Sig) > 0, beyond)

@@ -22,12 +22,13 @@ const (
 	kindTail     = 't'
 	kindAside    = 'x'
 	kindCut      = 'z'
+	kindFreed    = 'n'
 )
 
 // allKinds are the kinds that a database may hold.
 var allKinds = []byte{
 	kindArrival, kindBlock, kindCursor, kindCursors, kindFork, kindIdentity,
-	kindHead, kindLog, kindLost, kindMeta, kindTail, kindAside, kindCut,
+	kindHead, kindLog, kindLost, kindMeta, kindTail, kindAside, kindCut, kindFreed,
 }
 
 var (

@@ -75,7 +75,7 @@ func (x *losses) loaded(key, value []byte) {
 	if x.held == nil {
 		x.held = map[r.LogID]uint64{}
 	}
-	x.held[r.LogID(key[1:])] = decodeLost(value)
+	x.held[r.LogID(key[1:])] = decodeCount(value)
 }
 
 func (x *losses) encodeNote() []byte { return []byte(x.dir + "\n" + x.note) }

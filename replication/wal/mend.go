@@ -108,7 +108,7 @@ func (m *mender) allLogs(txn *badger.Txn) error {
 	opt.PrefetchValues = false
 	it := txn.NewIterator(opt)
 	defer it.Close()
-	for _, kind := range []byte{kindBlock, kindAside, kindLoose} {
+	for _, kind := range []byte{kindBlock, kindAside, kindCut, kindLoose} {
 		for it.Seek([]byte{kind}); it.ValidForPrefix([]byte{kind}); {
 			num := binary.BigEndian.Uint64(it.Item().Key()[1:])
 			nums[num] = true
@@ -153,6 +153,7 @@ func (m *mender) mendLog(txn *badger.Txn, num uint64) error {
 		*l = *old
 		l.tip, l.lastHLC, l.blocks, l.bytes, l.arrival = r.Position{}, 0, 0, 0, 0
 		l.flags &= flagForked | flagTail
+		l.cut = nil
 	}
 	p := &prefix{m: m, txn: txn, l: l, old: old}
 	var err error
@@ -215,7 +216,7 @@ func (m *mender) smallRecords() error {
 			if l == nil || key[0] == kindTail && l.flags&flagTail == 0 || key[0] == kindFork && l.flags&flagForked == 0 {
 				continue
 			}
-		case kindMeta:
+		case kindMeta, kindFreed:
 		default: // losses are written anew, cursors are of another instance
 			continue
 		}

@@ -326,7 +326,7 @@ func (s *Store) load() (loaded, error) {
 	var out loaded
 	s.idx, s.others = newIndex(), map[string]digest{}
 	s.cursors.newest = map[r.OriginKey]newestCursor{}
-	s.losses = losses{}
+	s.losses, s.freed = losses{}, 0
 	err := guard(func() error {
 		return s.db.View(func(txn *badger.Txn) error {
 			raw, err := get(txn, keyHead)
@@ -401,6 +401,8 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 				s.cursors.loaded(key, &h)
 			case kindLost:
 				s.losses.loaded(key, v)
+			case kindFreed:
+				s.freed = decodeCount(v)
 			}
 			h := recordHash(key, v)
 			sum.add(h)
@@ -415,4 +417,4 @@ func (s *Store) loadRecords(txn *badger.Txn, out *loaded) (sum digest, err error
 }
 
 // otherKinds are the records besides logs that the head's digest covers.
-var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail}
+var otherKinds = []byte{kindIdentity, kindCursors, kindFork, kindLost, kindMeta, kindTail, kindFreed}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -16,10 +17,11 @@ type prefix struct {
 	l   *logState
 	old *logState // what its record said, nil if that is lost
 
-	chain  []link // the unbroken prefix, without bodies
-	beyond []link // whole blocks after the first gap, too
-	loose  looseBlocks
-	named  r.LogID // what blocks say of which nobody can tell whose they are
+	chain    []link // the unbroken prefix, without bodies
+	beyond   []link // whole blocks after the first gap, too
+	loose    looseBlocks
+	named    r.LogID // what blocks say of which nobody can tell whose they are
+	firstCut *link   // the first block that is stored as set aside by a cut
 }
 
 // link is what of a block in the prefix is still needed.
@@ -43,6 +45,10 @@ func (p *prefix) walk() error {
 		if !ok {
 			return true, nil
 		}
+		if key[0] == kindCut && p.firstCut == nil {
+			k := linkOf(h)
+			p.firstCut = &k
+		}
 		if !broken && h.b.PrevPosition() != at && h.b.Header.FirstSeq > at.Seq {
 			at = p.bridge(at, h.b.PrevPosition())
 		}
@@ -58,7 +64,10 @@ func (p *prefix) walk() error {
 		return err
 	}
 	if !broken && p.old != nil && at.Seq < p.old.tip.Seq {
-		p.bridge(at, p.old.tip)
+		at = p.bridge(at, p.old.tip)
+	}
+	if err := p.walkCut(read); err != nil {
+		return err
 	}
 	broken = true
 	prefixAside := blockKeyOf(kindAside, p.l.num, 0)[:9]
@@ -69,6 +78,31 @@ func (p *prefix) walk() error {
 		return err
 	}
 	return p.extend()
+}
+
+// walkCut reads what a cut set aside, unless it is known that nothing is: then it
+// is what an older version of the database held.
+func (p *prefix) walkCut(read func(key, value []byte) (bool, error)) error {
+	stale := p.m.known && p.old != nil && p.old.cut == nil
+	return each(p.txn, cutPrefix(p.l.num), nil, func(key, value []byte) (bool, error) {
+		if stale {
+			return true, p.m.out.Delete(bytes.Clone(key))
+		}
+		return read(key, value)
+	})
+}
+
+// cutAt is the seq after which blocks were set aside by a cut, and when; false if
+// none were. Where the log's record is lost, all that is stored as set aside is: a
+// Restrict takes back what counts.
+func (p *prefix) cutAt() (seq uint64, since int64, ok bool) {
+	switch {
+	case p.old != nil && p.old.cut != nil:
+		return p.old.tip.Seq, p.old.cut.since, true
+	case p.firstCut != nil:
+		return p.firstCut.prev.Seq, int64(p.firstCut.through), true
+	}
+	return 0, 0, false
 }
 
 // parse checks a stored block; the first one of a log tells whose the log is.
@@ -175,10 +209,9 @@ func (p *prefix) join() error {
 	return nil
 }
 
-// signedEnd cuts the chain after its last signature, unless the stored tail
-// carries one.
-func (p *prefix) signedEnd() (n int, tail bool) {
-	n = len(p.chain)
+// signedEnd cuts the first n blocks of the chain after their last signature,
+// unless the stored tail carries one.
+func (p *prefix) signedEnd(n int) (signed int, tail bool) {
 	if raw := p.m.c.record(tailKey(p.l.id)); raw != nil && n > 0 {
 		if blocks, err := parseChain(raw); err == nil && len(blocks) > 0 && blocks[0].PrevPosition() == p.chain[n-1].end {
 			return n, true
@@ -193,7 +226,25 @@ func (p *prefix) signedEnd() (n int, tail bool) {
 // finish writes the prefix's records and sets the rest aside.
 func (p *prefix) finish() error {
 	m, l := p.m, p.l
-	n, tail := p.signedEnd()
+	n, tail := p.signedEnd(len(p.chain))
+	if seq, since, ok := p.cutAt(); ok {
+		counting := n
+		for counting > 0 && p.chain[counting-1].end.Seq > seq {
+			counting--
+		}
+		if counting < n {
+			n, tail = p.signedEnd(counting)
+			if err := p.setCut(p.chain[n:], since); err != nil {
+				return err
+			}
+			p.chain = p.chain[:n]
+		}
+	}
+	if l.cut == nil {
+		if err := m.out.Delete(cutTailKey(l.num)); err != nil {
+			return err
+		}
+	}
 	l.flags &= flagForked
 	if tail {
 		l.flags |= flagTail
@@ -219,7 +270,7 @@ func (p *prefix) finish() error {
 			return err
 		}
 	}
-	if l.blocks == 0 && l.flags&flagAside == 0 {
+	if l.blocks == 0 && l.flags&flagAside == 0 && l.cut == nil {
 		delete(m.logs, l.num)
 		return nil
 	}
@@ -296,13 +347,37 @@ func (p *prefix) setAside(k *link) error {
 	if err != nil {
 		return err
 	}
-	if k.key[0] == kindBlock {
+	if k.key[0] == kindBlock || k.key[0] == kindCut {
 		if err := p.m.out.Delete(k.key); err != nil {
 			return err
 		}
 	}
 	aside := asideKey(p.l.num, k.prev.Seq+1)
 	return p.m.out.Set(aside, sealBlock(aside, slices.Clone(data), 0, 0))
+}
+
+// setCut keeps the end of a chain as what a cut set aside.
+func (p *prefix) setCut(links []link, since int64) error {
+	last := links[len(links)-1]
+	p.l.cut = &cutState{end: last.end.Seq, hlc: last.hlc, since: since}
+	for _, k := range links {
+		p.m.c.numbers[k.arrival] = true
+		if k.key[0] == kindCut {
+			continue
+		}
+		data, err := p.bytesAt(k.key)
+		if err != nil {
+			return err
+		}
+		if err := p.m.out.Delete(k.key); err != nil {
+			return err
+		}
+		key := cutKey(p.l.num, k.prev.Seq+1)
+		if err := p.m.out.Set(key, sealBlock(key, slices.Clip(data), uint64(since), 0)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropAll removes blocks whose log cannot be told.

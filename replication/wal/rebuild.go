@@ -308,7 +308,7 @@ func (c *collector) entry(key []byte, meta byte, value []byte) error {
 		c.certified[rec.at] = true
 	}
 	switch user[0] {
-	case kindBlock, kindAside:
+	case kindBlock, kindAside, kindCut:
 		num, seq, ok := parseBlockKey(user)
 		if rec.deleted || !ok {
 			return nil
@@ -330,7 +330,7 @@ func (c *collector) entry(key []byte, meta byte, value []byte) error {
 		}
 	case kindCursor:
 		c.cursor(user, value)
-	case kindHead, kindLog, kindIdentity, kindFork, kindMeta, kindTail, kindCursors, kindLost:
+	case kindHead, kindLog, kindIdentity, kindFork, kindMeta, kindTail, kindCursors, kindLost, kindFreed:
 		if !rec.deleted && rec.at == (place{}) {
 			v, err := unseal(user, value)
 			if err != nil {
@@ -371,7 +371,7 @@ func (c *collector) cursor(user, value []byte) {
 func (c *collector) value(at place, rec *record) error {
 	user, version := versionOf(rec.key)
 	switch user[0] {
-	case kindBlock, kindAside:
+	case kindBlock, kindAside, kindCut:
 		num, seq, ok := parseBlockKey(user)
 		if !ok {
 			return nil

@@ -39,7 +39,7 @@ func (m *mender) linked(g *r.Genesis) {
 func (m *mender) losses(w testimony) error {
 	tips, own := map[r.LogID]uint64{}, map[r.LogID]bool{}
 	for _, l := range m.logs {
-		tips[l.id], own[l.id] = l.tip.Seq, l.origin == m.o.self()
+		tips[l.id], own[l.id] = l.held(), l.origin == m.o.self()
 	}
 	if !m.known {
 		for id, seq := range m.prev {
@@ -67,7 +67,7 @@ func (m *mender) losses(w testimony) error {
 			continue
 		}
 		lost = true
-		if err := m.small(lostKey(id), encodeLost(held)); err != nil {
+		if err := m.small(lostKey(id), encodeCount(held)); err != nil {
 			return err
 		}
 	}
@@ -92,8 +92,8 @@ func (m *mender) missing(w testimony) string {
 				n++
 			}
 		}
-		if n == 0 {
-			return "" // every block is kept or known
+		if n -= min(n, decodeCount(m.c.record([]byte{kindFreed}))); n == 0 {
+			return "" // every block is kept or known, or a cut gave it another number
 		}
 		return many(n, "block is missing and it is not known of which log", "blocks are missing and it is not known of which logs")
 	case w.valid && w.commits > 0:

@@ -262,10 +262,10 @@ func decodeArrival(b []byte) (arrivalRecord, error) {
 	}, nil
 }
 
-// A log's loss: the seq up to which it was held.
-func encodeLost(held uint64) []byte { return binary.BigEndian.AppendUint64(nil, held) }
+// A log's loss, the seq up to which it was held, and what cuts freed are a number.
+func encodeCount(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-func decodeLost(b []byte) uint64 {
+func decodeCount(b []byte) uint64 {
 	if len(b) != 8 {
 		return 0 // nothing writes it
 	}

@@ -46,6 +46,7 @@ type Store struct {
 	retreats   uint64       // guarded by retreating
 
 	others map[string]digest // hashes of the records other than logs; the committer's
+	freed  uint64            // arrival numbers that no block has because of cuts; the committer's
 
 	subs    subscribers
 	cursors cursorBuffer

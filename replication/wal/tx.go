@@ -29,6 +29,7 @@ type tx struct {
 	logs   map[r.LogID]*logState  // staged copies
 	spaces map[r.SpaceID]uint64   // staged newest arrivals
 	gone   map[r.SpaceID][]uint64 // arrivals that a cut took
+	freed  uint64                 // count of all that cuts took; 0: not changed
 	others map[string]digest      // staged hashes of other records; zero: removed
 
 	sets     []*badger.Entry
@@ -240,6 +241,9 @@ func (s *Store) apply(t *tx, hash r.Hash) {
 	maps.DeleteFunc(s.others, func(_ string, h digest) bool { return h == digest{} })
 	if t.identity != nil {
 		s.identity = *t.identity
+	}
+	if t.freed > 0 {
+		s.freed = t.freed
 	}
 }
 

@@ -326,7 +326,37 @@ func (v *verifier) logBlocks(l *logState) error {
 	if err := sigs.end(); err != nil {
 		v.found(l, l.tip.Seq, err.Error())
 	}
-	return nil
+	return v.setAside(l)
+}
+
+// setAside checks what a cut set aside of a log. Parts of it may be there twice, or
+// be of another branch than what came since; nothing may be missing.
+func (v *verifier) setAside(l *logState) error {
+	at := l.tip.Seq
+	err := each(v.txn, cutPrefix(l.num), nil, func(key, value []byte) (bool, error) {
+		if err := v.stopped(); err != nil {
+			return false, err
+		}
+		_, seq, _ := parseBlockKey(key)
+		if seq == cutTailSeq {
+			_, err := parseCutTail(key, bytes.Clone(value))
+			return false, err
+		}
+		b, _, err := parseStored(l, key, bytes.Clone(value))
+		if err != nil {
+			v.found(l, seq, err.Error())
+			return false, nil
+		}
+		if b.PrevPosition().Seq > at {
+			v.found(l, at+1, "blocks that a cut set aside are missing")
+		}
+		at = max(at, b.Header.LastSeq())
+		return true, nil
+	})
+	if err == nil && at != l.held() {
+		v.found(l, at, fmt.Sprintf("blocks up to seq %d are set aside where the log's record says %d", at, l.held()))
+	}
+	return err
 }
 
 // checkArrival looks a block up in the arrival index.
