@@ -20,13 +20,13 @@ func TestReader(t *testing.T) {
 	t.Parallel()
 	a := found(t, "A").Start()
 	r := join(t, a, "R", "--role", "reader")
-	says(t, "a write before it ever ran", r.Run("put", "k", "mine"), "may not write")
+	says(t, "a write before it ever ran", r.Run("put", "k", "mine"), "this node may not write", "reader")
 	r.Start()
 	a.OK("put", "k", "v")
 	eventually(t, "the reader reads", has(r, "k", "v"))
-	says(t, "a write", r.Run("put", "k", "mine"), "may not write")
+	says(t, "a write", r.Run("put", "k", "mine"), "this node may not write", "reader")
 	r.Stop()
-	says(t, "a write offline", r.Run("put", "k", "mine"), "may not write")
+	says(t, "a write offline", r.Run("put", "k", "mine"), "this node may not write", "reader")
 	if got := r.OK("get", "k"); got != "v" {
 		t.Errorf("the reader reads %q", got)
 	}
@@ -86,7 +86,7 @@ func TestRelayMember(t *testing.T) {
 	b.Synced(1)
 	relay.Synced(1)
 	b.Stop()
-	says(t, "a write by the relay", relay.Run("put", "k", "v"), "may not write")
+	says(t, "a write by the relay", relay.Run("put", "k", "v"), "this node may not write", "relay")
 	a.Start()
 	eventually(t, "A has what B wrote", has(a, "from/b", "2"))
 }
