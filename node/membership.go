@@ -267,7 +267,7 @@ func (m *membership) tellExpiry() {
 	m.told[id] = told || left < expiryWarning
 	m.mu.Unlock()
 	if !told && left < expiryWarning {
-		m.log.Warn("this node's certificate ends: members refuse it from then on, until an admin has renewed it (cert renew)", "expires", expiryText(c.Leaf.NotAfter))
+		m.log.Warn("this node's certificate ends: members refuse it from then on, until an admin has renewed it (cert export)", "expires", expiryText(c.Leaf.NotAfter))
 	}
 }
 
