@@ -10,7 +10,7 @@ import (
 // Members is the part of a Backend about a network of members; of an open network
 // each call answers CodeUsage.
 type Members interface {
-	// Members emits who is certified, and the invites that nobody has used.
+	// Members are who is certified, and the invites that nobody has used.
 	Members(ctx context.Context) (MemberList, error)
 	// Invite makes a ticket.
 	Invite(ctx context.Context, in Invite) (Invited, error)
@@ -52,7 +52,7 @@ type MemberList struct {
 	Invites []OpenInvite `json:"invites"`
 }
 
-// Invite says whom an invite admits. Durations are in seconds on the wire.
+// Invite says whom an invite admits. Durations are in nanoseconds on the wire.
 type Invite struct {
 	Role    string        `json:"role,omitempty"`
 	Spaces  []string      `json:"spaces,omitempty"`
