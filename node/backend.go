@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"vixp2p/node/localapi"
+	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/replication/replicator"
+	"vixp2p/trust"
 )
 
 // Backend lets a node answer the local API, in this process or, with ServeAPI,
@@ -292,6 +294,18 @@ var apiCodes = []struct {
 	{ErrOffline, localapi.CodeNoNode},
 	{ErrSelf, localapi.CodeUnreachable},
 	{ErrReplicas, localapi.CodeReplicas},
+	{ErrNotAdmin, localapi.CodeNotAllowed},
+	{ErrNoRootKey, localapi.CodeNotAllowed},
+	{ErrNoMembers, localapi.CodeUsage},
+	{trust.ErrNotTicket, localapi.CodeUsage},
+	{trust.ErrTicketDamaged, localapi.CodeUsage},
+	{trust.ErrExpired, localapi.CodeTicket},
+	{protocols.ErrInviteUnknown, localapi.CodeTicket},
+	{protocols.ErrInviteUsed, localapi.CodeTicket},
+	{protocols.ErrInviteExpired, localapi.CodeTicket},
+	{protocols.ErrInviteRevoked, localapi.CodeTicket},
+	{replication.ErrNotAllowed, localapi.CodeNotAllowed},
+	{replication.ErrRevoked, localapi.CodeNotAllowed},
 	{ErrConflict, localapi.CodeConflict},
 	{ErrTooLarge, localapi.CodeTooLarge},
 	{ErrNoSpace, localapi.CodeNoSpace},
@@ -317,13 +331,17 @@ func apiError(err error) error {
 		dial    *DialError
 		refused *RefusedError
 		backoff *BackoffError
+		join    *JoinError
+		network *OtherNetworkError
 	)
 	switch {
 	case err == nil, errors.As(err, &already):
 		return err
 	case errors.As(err, &unknown):
 		return localapi.Errorf(localapi.CodeNotFound, "%w", err)
-	case errors.As(err, &refused), errors.As(err, &backoff), errors.As(err, &dial):
+	case errors.As(err, &network):
+		return localapi.Errorf(localapi.CodeOtherNetwork, "%w", err)
+	case errors.As(err, &refused), errors.As(err, &backoff), errors.As(err, &dial), errors.As(err, &join):
 		return localapi.Errorf(localapi.CodeUnreachable, "%w", err)
 	}
 	i := slices.IndexFunc(apiCodes, func(c struct {
@@ -336,7 +354,7 @@ func apiError(err error) error {
 		return localapi.Errorf(localapi.CodeInternal, "%w", err)
 	}
 	msg := err.Error()
-	for _, is := range []error{ErrInvalid, ErrConflict, ErrTooLarge} {
+	for _, is := range []error{ErrInvalid, ErrConflict, ErrTooLarge, replication.ErrNotAllowed, replication.ErrRevoked} {
 		if errors.Is(err, is) { // its own words at the end say again what the sentence does
 			msg = strings.TrimSuffix(msg, ": "+is.Error())
 		}

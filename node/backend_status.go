@@ -43,6 +43,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	out.Sync, out.Discovery = apiSync(st.Sync), apiDiscovery(&st.Discovery)
 	out.Messages, out.Routes = apiMessages(st.Messages), apiRoutes(st.Routes)
+	out.Membership = apiMembership(st.Membership)
 	if st.Reach != nil {
 		out.Reach = apiReach(st.Reach)
 	}

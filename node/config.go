@@ -75,7 +75,8 @@ type Config struct {
 	Label string
 
 	// NetworkName tells open networks apart; nodes of different names refuse
-	// each other. A data directory keeps its network for life. Default "dev".
+	// each other. A data directory keeps its network for life; that of a network of
+	// members (Init, Join) takes no name here. Default "dev".
 	NetworkName string
 	// Open allows an open network to listen beyond loopback, where anyone who
 	// reaches it can read and write. Default off.
@@ -184,6 +185,9 @@ type Config struct {
 	// Version of the program, shown to peers and by the local API. Default none.
 	Version string
 
+	// members is the network of members to which DataDir belongs; nil: none.
+	members *dirNetwork
+
 	// For tests: replaces the system's answer; replaces defaultRepairPause; is
 	// called before each repair, which waits for it (nil: not).
 	freeBytes    func(path string) (uint64, error)
@@ -193,12 +197,6 @@ type Config struct {
 
 // withDefaults checks c and returns a copy with every default filled in.
 func (c Config) withDefaults() (Config, error) {
-	if c.NetworkName == "" {
-		c.NetworkName = DefaultNetworkName
-	}
-	if err := checkName("network name", c.NetworkName); err != nil {
-		return c, err
-	}
 	if err := checkLabel(c.Label); err != nil {
 		return c, err
 	}
@@ -208,6 +206,9 @@ func (c Config) withDefaults() (Config, error) {
 			return c, err
 		}
 		c.DataDir = dir
+	}
+	if err := c.findNetwork(); err != nil {
+		return c, err
 	}
 	if len(c.Listen) == 0 {
 		c.Listen = []string{"0"}
@@ -250,6 +251,25 @@ func (c Config) withDefaults() (Config, error) {
 		c.Now = time.Now
 	}
 	return c, c.check()
+}
+
+// findNetwork fills in the network: that of the directory if it is one of members.
+func (c *Config) findNetwork() error {
+	have, found, err := readNetwork(c.DataDir)
+	if err == nil && found && !have.Open {
+		switch {
+		case c.NetworkName != "":
+			return &OtherNetworkError{Dir: c.DataDir, Have: have.describe(), Want: openNetwork(c.NetworkName).describe()}
+		case c.Open:
+			return fmt.Errorf("the data directory %s belongs to %s, to which only members connect: leave --open out: %w", c.DataDir, have.describe(), ErrInvalid)
+		}
+		c.members = &have
+		return nil
+	}
+	if c.NetworkName == "" {
+		c.NetworkName = DefaultNetworkName
+	}
+	return checkName("network name", c.NetworkName) // an unreadable file is for openDataDir to tell
 }
 
 func (c *Config) check() error {
@@ -323,6 +343,14 @@ func (c *Config) checkDHT() error {
 	return nil
 }
 
+// network is the network that the directory is to belong to.
+func (c *Config) network() dirNetwork {
+	if c.members != nil {
+		return *c.members
+	}
+	return openNetwork(c.NetworkName)
+}
+
 // agent is what this program calls itself in Hello and to libp2p.
 func (c *Config) agent() string {
 	if c.Version == "" {
@@ -342,7 +370,7 @@ const minBudgetBytes = 4 << 20
 func (c *Config) listenSpecs() ([]listenSpec, error) {
 	var specs []listenSpec
 	for _, s := range c.Listen {
-		spec, err := parseListen(s, c.Open)
+		spec, err := parseListen(s, c.Open || c.members != nil)
 		if err != nil {
 			return nil, err
 		}

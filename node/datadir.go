@@ -26,6 +26,7 @@ import (
 //	network       which network it belongs to, as JSON
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
 //	label         the label that the node was given last (label.go)
+//	certificate.pem, root.key  of a network of members (certfile.go)
 //	log/          the logs (package replication/wal)
 //	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
@@ -52,8 +53,9 @@ const (
 // dirNetwork is the content of the network file.
 type dirNetwork struct {
 	Open bool   `json:"open"`
-	Name string `json:"name"` // of an open network
-	ID   string `json:"id"`   // hex
+	Name string `json:"name"`           // of an open network its identity, else for people alone
+	ID   string `json:"id"`             // hex
+	Root string `json:"root,omitempty"` // hex; the root key of a network of members
 }
 
 // DefaultDataDir is where a node of that label keeps its data when nobody says
@@ -131,11 +133,11 @@ type dataDir struct {
 
 // openDataDir makes the directory of a node or checks its content, its format and
 // its network, as far as that can be told without opening the store.
-func openDataDir(dir, networkName string) (*dataDir, error) {
+func openDataDir(dir string, network dirNetwork) (*dataDir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, mkdirProblem(dir, err)
 	}
-	d := &dataDir{path: dir, role: nodeRole, network: dirNetwork{Open: true, Name: networkName, ID: replication.OpenNetwork(networkName).String()}}
+	d := &dataDir{path: dir, role: nodeRole, network: network}
 	var err error
 	if d.store, err = hasStore(dir); err != nil {
 		return nil, err
@@ -149,6 +151,8 @@ func openDataDir(dir, networkName string) (*dataDir, error) {
 		return nil, err
 	case found && have.ID != d.network.ID:
 		return nil, &OtherNetworkError{Dir: dir, Have: have.describe(), Want: d.network.describe()}
+	case found:
+		d.network = have
 	}
 	d.noNetwork = !found
 	if !d.store && d.noFormat && d.noNetwork {
@@ -294,7 +298,7 @@ func refuseForeign(dir string) error {
 	}
 	for _, e := range entries {
 		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
-		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, certificateFile, rootKeyFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
 		if !ours && name != logDir && name != viewDir && name != mailDir && name != "lost+found" {
@@ -348,21 +352,38 @@ func readNetwork(dir string) (have dirNetwork, found bool, err error) {
 
 // DataDirNetwork tells the name of the open network that a data directory
 // belongs to for life; ok is false if there is no data directory yet. The name is
-// empty where the directory has data and lost the file that tells it.
+// empty where it belongs to a network of members, and where the directory has data
+// and lost the file that tells it.
 func DataDirNetwork(dir string) (name string, ok bool, err error) {
 	have, found, err := readNetwork(dir)
-	if err != nil || found {
+	if err != nil || found && have.Open {
 		return have.Name, found, err
+	}
+	if found {
+		return "", true, nil
 	}
 	ok, err = hasStore(dir)
 	return "", ok, permissionProblem(dir, err)
+}
+
+// DataDirHasMembers tells whether a data directory belongs to a network of members.
+func DataDirHasMembers(dir string) bool {
+	have, found, err := readNetwork(dir)
+	return err == nil && found && !have.Open
+}
+
+func openNetwork(name string) dirNetwork {
+	return dirNetwork{Open: true, Name: name, ID: replication.OpenNetwork(name).String()}
 }
 
 func (d dirNetwork) describe() string {
 	if d.Open {
 		return fmt.Sprintf("the open network %q", d.Name)
 	}
-	return "network " + d.ID
+	if d.Name != "" {
+		return fmt.Sprintf("the network of members %q (%s)", d.Name, d.ID[:min(8, len(d.ID))])
+	}
+	return "the network of members " + d.ID[:min(8, len(d.ID))]
 }
 
 // OtherNetworkError: the data directory belongs to another network, and a data

@@ -19,7 +19,7 @@ import (
 
 // settled opens a data directory as Open does where there is no store yet.
 func settled(dir, network string) error {
-	d, err := openDataDir(dir, network)
+	d, err := openDataDir(dir, openNetwork(network))
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func TestDataDirHasOneNetworkForLife(t *testing.T) {
 	if name != "dev" || !ok || err != nil {
 		t.Errorf("the network is %q, %v, %v", name, ok, err)
 	}
-	_, err = openDataDir(dir, "other")
+	_, err = openDataDir(dir, openNetwork("other"))
 	var other *OtherNetworkError
 	if !errors.As(err, &other) || !strings.Contains(err.Error(), `"dev"`) || !strings.Contains(err.Error(), `"other"`) {
 		t.Errorf("another network: %v", err)
@@ -172,7 +172,7 @@ func TestForeignDirectory(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d, err := openDataDir(dir, "dev")
+		d, err := openDataDir(dir, openNetwork("dev"))
 		if fine && err != nil || !fine && (err == nil || !strings.Contains(err.Error(), "is not empty")) {
 			t.Errorf("beside %s: %v", name, err)
 		}
@@ -224,12 +224,12 @@ func TestDataDirOfNewerFormat(t *testing.T) {
 		}
 	}
 	write("vix-node 2\n")
-	if _, err := openDataDir(dir, "dev"); !errors.Is(err, replication.ErrTooNew) || !strings.HasSuffix(err.Error(), "knows 1: upgrade this program") {
+	if _, err := openDataDir(dir, openNetwork("dev")); !errors.Is(err, replication.ErrTooNew) || !strings.HasSuffix(err.Error(), "knows 1: upgrade this program") {
 		t.Errorf("a newer format: %v", err)
 	}
 	for _, bad := range []string{"", "vix-node", "vix-node x", "vix-node 0", "another 1"} {
 		write(bad)
-		if _, err := openDataDir(dir, "dev"); err == nil || errors.Is(err, replication.ErrTooNew) {
+		if _, err := openDataDir(dir, openNetwork("dev")); err == nil || errors.Is(err, replication.ErrTooNew) {
 			t.Errorf("format file %q: %v", bad, err)
 		}
 	}

@@ -416,6 +416,23 @@ func (d *dialer) retryIn(endpoint string, at time.Time) []any {
 	return []any{"retry_in", at.Sub(d.now()).Round(100 * time.Millisecond)}
 }
 
+// again lets a peer be dialled at once: its session has ended so that a new one
+// begins.
+func (d *dialer) again(id peer.ID, endpoint string) {
+	d.mu.Lock()
+	var keys []string
+	for key, t := range d.targets.all {
+		if t.expected() == id {
+			keys = append(keys, key)
+		}
+	}
+	d.mu.Unlock()
+	for _, key := range append(keys, endpoint) {
+		d.guard.goOn(key)
+		d.guard.forgive(key)
+	}
+}
+
 // sessionEnded tells of the end of a session that came from an attempt at
 // endpoint (empty: the peer dialled), so that it is made again in due time. bad
 // tells that the endpoint should back off first.

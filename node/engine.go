@@ -27,6 +27,7 @@ type engine struct {
 	budget     *replicator.Budget
 	ops        atomic.Uint64 // held durably, over all spaces
 	uncount    func()        // ends the counting of ops
+	unfollow   func()        // ends the following of control logs
 	retired    chan struct{} // closed before the engine is closed
 }
 
@@ -35,17 +36,27 @@ const byeTime = 3 * time.Second
 
 // openEngine opens the parts, each on the one before.
 func (n *Node) openEngine(key ed25519.PrivateKey) (*engine, error) {
-	e := &engine{retired: make(chan struct{}), budget: replicator.NewBudget(int(n.cfg.BudgetBytes))}
+	e := &engine{unfollow: func() {}, retired: make(chan struct{}), budget: replicator.NewBudget(int(n.cfg.BudgetBytes))}
 	var err error
-	e.store, err = wal.Open(wal.Options{
+	opt := wal.Options{
 		Dir: filepath.Join(n.cfg.DataDir, logDir), Network: n.network, Key: key,
 		Relaxed: n.cfg.Durability == Relaxed, Logger: n.log, Now: n.cfg.Now,
 		ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, OnDamage: func(d *replication.DamageError) { n.damaged(d) },
-	})
-	if err != nil {
+	}
+	if n.members != nil {
+		opt.Grant = n.members.grant
+	}
+	if e.store, err = wal.Open(opt); err != nil {
 		return nil, err
 	}
-	if err := e.openRest(n); err != nil {
+	if n.members != nil {
+		err = n.members.follow(n.ctx, e)
+	}
+	if err == nil {
+		err = e.openRest(n)
+	}
+	if err != nil {
+		e.unfollow()
 		return nil, errors.Join(err, e.store.Close())
 	}
 	return e, nil
@@ -65,13 +76,17 @@ func (e *engine) openRest(n *Node) (err error) {
 	if n.cfg.Offline {
 		return nil
 	}
-	e.replicator, err = replicator.New(replicator.Options{
-		Store: e.store, Logger: n.log, Spaces: n.names.list(), Budget: e.budget,
+	opt := replicator.Options{
+		Store: e.store, Logger: n.log, Spaces: n.carried(), Control: n.controlSpace(), Budget: e.budget,
 		OnSpace: n.takeSpace, Observe: n.mesh.observe, MaxSpaces: MaxSpaces,
 		Up: n.up, Down: n.down, PingEvery: n.cfg.PingEvery, StaleAfter: n.cfg.StaleAfter,
 		CloseAfter: closeAfter * n.cfg.StaleAfter, Rand: randInt64,
-	})
-	if err != nil {
+	}
+	if m := n.members; m != nil {
+		opt.ApplyTrust = m.applyTrust
+		opt.Carries = func(key replication.OriginKey, space replication.SpaceID) bool { return m.carries(key, nil)(space) }
+	}
+	if e.replicator, err = replicator.New(opt); err != nil {
 		e.uncount()
 		return errors.Join(err, e.view.Close())
 	}
@@ -85,6 +100,7 @@ func (e *engine) countOps() {
 			e.ops.Add(heldOps(l))
 		}
 	}
+	// A retreat takes away: the sum wraps as it should.
 	e.uncount = e.store.Subscribe(func(a replication.Advance) { e.ops.Add(a.Tip.Seq - a.Prev.Seq) })
 }
 
@@ -101,6 +117,7 @@ func (e *engine) close() error {
 		cancel()
 	}
 	e.uncount()
+	e.unfollow()
 	return errors.Join(append(errs, e.view.Close(), e.store.Close())...)
 }
 

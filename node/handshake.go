@@ -146,8 +146,14 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 	cfg := protocols.HelloConfig{
 		Network: m.network, Self: m.host.ID(), Peer: id,
 		Instance: m.engine().store.Info().Instance, Boot: m.boot,
-		Label: m.label, Spaces: m.names.list(), Agent: m.agent,
+		Label: m.label, Agent: m.agent,
 		Timeout: m.timeout, Now: m.clock,
+	}
+	if m.members == nil {
+		cfg.Spaces = m.names.list()
+	} else { // the session names them to those who carry them
+		cfg.Certificate = m.members.certificate()
+		cfg.Admit = func(key replication.OriginKey) error { return m.members.revoked(key) }
 	}
 	cfg.Verdict = func(p protocols.PeerHello) error {
 		if p.Has(protocols.FeatureAgain) {
@@ -173,6 +179,11 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 // verdict refuses what start would refuse, in time for the peer to hear it
 // before the session begins, and a peer that is held since later than before.
 func (m *mesh) verdict(p protocols.PeerHello, before uint64) error {
+	if m.members != nil {
+		if _, err := m.members.check(p.PeerInfo); err != nil {
+			return err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.book.heldAfter(p.ID, before) {

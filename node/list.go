@@ -27,7 +27,7 @@ var errRepaired = fmt.Errorf("the node has repaired damaged data meanwhile: %w",
 // of the store, or Close, cuts the listing short.
 func (s *Space) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		err := s.err
+		err := s.check()
 		if err == nil {
 			begun := false
 			err = s.n.do(ctx, func(e *engine) error {

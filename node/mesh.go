@@ -28,6 +28,7 @@ type mesh struct {
 	engine    func() *engine // the one in use
 	network   replication.NetworkID
 	names     *spaceNames
+	members   *membership // nil in an open network
 	label     string
 	agent     string
 	boot      protocols.BootNonce

@@ -20,6 +20,7 @@ import (
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/replication/replicator"
+	"vixp2p/trust"
 )
 
 // Node is a running node. Its methods are safe for concurrent use.
@@ -29,6 +30,7 @@ type Node struct {
 	key     ed25519.PrivateKey
 	id      peer.ID
 	network replication.NetworkID
+	members *membership // nil in an open network
 	names   *spaceNames
 
 	engines   engines
@@ -72,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	dir, err := openDataDir(cfg.DataDir, cfg.NetworkName)
+	dir, err := openDataDir(cfg.DataDir, cfg.network())
 	if err == nil {
 		err = dir.checkLogs()
 	}
@@ -93,7 +95,17 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Logger, key: key, id: id, network: replication.OpenNetwork(cfg.NetworkName),
 		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
 	}
+	if cfg.members != nil {
+		n.members, err = openMembership(dir, replication.OriginKey(key.Public().(ed25519.PublicKey)), cfg.Now, cfg.Logger)
+		if err != nil {
+			return nil, permissionProblem(cfg.DataDir, err)
+		}
+		n.network = n.members.network
+	}
 	n.names = newSpaceNames(n.network)
+	if n.members != nil {
+		n.names.learn(replication.SpaceInfo{ID: n.members.control, Name: trust.ControlSpaceName})
+	}
 	n.up, n.down = replicator.NewPace(cfg.MaxRate), replicator.NewPace(cfg.MaxRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	err = n.open(ctx, dir)
@@ -125,6 +137,12 @@ func (n *Node) open(ctx context.Context, dir *dataDir) error {
 	}
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
+	if n.members != nil && n.mesh != nil {
+		n.members.mu.Lock()
+		n.members.changed = n.trustChanged
+		n.members.mu.Unlock()
+		n.wg.Go(func() { n.members.loop(n.ctx, n) })
+	}
 	n.wg.Go(func() { n.addresses.writeLoop(n.ctx) })
 	if n.host != nil {
 		if err := n.join(); err != nil {
@@ -151,6 +169,9 @@ func (n *Node) join() error {
 	n.addresses.connected = func(id peer.ID) bool { return n.mesh.book.live(id) != nil }
 	n.mesh.recall()
 	n.mesh.serve()
+	if n.members != nil {
+		n.mesh.answerJoins(n.decideJoin)
+	}
 	n.carryMessages()
 	if err := n.mesh.rememberLoop(n.ctx); err != nil {
 		return fmt.Errorf("cannot hear where peers listen: %w", err)
@@ -181,7 +202,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
-		engine: n.engines.get, network: n.network, names: n.names, label: n.cfg.Label, agent: n.cfg.agent(),
+		engine: n.engines.get, network: n.network, names: n.names, members: n.members, label: n.cfg.Label, agent: n.cfg.agent(),
 		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: time.Now, clock: n.cfg.Now, log: n.log,
 	}
 	if _, err := rand.Read(n.mesh.boot[:]); err != nil {
@@ -297,8 +318,12 @@ func (n *Node) Addrs() []string {
 }
 
 // takeSpace decides on a space that a peer named: in an open network every one
-// is taken, as long as there are not too many.
+// is taken, as long as there are not too many; in one of members those that an admin
+// has declared and that this node carries.
 func (n *Node) takeSpace(s replication.SpaceInfo) bool {
+	if n.members != nil && (!n.members.isDeclared(s.ID) || !n.members.takesPart(s.ID)) {
+		return s.ID == n.members.control
+	}
 	if !n.names.learn(s) {
 		if n.mesh.refusals.fresh("space", time.Now()) { // a peer may name thousands
 			n.log.Warn("a space that a peer named is not taken: it is one too many, or its name is not fit to be shown", "space", s.ID.String())

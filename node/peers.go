@@ -259,6 +259,18 @@ func (b *peerBook) parted(id peer.ID) bool {
 	return r != nil && !r.parted.IsZero()
 }
 
+// sessions are the live ones.
+func (b *peerBook) sessions() (list []*session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.records {
+		if r.session.alive() {
+			list = append(list, r.session)
+		}
+	}
+	return list
+}
+
 // counts are the peers that are known and those with a session.
 func (b *peerBook) counts() (total, connected int) {
 	b.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/replication/replicator"
+	"vixp2p/trust"
 )
 
 // sessionTag protects the connections of peers with a session from being closed
@@ -30,6 +31,7 @@ type session struct {
 	addr     string
 	conn     network.Conn
 	driver   *replicator.Peer
+	shown    *trust.Chain // its certificate; nil in an open network
 	budget   *accountBudget
 	since    time.Time
 	moving   bool          // to a direct connection; guarded by the mesh's mu
@@ -74,11 +76,19 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if err == nil && m.book.heldAfter(s.id, before) {
 		err = errHeld
 	}
+	var carries func(replication.SpaceID) bool
+	var trustNow *trust.State
+	if err == nil && m.members != nil {
+		trustNow = m.members.state.Load()
+		if s.shown, err = m.members.check(s.info); err == nil {
+			carries = m.members.carries(s.info.Key, s.shown)
+		}
+	}
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
-			PieceBytes: pieceBytes(st.Conn()),
-			Spaces:     s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
+			PieceBytes: pieceBytes(st.Conn()), Carries: carries,
+			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 		}, conn)
 	}
 	copies, twice, again := false, false, false
@@ -101,6 +111,9 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		// The stream ends either way; err is what counts.
 		_ = conn.Close(protocols.CodeOf(err), "")
 		return nil, err
+	}
+	if m.members != nil && m.members.state.Load() != trustNow {
+		m.reviewTrust(m.members.state.Load(), trustNow) // it may have missed this session
 	}
 	m.remember(s, addr, m.listens(s.conn))
 	m.wishDirect(s)
@@ -181,6 +194,8 @@ func (m *mesh) watch(s *session) {
 	}
 	switch {
 	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
+	case end.Code == replication.CodeTrustChanged:
+		m.dialer.again(s.id, s.endpoint)
 	case end.Code == replication.CodeDuplicate:
 		if m.displaced(s) {
 			bad = end

@@ -37,12 +37,28 @@ func (n *Node) Space(name string) *Space {
 	return s
 }
 
-// Spaces are the names of the spaces that this node knows, ascending. One that
+// check says why the space cannot be used here.
+func (s *Space) check() error {
+	m := s.n.members
+	switch {
+	case s.err != nil || m == nil:
+		return s.err
+	case !m.isDeclared(s.id):
+		return fmt.Errorf("there is no space %q in this network, as far as this node has heard: an admin creates it with space create: %w", s.name, replication.ErrNotAllowed)
+	case !m.takesPart(s.id):
+		return fmt.Errorf("this node has no role in space %q, so that it has nothing of it: ask an admin for one: %w", s.name, replication.ErrNotAllowed)
+	}
+	return nil
+}
+
+// Spaces are the names of the data spaces that this node knows, ascending. One that
 // arrived without its name is named by its id in hex.
 func (n *Node) Spaces() []string {
 	var names []string
 	for _, s := range n.names.list() {
-		names = append(names, spaceLabel(s))
+		if s.ID != n.controlSpace() {
+			names = append(names, spaceLabel(s))
+		}
 	}
 	slices.Sort(names)
 	return names
@@ -221,8 +237,8 @@ func (b *Batch) Len() int { return len(b.ops) }
 // Batch runs fn and writes what it collected as one transaction; nothing if fn
 // returns an error, which Batch returns. Errors are those of Put.
 func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, error) {
-	if s.err != nil {
-		return nil, s.err
+	if err := s.check(); err != nil {
+		return nil, err
 	}
 	var b Batch
 	if err := fn(&b); err != nil {
@@ -279,11 +295,18 @@ func (s *Space) append(ctx context.Context, e *engine, b *Batch) (replication.Ap
 		done, err := e.store.Append(ctx, replication.Batch{
 			Space: s.id, Ops: b.ops, If: b.conds, Resolver: e.view,
 		})
-		if !errors.Is(err, kv.ErrNotReady) {
+		switch {
+		case errors.Is(err, kv.ErrNotReady):
+		case errors.Is(err, replication.ErrRevoked):
+			return done, errSelfRevoked
+		default:
 			return done, err
 		}
 	}
 }
+
+// errSelfRevoked: what this node writes would count nowhere.
+var errSelfRevoked = errorString{"this node was revoked, so that nothing that it writes now would count anywhere: ask an admin to admit it again, and join with the new ticket", replication.ErrRevoked}
 
 // announce makes the space known to this node and its peers, and its name
 // durable, before its first operation.
@@ -321,8 +344,8 @@ const maxSiblings = replication.MaxSupersedes
 // Conflicts returns all values of a key, the winner first; ErrNotFound if it has
 // none. More than one means concurrent writes that no later write has named.
 func (s *Space) Conflicts(ctx context.Context, key string) ([]Entry, error) {
-	if s.err != nil {
-		return nil, s.err
+	if err := s.check(); err != nil {
+		return nil, err
 	}
 	var out []Entry
 	err := s.n.do(ctx, func(e *engine) error {
@@ -359,8 +382,8 @@ func entryOf(e *kv.Entry) Entry {
 // it has applied what is held now: equal digests of two nodes, equal state (design
 // 5.4). keys is how many keys it has.
 func (s *Space) Digest(ctx context.Context) (digest string, keys uint64, err error) {
-	if s.err != nil {
-		return "", 0, s.err
+	if err := s.check(); err != nil {
+		return "", 0, err
 	}
 	err = s.n.do(ctx, func(e *engine) error {
 		if err := e.caughtUp(ctx, s.id); err != nil {

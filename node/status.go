@@ -20,7 +20,7 @@ type Status struct {
 	Label       string
 	Instance    string // hex; of the data directory's history
 	Network     string // "open", or the network's id in hex
-	NetworkName string // of an open network
+	NetworkName string // of an open network its identity, else for people; it may be empty
 	DataDir     string
 	Listen      []string // multiaddrs
 	Durability  Durability
@@ -54,6 +54,8 @@ type Status struct {
 	// with NoMessages.
 	Messages *MessageStatus
 	Routes   []Route
+	// Membership is this node's part in a network of members; nil in an open one.
+	Membership *MembershipStatus
 }
 
 // PeerStatus is one peer as this node sees it.
@@ -134,6 +136,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		Started: n.started,
 		Spaces:  map[string]SpaceStatus{},
 	}
+	if n.members != nil {
+		st.Network, st.NetworkName = n.network.String(), n.membershipNow().NetworkName
+	}
 	err := n.do(ctx, func(e *engine) (err error) {
 		info := e.store.Info()
 		st.Instance, st.Recovered = info.Instance.String(), info.Recovered
@@ -153,6 +158,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return st, err
 	}
+	st.Membership = n.membershipStatus()
 	st.Damage, st.Repairs = n.health.snapshot()
 	st.Copies = n.mesh != nil && n.mesh.book.copied(n.mesh.now())
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()

@@ -63,7 +63,7 @@ const tailBytes = 1 << 20
 // The end of ctx is no error.
 func (s *Space) Tail(ctx context.Context, from Cursor, follow bool) iter.Seq2[Operation, error] {
 	begin := tail{s: s}
-	err := s.err
+	err := s.check()
 	if err == nil {
 		err = s.n.do(ctx, func(e *engine) error { return begin.begin(e, from) })
 	}

@@ -57,7 +57,7 @@ type Event struct {
 // matter why the range ended.
 func (s *Space) Watch(ctx context.Context, prefix string, from Cursor) iter.Seq2[Event, error] {
 	w := watch{s: s, prefix: prefix}
-	err := s.err
+	err := s.check()
 	if err == nil {
 		err = w.begin(ctx, from)
 	}

@@ -54,6 +54,10 @@ type HelloConfig struct {
 	Spaces []replication.SpaceInfo
 	Agent  string // program and version, at most MaxAgentBytes
 
+	// Admit is asked when the peer has shown that it knows the network, before
+	// anything is shown to it: for a peer of whom nothing need be heard. The dialer
+	// asks before it says anything. (Nobody is refused.)
+	Admit func(replication.OriginKey) error
 	// Verdict is asked once, when everything that the peer shows is known: by
 	// the responder before it says Welcome, by the dialer after it heard it. An
 	// error (see Refuse) refuses the peer, with its code.
@@ -181,6 +185,9 @@ func (h *handshake) initiate() error {
 		return err
 	}
 	c := &h.cfg
+	if err := h.admit(); err != nil {
+		return err
+	}
 	nonce, err := newNonce(c.Rand)
 	if err != nil {
 		return err
@@ -230,6 +237,9 @@ func (h *handshake) respond() error {
 	}
 	if want := h.netTag(roleDialer, hello.Nonce[:]); !hmac.Equal(want[:], hello.NetTag[:]) {
 		return Refuse(replication.CodeOtherNetwork, "")
+	}
+	if err := h.admit(); err != nil {
+		return err
 	}
 	h.peer.Instance, h.peer.Boot, h.meta.InitiatorBoot = hello.Instance, hello.Boot, hello.Boot
 	h.peer.BlockFormat, h.peer.Features, h.meta.Attempt = hello.BlockFormat, hello.Features, hello.Attempt
@@ -296,6 +306,14 @@ func (h *handshake) finish(err error) (*Session, error) {
 	}
 	h.end(err)
 	return nil, err
+}
+
+// admit refuses a peer of which nothing need be heard.
+func (h *handshake) admit() error {
+	if h.cfg.Admit == nil {
+		return nil
+	}
+	return h.cfg.Admit(h.peer.Key)
 }
 
 // verdict decides on all that the peer showed.

@@ -86,6 +86,16 @@ type Probe struct{}
 // Tick says that Session.Deadline has passed.
 type Tick struct{}
 
+// TrustApplied answers ControlInStep.
+type TrustApplied struct{}
+
+// ForkKnown tells of a proof of a fork that was not known here, so that the peer
+// may have it too.
+type ForkKnown struct {
+	Space SpaceID
+	Proof ForkProof
+}
+
 // Stop asks the session to end: it says Bye and closes.
 type Stop struct {
 	Code   Code
@@ -102,6 +112,8 @@ func (RunRead) event()       {}
 func (CommitDone) event()    {}
 func (Pull) event()          {}
 func (Probe) event()         {}
+func (TrustApplied) event()  {}
+func (ForkKnown) event()     {}
 func (Tick) event()          {}
 func (Stop) event()          {}
 
@@ -150,6 +162,20 @@ type StateChanged struct{ Stale bool }
 // Settled tells that the frontier exchange of a space is complete: from now on
 // Progress is exact for it.
 type Settled struct{ Space SpaceID }
+
+// ControlInStep tells that everything that the peer stated of the control space is
+// here, or refused for good. The driver answers with TrustApplied when the store has
+// the limits that follow from it: then the data spaces begin, and what either side
+// has cut is not taken for a loss.
+type ControlInStep struct{}
+
+// ControlLate tells that the data spaces begin though the control space is not in
+// step with the peer: SessionConfig.ControlWait is over. Missing is what the peer
+// stated of it and is not here.
+type ControlLate struct {
+	Settled bool
+	Missing uint64
+}
 
 // RTT is a new round trip time.
 type RTT struct{ Value time.Duration }
@@ -204,6 +230,8 @@ func (SaveCursor) effect()    {}
 func (AddSpace) effect()      {}
 func (StateChanged) effect()  {}
 func (Settled) effect()       {}
+func (ControlInStep) effect() {}
+func (ControlLate) effect()   {}
 func (RTT) effect()           {}
 func (DataLoss) effect()      {}
 func (LogPaused) effect()     {}
@@ -227,6 +255,15 @@ type SessionConfig struct {
 	StaleAfter   time.Duration // (15 s)
 	CloseAfter   time.Duration // silence after which the session ends (45 s)
 	Resume       *Partial      // what an earlier session of this peer instance left
+	// Control is the space of the control logs, which goes before all others (zero:
+	// none, all spaces are equal). The others begin when it is settled, nothing that
+	// the peer stated of it is missing here and the limits that follow are applied, or
+	// after ControlWait (30 s).
+	Control     SpaceID
+	ControlWait time.Duration
+	// Carries tells whether the peer may have a space; it does not change while the
+	// session lives (nil: every space). The control space every peer may have.
+	Carries func(SpaceID) bool
 	// Rand gives jitter in [0, n); nil: no jitter.
 	Rand func(n int64) int64
 }

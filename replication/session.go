@@ -40,6 +40,7 @@ type Session struct {
 	sender
 	receiver
 	liveness
+	gate   gate
 	timers timerHeap
 }
 
@@ -81,6 +82,7 @@ const (
 	DefaultPingEvery   = 5 * time.Second
 	DefaultStaleAfter  = 15 * time.Second
 	DefaultCloseAfter  = 45 * time.Second
+	DefaultControlWait = 30 * time.Second
 )
 
 // NewSession makes a session that waits for Started.
@@ -92,6 +94,7 @@ func NewSession(cfg SessionConfig) *Session {
 	setDefault(&cfg.PingEvery, DefaultPingEvery)
 	setDefault(&cfg.StaleAfter, DefaultStaleAfter)
 	setDefault(&cfg.CloseAfter, DefaultCloseAfter)
+	setDefault(&cfg.ControlWait, DefaultControlWait)
 	s := &Session{
 		cfg:       cfg,
 		spaces:    map[SpaceID]*spaceState{},
@@ -127,6 +130,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	}
 	s.handle(ev)
 	if !s.closed {
+		s.checkGate()
 		s.pump()
 		s.flushSaves()
 		s.flushAcks(false)
@@ -155,6 +159,14 @@ func (s *Session) handle(ev Event) {
 		s.pull(ev)
 	case Probe:
 		s.ping()
+	case TrustApplied:
+		if s.gate.shut && s.gate.told {
+			s.openGate()
+		}
+	case ForkKnown:
+		if s.shares(ev.Space) {
+			s.send(&ForkProofMsg{Space: ev.Space, Proof: ev.Proof})
+		}
 	case Tick:
 		s.tick()
 	}
@@ -163,6 +175,8 @@ func (s *Session) handle(ev Event) {
 func (s *Session) start(ev Started) {
 	s.started = true
 	s.startLiveness()
+	s.ackTimer.fire = func() { s.flushAcks(true) }
+	s.startGate()
 	s.announcePartial()
 	for _, info := range ev.Spaces {
 		s.addSpace(info)
@@ -190,7 +204,9 @@ func (s *Session) receive(ev Received) {
 	case *Pong:
 		s.pong(m)
 	case *ForkProofMsg:
-		s.emit(ForkSeen{Space: m.Space, Proof: m.Proof})
+		if s.shares(m.Space) {
+			s.emit(ForkSeen{Space: m.Space, Proof: m.Proof})
+		}
 	case *Bye:
 		s.closed = true
 		s.out = append(s.out, CloseSession{Code: m.Code, Detail: m.Detail, FromPeer: true})
@@ -224,8 +240,9 @@ func (s *Session) Acked(space SpaceID, log LogID, seq uint64) bool {
 
 // Progress tells where replication of each space stands, spaces in the order in
 // which they became known, logs by id; a space in which the peer does not take
-// part is left out. A log that is paused because it forked or was cut is in
-// Paused only; other paused logs are in PendingLogs, or in MissingOps, too.
+// part, or that it may not have, is left out. A log that is paused because it
+// forked, was cut or is not allowed is in Paused only; other paused logs are in
+// PendingLogs, or in MissingOps, too.
 func (s *Session) Progress() []Progress {
 	out := make([]Progress, 0, len(s.order))
 	for _, sp := range s.order {
@@ -261,10 +278,10 @@ func (sp *spaceState) progress() Progress {
 }
 
 // pending tells whether the peer has not stated that it holds our tip, of a log
-// that is neither forked nor cut.
+// that it may still take.
 func (l *logState) pending() bool {
 	done := l.acked == l.tip || l.base.Seq >= l.tip.Seq && !l.covering()
-	return !done && l.paused != CodeForked && l.paused != CodeRevoked
+	return !done && !countsAsSynced(l.paused)
 }
 
 // InStep tells whether all spaces are settled and nothing is pending or missing:

@@ -105,6 +105,9 @@ type missingLog struct {
 }
 
 func (s *Session) addSpace(info SpaceInfo) {
+	if !s.carries(info.ID) {
+		return
+	}
 	if sp := s.spaces[info.ID]; sp != nil {
 		if sp.info.Name == "" {
 			sp.info.Name = info.Name
@@ -122,6 +125,9 @@ func (s *Session) addSpace(info SpaceInfo) {
 	sp.ask.timer.fire = func() { s.askAgain(sp) }
 	s.spaces[info.ID] = sp
 	s.order = append(s.order, sp)
+	if s.heldBack(info.ID) {
+		return
+	}
 	s.askQueue.push(sp)
 	if st, ok := s.strangers[info.ID]; ok {
 		delete(s.strangers, info.ID)
@@ -431,7 +437,7 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 // advanced takes the growth of a log.
 func (s *Session) advanced(ev Advanced) {
 	sp := s.spaces[ev.Space]
-	if sp == nil || ev.Tip.Seq == 0 {
+	if sp == nil || ev.Tip.Seq == 0 || ev.Retreat { // after a retreat the driver ends the session
 		return
 	}
 	if sp.declined && !sp.load.running {

@@ -139,6 +139,12 @@ func newFuzzSession(t testing.TB, data []byte) *fuzzSession {
 	if b&8 > 0 {
 		cfg.Resume = &Partial{Log: f.log(), End: f.pos(3), Total: 10, Data: make([]byte, 4)}
 	}
+	if b&16 > 0 {
+		cfg.Control = SpaceID{1, 1} // no data space of space()
+	}
+	if b&32 > 0 {
+		cfg.Carries = func(id SpaceID) bool { return id != SpaceID{2} }
+	}
 	f.s = NewSession(cfg)
 	f.do(Started{Spaces: []SpaceInfo{{ID: f.space()}}})
 	return f
@@ -153,8 +159,15 @@ func (f *fuzzSession) byte() byte {
 	return b
 }
 
-func (f *fuzzSession) space() SpaceID { return SpaceID{f.byte() % 3} }
-func (f *fuzzSession) log() LogID     { return LogID{f.byte() % 4} }
+// space is one of three, or the control space.
+func (f *fuzzSession) space() SpaceID {
+	b := f.byte()
+	if b >= 192 && f.s != nil && f.s.cfg.Control != (SpaceID{}) {
+		return f.s.cfg.Control
+	}
+	return SpaceID{b % 3}
+}
+func (f *fuzzSession) log() LogID { return LogID{f.byte() % 4} }
 
 // pos is a position; one seq in eight is of another branch.
 func (f *fuzzSession) pos(seq byte) Position {
@@ -219,7 +232,9 @@ func (f *fuzzSession) step() bool {
 			f.commitDone(c.Space, c.Log)
 		}
 	case 4:
-		f.commitDone(f.space(), f.log()) // of nothing
+		if space := f.space(); f.s.shares(space) { // of nothing
+			f.commitDone(space, f.log())
+		}
 	case 5, 6:
 		prev := f.byte() % 8
 		ev := Advanced{Advance: Advance{Space: f.space(), Log: f.log(), Prev: f.pos(prev), Tip: f.pos(prev + 1 + f.byte()%4)}, FromPeer: b&32 > 0}
@@ -230,6 +245,7 @@ func (f *fuzzSession) step() bool {
 	case 8:
 		f.do(Pull{})
 	case 9:
+		f.do(TrustApplied{})
 		f.do(SpaceRefused{Space: f.space()})
 	default:
 		f.do(Received{Msg: f.message(), Held: uint64(b % 4)})
@@ -315,6 +331,7 @@ func (f *fuzzSession) do(ev Event) {
 		if f.closed {
 			f.t.Fatalf("%T after the session was closed", e)
 		}
+		f.checkShared(e)
 		switch e := e.(type) {
 		case Send:
 			f.checkStatement(e.Msg)
@@ -342,6 +359,39 @@ func (f *fuzzSession) do(ev Event) {
 		f.t.Fatal("a tick left a deadline that has passed")
 	}
 	f.s.Progress()
+}
+
+// checkShared: nothing is said or done about a space that the peer may not have, but
+// for a refusal, and nothing about a data space before the control space.
+func (f *fuzzSession) checkShared(e Effect) {
+	check := func(space SpaceID, refusal bool) {
+		if !f.s.carries(space) && !refusal || f.s.heldBack(space) {
+			f.t.Fatalf("%+v is about a space that is not shared now", e)
+		}
+	}
+	switch e := e.(type) {
+	case Send:
+		switch m := e.Msg.(type) {
+		case *FrontierDigest:
+			check(m.Space, false)
+		case *FrontierDiff:
+			check(m.Space, false)
+		case *WalPush:
+			check(m.Space, m.Total == 0) // the end of an answer names the space of its pull
+		case *WalAck:
+			for _, a := range m.Entries {
+				check(a.Space, a.Code == CodeNotAllowed && a.Pos.Seq == 0)
+			}
+		}
+	case LoadFrontier:
+		check(e.Space, false)
+	case ReadRun:
+		check(e.Space, false)
+	case CommitRun:
+		check(e.Space, false)
+	case AddSpace:
+		check(e.Space.ID, false)
+	}
 }
 
 func (f *fuzzSession) checkStatement(m Message) {

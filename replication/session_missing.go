@@ -58,10 +58,13 @@ func (sp *spaceState) clearMissing() {
 	sp.missingUnknown, sp.missingOps, sp.missingMore = 0, 0, 0
 }
 
-// countsAsSynced tells whether a log that was refused here is not missing: a log
-// that forked or was cut ends here for good. What is refused for any other reason
-// is still not held.
-func countsAsSynced(refusal Code) bool { return refusal == CodeForked || refusal == CodeRevoked }
+// countsAsSynced tells whether a log that was refused is neither missing nor
+// pending: one that forked, was cut or is not allowed ends there for good, as far as
+// the side that refused it knows. What is refused for any other reason is still not
+// held.
+func countsAsSynced(refusal Code) bool {
+	return refusal == CodeForked || refusal == CodeRevoked || refusal == CodeNotAllowed
+}
 
 // giveUp forgets that a log is missing.
 func (sp *spaceState) giveUp(log LogID) {

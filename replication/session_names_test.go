@@ -80,6 +80,10 @@ func (n *names) effect(e Effect) string {
 	switch e := e.(type) {
 	case Send:
 		return "-> " + n.message(e.Msg)
+	case ControlInStep:
+		return "control in step"
+	case ControlLate:
+		return fmt.Sprintf("control late, settled %v missing %d", e.Settled, e.Missing)
 	case LoadFrontier:
 		return "load " + n.spaces[e.Space]
 	case ReadRun:

@@ -72,7 +72,7 @@ func (s *Session) countPull(sp *spaceState, ops, bytes uint64) (id uint64, end b
 // endPull ends the current answer if nothing is left for it.
 func (s *Session) endPull() bool {
 	p := s.currentPull()
-	if p == nil || s.reads > 0 || len(s.ready) > 0 {
+	if p == nil || s.reads > 0 || len(s.ready) > 0 || s.heldBack(p.space) {
 		return false
 	}
 	for _, sp := range s.order {
@@ -80,7 +80,7 @@ func (s *Session) endPull() bool {
 			continue
 		}
 		// A space that the peer does not answer for does not hold it up for long.
-		if sp.queue.len() > 0 || (!sp.settled && sp.ask.tries < 2) {
+		if sp.queue.len() > 0 || (!sp.settled && !sp.declined && sp.ask.tries < 2) {
 			return false
 		}
 	}

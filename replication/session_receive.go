@@ -44,10 +44,14 @@ func (r *receiver) init(resume *Partial) {
 	}
 }
 
-// announcePartial tells the peer where to go on.
+// announcePartial tells the peer where to go on with what an earlier session left.
 func (s *Session) announcePartial() {
-	s.ackTimer.fire = func() { s.flushAcks(true) }
-	if p := s.partial; p != nil {
+	p := s.partial
+	if p != nil && !s.carries(p.Space) {
+		s.partial = nil
+		return
+	}
+	if p != nil && !s.heldBack(p.Space) {
 		s.resumed = true
 		s.send(&WalAck{Entries: []AckEntry{{
 			Space: p.Space, Log: p.Log, PartialFrom: p.From, PartialEnd: p.End, PartialBytes: uint64(len(p.Data)),
@@ -67,9 +71,16 @@ func (s *Session) walPush(m *WalPush, held uint64) {
 	if m.PullEnd {
 		s.emit(Pulled{})
 	}
+	if s.heldBack(m.Space) {
+		return // we have said nothing about the space, so the peer sends it again
+	}
 	sp := s.spaces[m.Space]
 	if sp == nil {
-		s.ack(AckEntry{Space: m.Space, Log: m.Log, Branch: m.Branch, Code: CodeNotAllowed, Detail: "the space is not known here"})
+		why := "the space is not known here"
+		if !s.carries(m.Space) {
+			why = notGranted
+		}
+		s.ack(AckEntry{Space: m.Space, Log: m.Log, Branch: m.Branch, Code: CodeNotAllowed, Detail: why})
 		return
 	}
 	if !m.Branch.IsZero() {
@@ -239,6 +250,9 @@ func (s *Session) refused(sp *spaceState, a *AckEntry, ev CommitDone) {
 		sp.refused[ev.Log] = p
 	}
 	s.emit(p)
+	if a.Code == CodeRevoked {
+		s.askControl()
+	}
 }
 
 // sendProof passes on the proof of a fork, once per log.

@@ -380,9 +380,15 @@ func (s *Session) progress(l *logState) {
 }
 
 // mayPass tells whether a pause is worth trying again: a full disk and damage pass,
-// and a peer that has not answered our view of a fork may not have got it.
+// and a peer that has not answered our view of a fork may not have got it. What the
+// peer may not take by its trust state is either cut here too, as soon as both know
+// the same control logs, or taken.
 func (l *logState) mayPass() bool {
-	return l.paused == CodeNoSpace || l.paused == CodeDamaged || (l.paused == CodeForked && l.local)
+	switch l.paused {
+	case CodeNoSpace, CodeDamaged, CodeRevoked, CodeNotAllowed:
+		return true
+	}
+	return l.paused == CodeForked && l.local
 }
 
 // pause stops one log (design 6.7); the session goes on.
@@ -391,6 +397,9 @@ func (s *Session) pause(l *logState, code Code, detail string, local bool) {
 	l.paused, l.detail, l.local, l.probe = code, cutDetail(detail), local, false
 	if report {
 		s.emit(l.pausedEffect())
+		if code == CodeRevoked {
+			s.askControl()
+		}
 	}
 	s.unflight(l, len(l.flights))
 	l.hasRun, l.run, l.cover = false, RunBytes{}, false

@@ -4,7 +4,10 @@ import "fmt"
 
 // Which spaces are shared: a question about a space that is not known here either
 // makes it known or is answered with a refusal, and a refusal of the peer takes the
-// space out of what is compared, pushed and waited for.
+// space out of what is compared, pushed and waited for. About a space that the peer
+// may not have it gets the same answer whether it is known here or not.
+
+const notGranted = "the space is not granted to this peer, as far as this node knows"
 
 // stranger is a space that is not known here, with the peer's last question.
 type stranger struct {
@@ -14,6 +17,14 @@ type stranger struct {
 
 // asked notes the peer's question; the answer follows from our frontier.
 func (s *Session) asked(m *FrontierDigest) {
+	switch {
+	case s.heldBack(m.Space):
+		s.gate.keep(m)
+		return
+	case !s.carries(m.Space):
+		s.ack(AckEntry{Space: m.Space, Code: CodeNotAllowed, Detail: notGranted})
+		return
+	}
 	q := question{round: m.Round, digest: m.Digest}
 	sp := s.spaces[m.Space]
 	if sp == nil {

@@ -106,6 +106,14 @@ func (p *transcript) config(args []string) {
 			p.cfg.ReadBytes = p.number(v)
 		case "piece":
 			p.cfg.PieceBytes = p.number(v)
+		case "control":
+			p.cfg.Control = p.names.space(v)
+		case "carries": // s,t
+			may := map[SpaceID]bool{}
+			for _, w := range strings.Split(v, ",") {
+				may[p.names.space(w)] = true
+			}
+			p.cfg.Carries = func(id SpaceID) bool { return may[id] }
 		case "pullonly":
 			p.cfg.PeerPullOnly = true
 		case "ackdelay":
@@ -212,6 +220,10 @@ func (a args) local(name string) Event {
 		return ev
 	case "pull":
 		return Pull{MaxOps: uint64(a.number("ops", 0)), MaxBytes: uint64(a.number("bytes", 0))}
+	case "fork": // space log
+		return ForkKnown{Space: n.space(a.bare[0]), Proof: ForkProof{Log: n.log(a.bare[1])}}
+	case "applied":
+		return TrustApplied{}
 	case "probe":
 		return Probe{}
 	case "tick":

@@ -160,6 +160,19 @@ func (v *addresses) Set(s string) error {
 	return nil
 }
 
+// texts is a flag of names that may be given again.
+type texts []string
+
+func (v *texts) Type() string   { return "name" }
+func (v *texts) String() string { return strings.Join(*v, ",") }
+func (v *texts) Set(s string) error {
+	if s == "" {
+		return errors.New("takes a name, and got none")
+	}
+	*v = append(*v, s)
+	return nil
+}
+
 // logLevel is one of the original's levels, or an alias of one.
 type logLevel struct {
 	name  string

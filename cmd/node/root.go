@@ -78,6 +78,7 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "The node:"},
+		&cobra.Group{ID: "network", Title: "The network of members:"},
 		&cobra.Group{ID: "data", Title: "Keys and operations:"},
 		&cobra.Group{ID: "tools", Title: "Tools:"},
 	)
@@ -89,6 +90,7 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 		}
 	}
 	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.sendCommand(), p.messagesCommand(), p.forgetCommand(), p.waitCommand())
+	add("network", p.initCommand(), p.inviteCommand(), p.joinCommand(), p.membersCommand(), p.revokeCommand(), p.spaceCommand(), p.certCommand(), p.rootKeyCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
 	add("tools", p.verifyCommand(), p.registryCommand(), p.relayCommand(), p.demoCommand(), p.versionCommand())
 	root.SetHelpCommand(helpCommand())
@@ -137,6 +139,8 @@ var idle = map[string][]string{
 	"version": {"id", "data-dir", "space", "timeout"}, "help": {"id", "data-dir", "space", "timeout"},
 	"completion": {"id", "data-dir", "space", "timeout"}, "vix-node": {"id", "data-dir", "space", "timeout"},
 	"run": {"space"}, "status": {"space"}, "peers": {"space"}, "connect": {"space"}, "disconnect": {"space"}, "forget": {"space"},
+	"init": {"space", "timeout"}, "invite": {"space"}, "join": {"space"}, "members": {"space"}, "revoke": {"space"}, "space": {"space"},
+	"cert": {"space"}, "root": {"space", "timeout"},
 	"send": {"space"}, "messages": {"space"}, "wait": {"space"}, "verify": {"space"},
 }
 

@@ -91,6 +91,7 @@ func printStatus(w io.Writer, st *localapi.Status, now time.Time) error {
 	}
 	discoveryRows(st.Discovery, now, row)
 	reachRows(st.Reach, row)
+	membershipRows(st.Membership, row)
 	messageRows(st.Messages, st.Routes, row)
 	if st.MaxRate > 0 {
 		row("rate limit", "%s per second in each direction", size(uint64(st.MaxRate)))

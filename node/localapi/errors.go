@@ -29,6 +29,8 @@ const (
 	CodeLocked       Code = "locked"         // another process has the directory
 	CodeTooNew       Code = "too_new"        // made by a newer version
 	CodeNotAllowed   Code = "not_allowed"    // this node may not do that
+	CodeOtherNetwork Code = "other_network"  // the data directory belongs to another network
+	CodeTicket       Code = "ticket"         // a ticket or certificate that cannot be used
 	CodeClosed       Code = "closed"         // the node is stopping
 	CodeBusy         Code = "busy"           // too many requests at once
 	CodeCancelled    Code = "cancelled"      // the caller gave up
@@ -52,6 +54,8 @@ var statusOf = map[Code]int{
 	CodeNoSpace:      http.StatusInsufficientStorage,
 	CodeLocked:       http.StatusLocked,
 	CodeNotAllowed:   http.StatusForbidden,
+	CodeOtherNetwork: http.StatusConflict,
+	CodeTicket:       http.StatusForbidden,
 	CodeClosed:       http.StatusServiceUnavailable,
 	CodeBusy:         http.StatusTooManyRequests,
 	CodeCancelled:    499, // as other servers report a client that went away

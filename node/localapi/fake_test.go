@@ -211,3 +211,34 @@ func (f *fake) Messages(_ context.Context, in Inbox, emit func(Message) error) e
 	}
 	return nil
 }
+
+func (f *fake) Members(context.Context) (MemberList, error) {
+	return MemberList{Members: []Member{{PeerID: "p1", Label: "A", Roles: []string{"admin"}, State: "standing"}}, Invites: []OpenInvite{}}, nil
+}
+
+func (f *fake) Invite(_ context.Context, in Invite) (Invited, error) {
+	if in.Role == "king" {
+		return Invited{}, Errorf(CodeUsage, "role %q is not known", in.Role)
+	}
+	return Invited{Ticket: "vix1-" + in.Role, Invite: "00", Roles: []string{in.Role}}, nil
+}
+
+func (f *fake) Revoke(_ context.Context, name string) (Revoked, error) {
+	return Revoked{PeerID: name, Cuts: []Cut{{Space: DefaultSpace, Log: "ab", Seq: 3}}, Unreached: []string{}}, nil
+}
+
+func (f *fake) CreateSpace(_ context.Context, in NewSpace) (DeclaredSpace, error) {
+	return DeclaredSpace{Name: in.Name, Encrypted: in.Encrypted}, nil
+}
+
+func (f *fake) ListSpaces(context.Context) ([]DeclaredSpace, error) {
+	return []DeclaredSpace{{Name: DefaultSpace, Carried: true}}, nil
+}
+
+func (f *fake) Certificate(_ context.Context, name string) (Certificate, error) {
+	return Certificate{PeerID: name, Text: "text"}, nil
+}
+
+func (f *fake) Certify(_ context.Context, in Certify) (Certificate, error) {
+	return Certificate{PeerID: in.Peer, Text: "text", Roles: []string{in.Role}}, nil
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 )
 
@@ -14,7 +15,7 @@ type handler func(w http.ResponseWriter, r *http.Request, q *query) error
 // routes is the table of the package comment.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	for pattern, h := range map[string]handler{
+	routes := map[string]handler{
 		"GET " + provePath:    s.prove,
 		"GET " + pingPath:     s.ping,
 		"GET /v1/status":      s.status,
@@ -34,7 +35,9 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/verify":     s.verify,
 		"POST /v1/send":       s.send,
 		"GET /v1/messages":    s.messages,
-	} {
+	}
+	maps.Copy(routes, s.memberRoutes())
+	for pattern, h := range routes {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			q, err := readQuery(r.URL.RawQuery)
 			if err == nil {

@@ -43,6 +43,8 @@ type Backend interface {
 	// Verify checks every hash, signature and index, and emits what is wrong.
 	// With rebuild it makes the view anew from the logs first.
 	Verify(ctx context.Context, rebuild bool, emit func(Finding) error) error
+
+	Members
 }
 
 // Version says who wrote what when: part of every answer about a write.
@@ -224,7 +226,7 @@ type Status struct {
 	Spaces     map[string]Space `json:"spaces"`
 
 	// Beyond the contract.
-	NetworkName string `json:"network_name,omitempty"` // of an open network
+	NetworkName string `json:"network_name,omitempty"`
 	DataDir     string `json:"data_dir,omitempty"`
 	Version     string `json:"version,omitempty"`
 	Started     *Time  `json:"started,omitempty"` // when the node opened its directory
@@ -245,6 +247,8 @@ type Status struct {
 	Reach     *Reach     `json:"reach,omitempty"` // nil if offline
 	Messages  *Messages  `json:"messages,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"` // of messages
+	// Membership is nil in an open network.
+	Membership *Membership `json:"membership,omitempty"`
 }
 
 // Reach is how others reach the node, and what it does for that.

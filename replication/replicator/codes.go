@@ -6,19 +6,13 @@ import (
 	"vixp2p/replication"
 )
 
-// CodedError is an error that knows the code with which a run is refused: a
-// MayWrite hook returns one to answer CodeRevoked, say.
-type CodedError interface {
-	error
-	RefusalCode() replication.Code
-}
-
 // refusals maps errors to the codes of design 6.7, the first match wins.
 var refusals = []struct {
 	err  error
 	code replication.Code
 }{
 	{replication.ErrTooNew, replication.CodeTooNew},
+	{replication.ErrRevoked, replication.CodeRevoked},
 	{replication.ErrNotAllowed, replication.CodeNotAllowed},
 	{replication.ErrForked, replication.CodeForked},
 	{replication.ErrGap, replication.CodeGap},
@@ -32,10 +26,6 @@ var refusals = []struct {
 // refusalCode is why a run was not taken. What is this node's own trouble is
 // CodeNoSpace, the one that the sender tries again later.
 func refusalCode(err error) replication.Code {
-	var coded CodedError
-	if errors.As(err, &coded) {
-		return coded.RefusalCode()
-	}
 	for _, r := range refusals {
 		if errors.Is(err, r.err) {
 			return r.code

@@ -1,7 +1,6 @@
 package replicator
 
 import (
-	"errors"
 	"sync"
 
 	"vixp2p/replication"
@@ -93,7 +92,7 @@ func (p *Peer) commit(e replication.CommitRun) {
 			return
 		}
 		p.inflight.verified(run)
-		p.r.store.Ingest(p.source, run, func(res replication.IngestResult) { p.answered(fly, res) })
+		p.r.store.Ingest(p.source, run, func(res replication.IngestResult) { p.answered(fly, p.cutShort(run, res)) })
 	})
 }
 
@@ -118,26 +117,26 @@ func (p *Peer) check(e replication.CommitRun) (*replication.VerifiedRun, replica
 	if err != nil {
 		return refused(err)
 	}
-	if may := p.r.o.MayWrite; may != nil {
-		var grant []byte
-		if g := run.Genesis(); g != nil {
-			grant = g.Grant
-		}
-		if err := may(run.Origin, e.Space, grant); err != nil {
-			if _, ok := errors.AsType[CodedError](err); !ok {
-				err = notAllowed{err}
-			}
-			return refused(err)
-		}
-	}
 	return run, replication.IngestResult{}
 }
 
-// notAllowed gives the error of a MayWrite hook its code.
-type notAllowed struct{ error }
-
-func (e notAllowed) RefusalCode() replication.Code { return replication.CodeNotAllowed }
-func (e notAllowed) Unwrap() error                 { return e.error }
+// cutShort is the answer to a run of which the store took only the blocks before a
+// cut: a refusal, at the position that was reached, so that the peer need not send
+// the rest once more to hear it.
+func (p *Peer) cutShort(run *replication.VerifiedRun, res replication.IngestResult) replication.IngestResult {
+	end := run.From
+	for _, b := range run.Blocks {
+		if b.HasBody() {
+			end = b.End()
+		}
+	}
+	if res.Code == replication.Committed && res.Tip.Seq < end.Seq {
+		if info, _ := p.r.store.Log(run.Log); info.Limit != nil {
+			res.Code, res.Err = replication.Refused, info.Limit
+		}
+	}
+	return res
+}
 
 // answered posts the answer for a run and gives its memory back. It may be called
 // by the store's committer and does not block.

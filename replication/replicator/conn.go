@@ -38,7 +38,8 @@ type PeerInfo struct {
 	// PullOnly: the peer asked for pushes only in answer to OutboxPull.
 	PullOnly bool
 	// Carries tells whether the peer gets the blocks of a space; it does not change
-	// during the session. (Every space: an open network.)
+	// during the session, is quick and is called from several goroutines. The control
+	// space everybody gets. (Every space: an open network.)
 	Carries func(replication.SpaceID) bool
 	// PieceBytes overrides Options.PieceBytes, for a path that is cut often (a
 	// relay); 0 leaves it.

@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"errors"
 	"time"
 
 	"vixp2p/replication"
@@ -51,7 +52,16 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	case replication.Settled:
 		p.r.receipts.settled(p, e.Space)
 		p.observe(e)
+	case replication.ControlInStep:
+		p.applyTrust()
+	case replication.ControlLate:
+		p.warn("the trust state of this peer is not here after a while; data is exchanged all the same, and what was revoked is taken back when it is known",
+			"settled", e.Settled, "missing_ops", e.Missing)
+		p.observe(e)
 	case replication.DataLoss:
+		if info, _ := p.r.store.Log(e.Log); info.Limit != nil {
+			return // it may just have cut the log before this node did, or deeper
+		}
 		p.count.losses.Add(1)
 		p.warn("the peer has lost data that it once held; it is sent again, and receipts for it no longer count",
 			"space", e.Space, "log", e.Log, "was", e.Was.Seq, "now", e.Now.Seq)
@@ -71,6 +81,16 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	}
 }
 
+// applyTrust lets the data spaces begin when the store has its limits.
+func (p *Peer) applyTrust() {
+	applied := func() { p.post(item{event: replication.TrustApplied{}}) }
+	if p.r.o.ApplyTrust == nil {
+		applied()
+		return
+	}
+	p.r.o.ApplyTrust(applied)
+}
+
 func (p *Peer) observe(e replication.Effect) {
 	if p.r.o.Observe != nil {
 		p.r.o.Observe(p, e)
@@ -88,10 +108,10 @@ func (p *Peer) publish(change func(*published)) {
 func (p *Peer) loadFrontier(e replication.LoadFrontier) {
 	logs := p.r.store.Logs(e.Space)
 	ev := replication.LocalFrontier{Space: e.Space, Entries: make([]replication.FrontierEntry, len(logs))}
-	held := make(map[replication.LogID]struct{}, len(logs))
+	held := make(map[replication.LogID]replication.LogInfo, len(logs))
 	for i, l := range logs {
 		ev.Entries[i] = l.Entry()
-		held[l.Log] = struct{}{}
+		held[l.Log] = l
 	}
 	stored, err := p.r.store.LoadCursor(p.info.Key, p.info.Instance)
 	if err != nil {
@@ -99,7 +119,10 @@ func (p *Peer) loadFrontier(e replication.LoadFrontier) {
 		p.log.Warn("what the peer stated earlier cannot be read", "error", err)
 	}
 	for _, s := range stored {
-		_, ok := held[s.Log]
+		l, ok := held[s.Log]
+		if ok && l.Limit != nil && s.Pos.Seq > l.Tip.Seq {
+			continue // from before the cut: what it states now takes its place
+		}
 		// What a member stated before it fsynced is stated, and kept, anew.
 		if ok && (p.info.Relaxed || Durability(s.Base) == Strict) {
 			ev.Stored = append(ev.Stored, s)
@@ -118,6 +141,9 @@ func (p *Peer) readRun(e replication.ReadRun) {
 		ev.Run, ev.Err = p.r.store.RunCovering(e.Log, e.After.Seq)
 	} else {
 		ev.Run, ev.Err = p.r.store.ReadRun(e.Log, e.After, e.MaxBytes)
+	}
+	if info, _ := p.r.store.Log(e.Log); info.Limit != nil && len(ev.Run.Data) == 0 && !errors.Is(ev.Err, replication.ErrDamaged) {
+		return // it was just cut, which ends this session: nothing is damaged
 	}
 	p.post(item{event: ev})
 }

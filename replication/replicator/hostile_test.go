@@ -97,32 +97,6 @@ func TestGarbageRunsPauseTheirLogOnly(t *testing.T) {
 	}
 }
 
-func TestMayWriteDecides(t *testing.T) {
-	var granted []byte
-	a := newNode(t, "A", func(o *replicator.Options) {
-		o.MayWrite = func(origin replication.OriginKey, s replication.SpaceID, grant []byte) error {
-			if origin == newOrigin(9).gen.Origin {
-				return errors.New("it was never admitted")
-			}
-			if grant != nil {
-				granted = grant
-			}
-			return nil
-		}
-	})
-	s := play(a, "S")
-	s.settle()
-	no, yes := newOrigin(9), newOrigin(10)
-	s.say(no.push("x"), yes.push("y"), yes.push("z"))
-	if e := s.ackFor(no.log); e.Code != replication.CodeNotAllowed || e.Detail != "it was never admitted" {
-		t.Errorf("the answer to a run of one who may not write is %s (%s)", e.Code, e.Detail)
-	}
-	eventually(t, "commit of what is allowed", func() bool { return a.tip(yes.log) == 2 })
-	if string(granted) != "grant" || a.tip(no.log) != 0 {
-		t.Errorf("grant %q, and %d ops of what is not allowed", granted, a.tip(no.log))
-	}
-}
-
 // Answers keep the order of the runs of a log though bad ones are known at once.
 func TestPipelinedRunsOfAnUnknownLog(t *testing.T) {
 	a := newNode(t, "A")

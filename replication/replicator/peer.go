@@ -105,6 +105,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		RetryAfter: r.o.RetryAfter, RetryMax: r.o.RetryMax,
 		PingEvery: r.o.PingEvery, StaleAfter: r.o.StaleAfter, CloseAfter: r.o.CloseAfter,
 		Resume: r.kept.take(info.Key, info.Instance), Rand: r.o.Rand,
+		Control: r.o.Control, Carries: info.Carries,
 	})
 	return p
 }

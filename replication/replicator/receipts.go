@@ -83,8 +83,9 @@ type wait struct {
 	dot     replication.Dot
 	k       int
 	acked   map[replication.OriginKey]bool // who states it now
-	reached chan struct{}                  // closed when k of them did
+	reached chan struct{}                  // closed when k of them did, or the write was cut
 	done    bool                           // reached is closed
+	cut     bool                           // the write lies beyond a cut that came meanwhile
 }
 
 // maxCursorEntries bounds what is kept of the cursors of members, over all. A
@@ -295,13 +296,17 @@ func (rc *receipts) countLocked(w *wait, key replication.OriginKey) {
 
 // WaitReplicated returns when k other members' current instances have stated
 // to this node that they durably hold the write at dot (G2); what they say of others
-// counts for nothing. The write must be durable here:
-// ErrUnknownLog otherwise. A *NotReplicatedError if ctx ends first.
+// counts for nothing. The write must be durable here: ErrUnknownLog otherwise, and
+// what its log's limit says, ErrRevoked or ErrNotAllowed, of a write that does not
+// count, also if it is cut while this waits. A *NotReplicatedError if ctx ends first.
 func (r *Replicator) WaitReplicated(ctx context.Context, space replication.SpaceID, dot replication.Dot, k int) error {
 	if k <= 0 {
 		return nil
 	}
-	if info, ok := r.store.Log(dot.Log); !ok || info.Tip.Seq < dot.Seq || info.Space != space {
+	switch info, ok := r.store.Log(dot.Log); {
+	case ok && info.Space == space && info.Tip.Seq < dot.Seq && info.Limit != nil:
+		return cutError(dot, info.Limit)
+	case !ok || info.Tip.Seq < dot.Seq || info.Space != space:
 		return fmt.Errorf("the write %s/%d is not in this node's copy of the space: %w", dot.Log.Short(), dot.Seq, replication.ErrUnknownLog)
 	}
 	w := &wait{space: space, dot: dot, k: k, acked: map[replication.OriginKey]bool{}, reached: make(chan struct{})}
@@ -313,17 +318,51 @@ func (r *Replicator) WaitReplicated(ctx context.Context, space replication.Space
 	for _, p := range ask {
 		p.post(item{call: func() { p.report([]*wait{w}) }})
 	}
-	if err := rc.countCursors(w, r.self.Self); err != nil {
+	// A cut from between the look at the log and the begin of the wait.
+	if info, _ := r.store.Log(dot.Log); info.Tip.Seq < dot.Seq && info.Limit != nil {
+		return cutError(dot, info.Limit)
+	}
+	if err := r.countCursors(w); err != nil {
 		return err
 	}
 	select {
 	case <-w.reached:
+		if rc.wasCut(w) {
+			info, _ := r.store.Log(dot.Log)
+			return cutError(dot, info.Limit)
+		}
 		return nil
 	case <-ctx.Done():
 		return rc.unreached(w, ctx.Err())
 	case <-r.quit:
 		return rc.unreached(w, replication.ErrClosed)
 	}
+}
+
+// cutError answers a wait for a write that counts nowhere.
+func cutError(dot replication.Dot, limit error) error {
+	if limit == nil { // it was cut, and is not any more
+		limit = replication.ErrRevoked
+	}
+	return fmt.Errorf("the write %s/%d does not count by the trust state, so that no member takes it: %w", dot.Log.Short(), dot.Seq, limit)
+}
+
+// retreated ends the waits for what a cut took back.
+func (rc *receipts) retreated(a replication.Advance) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	for w := range rc.waits[a.Log] {
+		if w.dot.Seq > a.Tip.Seq && !w.done {
+			w.cut, w.done = true, true
+			close(w.reached)
+		}
+	}
+}
+
+func (rc *receipts) wasCut(w *wait) bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	return w.cut
 }
 
 // begin registers a wait and returns the sessions to ask.
@@ -358,7 +397,10 @@ func (rc *receipts) end(w *wait) {
 func (rc *receipts) unreached(w *wait, cause error) error {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	if w.done {
+	switch {
+	case w.cut:
+		return cutError(w.dot, nil)
+	case w.done:
 		return nil
 	}
 	relaxed := 0
@@ -372,22 +414,35 @@ func (rc *receipts) unreached(w *wait, cause error) error {
 }
 
 // countCursors counts the members whose last statement covers the write and of
-// whom no session can tell yet.
-func (rc *receipts) countCursors(w *wait, self replication.OriginKey) error {
-	rc.mu.Lock()
-	var keys []replication.OriginKey
-	for key, m := range rc.members {
-		if l := m.newestLocked(); key != self && m.durability != Relaxed && (l == nil || !l.settled[w.space]) {
-			keys = append(keys, key)
+// whom no session can tell yet; of these who may have the space.
+func (r *Replicator) countCursors(w *wait) error {
+	for _, m := range r.receipts.unheard(w, r.self.Self) {
+		if !r.memberCarries(m.key, m.session, w.space) {
+			continue
 		}
-	}
-	rc.mu.Unlock()
-	for _, key := range keys {
-		if err := rc.countCursor(w, key); err != nil {
+		if err := r.receipts.countCursor(w, m.key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unheard is the members of whom no session can answer a wait yet.
+func (rc *receipts) unheard(w *wait, self replication.OriginKey) (list []memberNow) {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	for key, m := range rc.members {
+		if key == self || m.durability == Relaxed {
+			continue
+		}
+		switch l := m.newestLocked(); {
+		case l == nil:
+			list = append(list, memberNow{key: key})
+		case !l.settled[w.space]:
+			list = append(list, memberNow{key: key, session: l.p})
+		}
+	}
+	return list
 }
 
 func (rc *receipts) countCursor(w *wait, key replication.OriginKey) error {

@@ -23,18 +23,22 @@ type Options struct {
 	Logger *slog.Logger // (discards)
 	// Spaces known besides those that have a log in the store.
 	Spaces []replication.SpaceInfo
-	// MayWrite says whether the origin may write in the space; grant is the one
-	// in the genesis block, nil for later runs. An error refuses the run, with
-	// the code of a CodedError or else CodeNotAllowed. (Anybody may.) It is
-	// called from several goroutines.
-	MayWrite func(origin replication.OriginKey, space replication.SpaceID, grant []byte) error
 	// Control is the space of the control logs, which is replicated before all
 	// others. (None: an open network.)
 	Control replication.SpaceID
+	// ApplyTrust is called when a session has everything of the control space that
+	// its peer stated, and returns at once: it calls applied, from any goroutine, when
+	// the store has the limits that follow from what it holds (Store.Restrict). Until
+	// then the session exchanges no data, for at most 30 s. (The data begins at once.)
+	ApplyTrust func(applied func())
+	// Carries tells whether a member that has no session gets the blocks of a space:
+	// what is pending towards it counts these alone. (Every space.) It is quick, and
+	// called from several goroutines.
+	Carries func(replication.OriginKey, replication.SpaceID) bool
 	// OnSpace says whether to take part in a space that a peer named. (Yes.)
 	OnSpace func(replication.SpaceInfo) bool
 	// Observe hears of what sessions report: StateChanged, Settled, RTT,
-	// DataLoss, LogPaused, CloseSession. It is called from the peer's actor and
+	// DataLoss, LogPaused, ControlLate, CloseSession. It is called from the peer's actor and
 	// must return at once. (Nobody does.)
 	Observe func(p *Peer, e replication.Effect)
 	// CodeOf is the code with which a connection is closed whose Read or Write
@@ -115,7 +119,6 @@ type Replicator struct {
 	quit     chan struct{} // closed when no session will live any more
 	total    counters      // of sessions that ended
 	warnings warnings
-	grown    atomic.Uint64 // operations that became durable since New
 	// generation counts the sessions that came and went, became stale, or fell out
 	// of step while somebody waits.
 	generation atomic.Uint64
@@ -128,6 +131,10 @@ type Replicator struct {
 	sources uint64  // the last session's number
 	peers   []*Peer // live sessions, oldest first
 	spaces  map[replication.SpaceID]replication.SpaceInfo
+	// grown is how many operations of a space became durable since New; retreats
+	// counts the cuts that took some back.
+	grown    map[replication.SpaceID]uint64
+	retreats uint64
 }
 
 // New starts replicating for a store. Close it before the store.
@@ -141,6 +148,7 @@ func New(o Options) (*Replicator, error) {
 		verify: make(chan struct{}, o.Verifiers),
 		quit:   make(chan struct{}),
 		spaces: map[replication.SpaceID]replication.SpaceInfo{},
+		grown:  map[replication.SpaceID]uint64{},
 	}
 	var err error
 	if r.receipts, err = newReceipts(o.Store); err != nil {
@@ -148,6 +156,9 @@ func New(o Options) (*Replicator, error) {
 	}
 	for _, id := range o.Store.Spaces() {
 		r.spaces[id] = replication.SpaceInfo{ID: id}
+	}
+	if o.Control != (replication.SpaceID{}) {
+		r.spaces[o.Control] = replication.SpaceInfo{ID: o.Control}
 	}
 	for _, s := range o.Spaces {
 		r.spaces[s.ID] = s
@@ -166,7 +177,9 @@ func (r *Replicator) Budget() *Budget { return r.o.Budget }
 // after Close.
 func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 	for _, s := range info.Spaces {
-		r.meet(s)
+		if r.carries(&info, s.ID) {
+			r.meet(s)
+		}
 	}
 	r.receipts.meet(&info)
 
@@ -206,6 +219,20 @@ func (r *Replicator) addSpaceLocked(s replication.SpaceInfo) {
 	}
 }
 
+// carries tells whether a session with this peer may have a space.
+func (r *Replicator) carries(info *PeerInfo, space replication.SpaceID) bool {
+	return info.Carries == nil || space == r.o.Control || info.Carries(space)
+}
+
+// memberCarries tells whether a member may have a space, by its newest session if it
+// has one.
+func (r *Replicator) memberCarries(key replication.OriginKey, session *Peer, space replication.SpaceID) bool {
+	if session != nil {
+		return r.carries(&session.info, space)
+	}
+	return r.o.Carries == nil || r.o.Carries(key, space)
+}
+
 // spaceName is a space's name, or its id where that is not known.
 func (r *Replicator) spaceName(id replication.SpaceID) string {
 	r.mu.Lock()
@@ -235,11 +262,16 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 	return ok
 }
 
-// advanced is called by the store's committer whenever a log grew durably.
+// advanced is called by the store's committer whenever a log grew durably or was
+// taken back.
 func (r *Replicator) advanced(a replication.Advance) {
-	r.grown.Add(a.Tip.Seq - a.Prev.Seq)
+	if a.Retreat {
+		r.retreated(a)
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.grown[a.Space] += a.Tip.Seq - a.Prev.Seq
 	if _, ok := r.spaces[a.Space]; !ok {
 		r.addSpaceLocked(replication.SpaceInfo{ID: a.Space})
 	}
@@ -251,13 +283,28 @@ func (r *Replicator) advanced(a replication.Advance) {
 	}
 }
 
+// retreated ends every session that may have the log: what it knows of it, and the
+// peer of it, is from before the cut. The next session begins with what counts now.
+func (r *Replicator) retreated(a replication.Advance) {
+	r.receipts.retreated(a)
+	r.generation.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retreats++
+	for _, p := range r.peers {
+		if r.carries(&p.info, a.Space) {
+			p.Close(replication.CodeTrustChanged, "a log was cut")
+		}
+	}
+}
+
 // forwardFork sends a proof to every session but the one that it came from.
 func (r *Replicator) forwardFork(space replication.SpaceID, proof replication.ForkProof, except *Peer) {
 	except.warn("a log has two branches: its origin wrote twice (a copied machine?)",
 		"log", proof.Log, "origin", proof.Origin)
 	for _, p := range r.Peers() {
 		if p != except {
-			p.out.put(time.Now(), &replication.ForkProofMsg{Space: space, Proof: proof})
+			p.post(item{event: replication.ForkKnown{Space: space, Proof: proof}})
 		}
 	}
 }

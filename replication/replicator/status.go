@@ -212,6 +212,9 @@ func (r *Replicator) awayStatus(c replication.CursorInfo, logs [][]replication.L
 		st.LastAck = c.Updated
 	}
 	for _, of := range logs {
+		if !r.memberCarries(c.Peer, nil, of[0].Space) {
+			continue
+		}
 		sp := SpaceStatus{Space: of[0].Space}
 		sp.beyond(r.store, stated, of)
 		st.add(sp)

@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"maps"
 
 	"vixp2p/replication"
 )
@@ -19,10 +20,11 @@ type Totals struct {
 
 // awayPending is what is pending towards a member by its cursor.
 type awayPending struct {
-	known   bool
-	version uint64 // of the member, that it follows from
-	ops     uint64
-	grown   uint64 // Replicator.grown at that time
+	known    bool
+	version  uint64 // of the member, that it follows from
+	ops      uint64
+	grown    map[replication.SpaceID]uint64 // Replicator.grown at that time, of the spaces that count
+	retreats uint64                         // Replicator.retreats at that time
 }
 
 // memberNow is a member and its newest session.
@@ -66,9 +68,9 @@ func (r *Replicator) Totals(ctx context.Context) (Totals, error) {
 // pendingAway is what is pending towards a member of whom only the cursor tells:
 // what it was when it was looked up, and whatever became durable since.
 func (r *Replicator) pendingAway(m memberNow) uint64 {
-	grown := r.grown.Load()
-	if a := m.away; a.known && a.version == m.version {
-		return a.ops + grown - a.grown
+	grown, retreats := r.grownFor(m)
+	if a := m.away; a.known && a.version == m.version && a.retreats == retreats && sameSpaces(a.grown, grown) {
+		return a.ops + sum(grown) - sum(a.grown)
 	}
 	stated := r.storedCursor(m.key, m.instance)
 	if Durability(stated[replication.LogID{}].Base) == forgotten { // before the start
@@ -76,17 +78,46 @@ func (r *Replicator) pendingAway(m memberNow) uint64 {
 		return 0
 	}
 	ops := uint64(0)
-	for _, space := range r.store.Spaces() {
+	for space := range grown {
 		for _, l := range r.store.Logs(space) {
 			if at := stated[l.Log].Pos.Seq; at < l.Tip.Seq && !l.Forked {
 				ops += l.Tip.Seq - at
 			}
 		}
 	}
-	if r.grown.Load() == grown { // else some of it may be counted already
-		r.receipts.setAway(m.key, awayPending{known: true, version: m.version, ops: ops, grown: grown})
+	if now, n := r.grownFor(m); n == retreats && maps.Equal(now, grown) { // else some of it may be counted already
+		r.receipts.setAway(m.key, awayPending{known: true, version: m.version, ops: ops, grown: grown, retreats: retreats})
 	}
 	return ops
+}
+
+// grownFor is how much the spaces that a member may have have grown, and how often
+// something was taken back.
+func (r *Replicator) grownFor(m memberNow) (grown map[replication.SpaceID]uint64, retreats uint64) {
+	r.mu.Lock()
+	grown = make(map[replication.SpaceID]uint64, len(r.spaces))
+	for space := range r.spaces {
+		grown[space] = r.grown[space]
+	}
+	retreats = r.retreats
+	r.mu.Unlock()
+	for space := range grown {
+		if !r.memberCarries(m.key, m.session, space) {
+			delete(grown, space)
+		}
+	}
+	return grown, retreats
+}
+
+func sameSpaces(a, b map[replication.SpaceID]uint64) bool {
+	return maps.EqualFunc(a, b, func(uint64, uint64) bool { return true })
+}
+
+func sum(of map[replication.SpaceID]uint64) (n uint64) {
+	for _, v := range of {
+		n += v
+	}
+	return n
 }
 
 // now is every member but this one.

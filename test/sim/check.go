@@ -41,7 +41,9 @@ type mirror struct {
 	frontier map[replication.LogID]replication.Position
 	arrival  map[replication.SpaceID]uint64
 	view     view
-	mark     [32]byte                                     // of the frontier: the sum of the hashes of its entries
+	mark     [32]byte                         // of the frontier: the sum of the hashes of its entries
+	marks    map[replication.SpaceID][32]byte // likewise of each space, without logs that nobody else takes
+	genesis  map[replication.LogID]*replication.Genesis
 	acked    map[replication.LogID]replication.Position   // appends that succeeded
 	ends     map[replication.LogID][]replication.Position // of all blocks held
 	has      map[ending]bool
@@ -53,6 +55,8 @@ func (m *mirror) init(n *node) {
 		frontier: map[replication.LogID]replication.Position{},
 		arrival:  map[replication.SpaceID]uint64{},
 		view:     newView(),
+		marks:    map[replication.SpaceID][32]byte{},
+		genesis:  map[replication.LogID]*replication.Genesis{},
 		acked:    map[replication.LogID]replication.Position{},
 		ends:     map[replication.LogID][]replication.Position{},
 		has:      map[ending]bool{},
@@ -85,7 +89,7 @@ func (m *mirror) checkAcked() {
 // catchUp reads what became durable and checks it.
 func (m *mirror) catchUp() {
 	w := m.n.w
-	for _, space := range w.spaces {
+	for _, space := range w.allSpaces() {
 		for {
 			list, err := m.n.store.ReadArrivals(space, m.arrival[space], 1<<20)
 			if err != nil {
@@ -97,7 +101,7 @@ func (m *mirror) catchUp() {
 			}
 			for _, a := range list {
 				m.arrival[space] = a.Number
-				m.take(a)
+				m.take(space, a)
 			}
 		}
 	}
@@ -108,9 +112,10 @@ func (m *mirror) catchUp() {
 	}
 }
 
-func (m *mirror) take(a replication.Arrival) {
+func (m *mirror) take(space replication.SpaceID, a replication.Arrival) {
 	w, log, end := m.n.w, a.Block.Header.Log, a.Block.End()
-	if info, ok := m.n.store.Log(log); ok && m.n.declines(info.Space) {
+	w.checkTaken(m.n, space, a)
+	if m.n.declines(space) {
 		w.fail("G7: %s has %s/%d of a space in which it takes no part", m.n, log.Short(), end.Seq)
 		return
 	}
@@ -131,6 +136,18 @@ func (m *mirror) take(a replication.Arrival) {
 	m.ends[log] = append(m.ends[log], end)
 	m.has[e] = true
 	addHash(&m.mark, entryHash(log, end))
+	if g := a.Block.Header.Genesis; g != nil {
+		m.genesis[log] = g
+	}
+	if !w.illegal(a.Origin, space) {
+		mark := m.marks[space]
+		addHash(&mark, entryHash(log, a.Block.PrevPosition()))
+		addHash(&mark, entryHash(log, end))
+		m.marks[space] = mark
+	}
+	if w.isControl(space) {
+		return
+	}
 	ops, err := replication.DecodeBody(a.Block.Header, a.Block.Body)
 	if err != nil {
 		w.fail("%s: %v", m.n, err)
@@ -220,7 +237,7 @@ func (n *node) checkClaims(p *peer, ev replication.Event) {
 }
 
 func (n *node) checkAllClaims(p *peer) {
-	for _, space := range n.w.spaces {
+	for _, space := range n.w.allSpaces() {
 		for _, i := range n.store.Logs(space) {
 			n.checkClaim(p, space, i.Log)
 		}
@@ -245,6 +262,9 @@ func (n *node) checkClaim(p *peer, space replication.SpaceID, log replication.Lo
 
 // equal tells whether all nodes hold the same.
 func (w *world) equal() bool {
+	if w.members != nil {
+		return w.equalMembers()
+	}
 	for _, n := range w.nodes {
 		if n.store == nil || n.store.Queued() > 0 || !w.same(&n.mirror, &w.nodes[0].mirror) {
 			return false
@@ -270,6 +290,9 @@ func (w *world) same(a, b *mirror) bool {
 
 // settled tells whether all sessions have nothing left to do.
 func (w *world) settled() bool {
+	if w.members != nil {
+		return w.equal() && w.settledMembers()
+	}
 	if !w.equal() || !w.forksFound() {
 		return false
 	}
@@ -294,6 +317,10 @@ func (w *world) settled() bool {
 
 // checkAll is what must be true when all is quiet.
 func (w *world) checkAll() {
+	if w.members != nil {
+		w.checkMembers()
+		return
+	}
 	for _, n := range w.nodes {
 		n.mirror.checkAcked()
 		for _, p := range n.peers {

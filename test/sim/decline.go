@@ -30,6 +30,9 @@ func (n *node) declines(space replication.SpaceID) bool {
 
 // spaces are those in which the node takes part.
 func (n *node) spaces() (list []replication.SpaceInfo) {
+	if n.w.members != nil {
+		return n.memberSpaces()
+	}
 	for i, id := range n.w.spaces {
 		if !n.declines(id) {
 			list = append(list, replication.SpaceInfo{ID: id, Name: fmt.Sprint("space", i)})
@@ -41,11 +44,11 @@ func (n *node) spaces() (list []replication.SpaceInfo) {
 // refuse answers a peer's question about a space in which the node takes no part.
 // Sometimes it does a moment later, when the answer is still on its way.
 func (n *node) refuse(p *peer, space replication.SpaceID) {
-	if !n.declines(space) {
+	if !n.declines(space) && !n.mayNot(space) {
 		return
 	}
 	n.post(p, replication.SpaceRefused{Space: space})
-	if n.w.chance(0.1) {
+	if n.declines(space) && n.w.chance(0.1) {
 		n.w.after(n.w.some(2*n.w.odds.delay), n.takePart)
 	}
 }

@@ -16,6 +16,7 @@ type link struct {
 	peers   [2]*peer     // the sessions while connected, at ends[0] and ends[1]
 	pending bool         // a connection attempt is scheduled
 	blocked [2]bool      // messages from that end are lost
+	down    bool         // there is no path now
 	last    [2]time.Time // when the last message from that end arrives
 	// pullOnly: that end wants to be pushed to only when it asks.
 	pullOnly [2]bool
@@ -42,9 +43,14 @@ func (l *link) connectLater() {
 	l.pending = true
 	l.w.after(5*time.Millisecond+l.w.some(300*time.Millisecond), func() {
 		l.pending = false
-		if l.peers[0] == nil && l.ends[0].store != nil && l.ends[1].store != nil {
-			l.connect()
+		if l.peers[0] != nil || l.down || l.ends[0].store == nil || l.ends[1].store == nil {
+			return
 		}
+		if !l.ends[0].admits(l.ends[1]) || !l.ends[1].admits(l.ends[0]) {
+			l.w.after(time.Second, l.connectLater)
+			return
+		}
+		l.connect()
 	})
 }
 
@@ -107,6 +113,7 @@ func (l *link) carry(from int, m replication.Message) {
 				return
 			}
 			w.trace("%s to %s: %s", l, l.ends[1-from], describe(m))
+			w.checkDelivery(l.ends[1-from], m)
 			l.ends[1-from].receive(to, m)
 		})
 	}

@@ -31,6 +31,7 @@ type node struct {
 	partials map[partialKey]*replication.Partial
 	mirror   mirror
 	declined replication.SpaceID // in which the node takes no part; zero: none
+	member                       // of a network of members
 }
 
 type partialKey struct {
@@ -60,6 +61,7 @@ type peer struct {
 	brought  map[replication.LogID]uint64 // committed from the peer, up to this seq
 	pulling  time.Time                    // when the unanswered Pull was made
 	started  map[replication.SpaceID]bool // the spaces that the session began with
+	carries  map[replication.SpaceID]bool // the data spaces that the other node may have
 }
 
 func newNode(w *world, i int, net replication.NetworkID, key ed25519.PrivateKey) *node {
@@ -82,11 +84,11 @@ func (p *peer) other() *node { return p.l.ends[1-p.end] }
 
 // open starts the node if it is down.
 func (n *node) open() {
-	if n.store != nil {
+	if n.store != nil || n.removed {
 		return
 	}
 	store, err := memlog.Open(memlog.Options{
-		Network: n.net, Key: n.key, Now: func() time.Time { return n.w.now }, Rand: n.rand, Manual: true, Disk: n.disk,
+		Network: n.net, Key: n.key, Now: func() time.Time { return n.w.now }, Rand: n.rand, Manual: true, Disk: n.disk, Grant: n.grant(),
 	})
 	if err != nil {
 		n.w.fail("%s does not open: %v", n, err)
@@ -98,6 +100,7 @@ func (n *node) open() {
 	n.w.trace("%s opens, instance %x %s", n, info.Instance[:3], info.Recovered)
 	n.mirror.reopened()
 	store.Subscribe(n.advanced)
+	n.opened()
 	for _, l := range n.w.links {
 		if l.ends[0] == n || l.ends[1] == n {
 			l.connectLater()
@@ -178,6 +181,7 @@ func (n *node) attach(l *link, end int) *peer {
 		CloseAfter:   5 * time.Second,
 		Rand:         n.w.rng.Int64N,
 	}
+	n.w.limitSession(p, &cfg)
 	key := partialKey{other.index, p.instance}
 	cfg.Resume = n.partials[key]
 	delete(n.partials, key)
@@ -239,6 +243,9 @@ func (n *node) detach(p *peer) {
 
 // advanced hears of every growth of a log, from the store.
 func (n *node) advanced(a replication.Advance) {
+	if n.trustAdvanced(a) {
+		return
+	}
 	n.mirror.catchUp()
 	for _, p := range n.peers {
 		p.told++
@@ -358,17 +365,22 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		n.commit(p, e)
 	case replication.AddSpace:
 		// A node that takes part in it, and has not said so, does so soon.
-		if n.declines(e.Space.ID) {
+		if n.declines(e.Space.ID) || n.mayNot(e.Space.ID) {
 			n.ifAlive(w.some(2*time.Millisecond), func() { n.refuse(p, e.Space.ID) })
 		}
+	case replication.ControlInStep:
+		n.applyTrust(p)
 	case replication.SaveCursor:
 		n.store.SaveCursor(p.other().origin(), p.instance, e.Entries)
 	case replication.DataLoss:
 		w.trace("%s: %s lost %s, was %d now %d", n, p.other(), e.Log.Short(), e.Was.Seq, e.Now.Seq)
+		if info, _ := n.store.Log(e.Log); info.Limit != nil {
+			break
+		}
 		w.fail("DataLoss was reported of %s, which keeps its instance only if it keeps its data", p.other())
 	case replication.LogPaused:
 		w.trace("%s: log %s with %s paused: %s %s, here %v", n, e.Log.Short(), p.other(), e.Code, e.Detail, e.Local)
-		if e.Code != replication.CodeNoSpace && !(e.Code == replication.CodeForked && w.truth.forked[e.Log]) {
+		if e.Code != replication.CodeNoSpace && !w.mayPause(e) && !(e.Code == replication.CodeForked && w.truth.forked[e.Log]) {
 			w.fail("log %s paused between %s and %s: %s %s", e.Log.Short(), n, p.other(), e.Code, e.Detail)
 		}
 	case replication.ForkSeen:
@@ -398,17 +410,17 @@ func (n *node) origin() replication.OriginKey {
 // loadFrontier reads the store now and tells the session a little later.
 func (n *node) loadFrontier(p *peer, space replication.SpaceID) {
 	ev := replication.LocalFrontier{Space: space}
-	held := map[replication.LogID]bool{}
+	held := map[replication.LogID]replication.LogInfo{}
 	for _, i := range n.store.Logs(space) {
 		ev.Entries = append(ev.Entries, i.Entry())
-		held[i.Log] = true
+		held[i.Log] = i
 	}
 	stored, err := n.store.LoadCursor(p.other().origin(), p.instance)
 	if err != nil {
 		n.w.fail("%s: cursor of %s: %v", n, p.other(), err)
 	}
 	for _, e := range stored {
-		if held[e.Log] {
+		if i, ok := held[e.Log]; ok && (i.Limit == nil || e.Pos.Seq <= i.Tip.Seq) {
 			ev.Stored = append(ev.Stored, e)
 		}
 	}
@@ -422,7 +434,7 @@ func (n *node) readRun(p *peer, e replication.ReadRun) {
 	} else {
 		ev.Run, ev.Err = n.store.ReadRun(e.Log, e.After, e.MaxBytes)
 	}
-	if ev.Err != nil && !(errors.Is(ev.Err, replication.ErrForked) && n.w.truth.forked[e.Log]) {
+	if ev.Err != nil && !n.w.mayFail(e, ev.Err) {
 		n.w.fail("%s: log %s after %d: %v", n, e.Log.Short(), e.After.Seq, ev.Err)
 	}
 	n.ifAlive(n.w.some(2*time.Millisecond), func() { n.post(p, ev) })
@@ -431,6 +443,7 @@ func (n *node) readRun(p *peer, e replication.ReadRun) {
 // commit verifies a run and queues it.
 func (n *node) commit(p *peer, e replication.CommitRun) {
 	done := func(res replication.IngestResult) {
+		res = n.cutShort(e, res)
 		ev := replication.CommitDone{Space: e.Space, Log: e.Log, Result: res, Code: codeOf(res)}
 		n.w.trace("%s: %s from %s: %s, tip %d %v", n, e.Log.Short(), p.other(), res.Code, res.Tip.Seq, res.Err)
 		if res.Code == replication.Duplicate {
@@ -470,6 +483,10 @@ func (n *node) commit(p *peer, e replication.CommitRun) {
 
 func codeOf(res replication.IngestResult) replication.Code {
 	switch {
+	case errors.Is(res.Err, replication.ErrRevoked):
+		return replication.CodeRevoked
+	case errors.Is(res.Err, replication.ErrNotAllowed):
+		return replication.CodeNotAllowed
 	case errors.Is(res.Err, replication.ErrNoSpace):
 		return replication.CodeNoSpace
 	case res.Err != nil:

@@ -79,7 +79,10 @@ var keys = []string{"a", "b", "c", "d"}
 
 func (n *node) write() {
 	w := n.w
-	spaces := n.spaces()
+	spaces := n.dataSpaces()
+	if len(spaces) == 0 {
+		return
+	}
 	b := replication.Batch{Space: spaces[w.rng.IntN(len(spaces))].ID}
 	for range 1 + w.rng.IntN(4) {
 		key := keys[w.rng.IntN(len(keys))]
@@ -96,6 +99,7 @@ func (n *node) write() {
 		n.acknowledgeEarly(b.Space, len(b.Ops))
 	}
 	n.store.AppendAsync(b, func(at replication.Appended, err error) {
+		w.checkAppend(n, b.Space, err)
 		if err != nil {
 			w.trace("%s: append: %v", n, err)
 			return

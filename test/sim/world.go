@@ -2,7 +2,8 @@
 // crashable log (package memlog) and a replication session per link, driven by
 // the few lines of node.go. Links drop, repeat, reorder and delay messages, go
 // one-way and break; nodes crash between any two steps, come back, lose their
-// directory, fill their disk or take no part in a space (design 13.2).
+// directory, fill their disk or take no part in a space (design 13.2). Every second
+// seed is a network of members, of which some are revoked (members.go).
 //
 // After every step the guarantees are checked against what the simulation, which
 // sees all disks, knows to be true. Everything follows from the seed.
@@ -42,6 +43,8 @@ const (
 	NoResend             // what was pushed once is never pushed again
 	ForgetAdvances       // every tenth advance is not told to a session
 	AppendTooEarly       // a write is acknowledged when it is queued
+	CarryAll             // sessions give every space to every member
+	ForgetCuts           // the stores of some members take what does not count
 )
 
 // Result sums up a run.
@@ -49,9 +52,12 @@ type Result struct {
 	Nodes, Steps, Writes, Crashes, Breaks int
 	Forks                                 int // pairs of neighbours that ended on different branches
 	Declined                              int // sessions that knew of a space in which the peer takes no part
-	Messages, Lost, Duplicates            int // duplicates: runs received that were there already
-	Virtual                               time.Duration
-	Healed                                time.Duration // from the heal until all were equal
+	// Of networks of members: nodes revoked and admitted again, and at the end
+	// operations that are set aside; runs that were refused.
+	Revoked, Readmitted, SetAside, Refused int
+	Messages, Lost, Duplicates             int // duplicates: runs received that were there already
+	Virtual                                time.Duration
+	Healed                                 time.Duration // from the heal until all were equal
 }
 
 // Times of a run, virtual.
@@ -70,12 +76,13 @@ type world struct {
 	order  uint64
 	nodes  []*node
 	links  []*link
-	spaces []replication.SpaceID
-	calm   bool // the heal has begun: no more faults
-	odds   odds
-	truth  truth
-	res    Result
-	err    error
+	spaces []replication.SpaceID // of data
+	*members
+	calm  bool // the heal has begun: no more faults
+	odds  odds
+	truth truth
+	res   Result
+	err   error
 }
 
 // odds are drawn once per seed, so that seeds differ in kind.
@@ -143,30 +150,12 @@ func newWorld(cfg Config) *world {
 	if cfg.Peace {
 		w.odds.peace()
 	}
-	network := replication.OpenNetwork("sim")
-	for i := range 1 + w.rng.IntN(2) {
-		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
-	}
-	for i := range 3 + w.rng.IntN(5) {
-		var seed [ed25519.SeedSize]byte
-		binary.BigEndian.PutUint64(seed[:], cfg.Seed)
-		seed[31] = byte(i)
-		w.nodes = append(w.nodes, newNode(w, i, network, ed25519.NewKeyFromSeed(seed[:])))
+	if cfg.Seed%2 == 0 {
+		w.foundMembers()
+	} else {
+		w.foundOpen()
 	}
 	w.res.Nodes = len(w.nodes)
-	for i := 1; i < len(w.nodes); i++ { // a tree, and a few more links
-		w.link(w.nodes[w.rng.IntN(i)], w.nodes[i])
-	}
-	for range w.rng.IntN(len(w.nodes)) {
-		if cfg.Peace {
-			break
-		}
-		a, b := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
-		if a != b {
-			w.link(w.nodes[a], w.nodes[b])
-		}
-	}
-	w.declineSome()
 	for _, n := range w.nodes {
 		n.open()
 		n.writeLater()
@@ -175,10 +164,43 @@ func newWorld(cfg Config) *world {
 		l.connectLater()
 	}
 	w.chaosLater()
-	if !cfg.Peace && w.chance(0.2) {
+	if w.members != nil {
+		w.troubleLater()
+	} else if !cfg.Peace && w.chance(0.2) {
 		w.after(w.some(turmoil), w.fork)
 	}
 	return w
+}
+
+// foundOpen makes an open network: everybody may do everything.
+func (w *world) foundOpen() {
+	network := replication.OpenNetwork("sim")
+	for i := range 1 + w.rng.IntN(2) {
+		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
+	}
+	for i := range 3 + w.rng.IntN(5) {
+		w.nodes = append(w.nodes, newNode(w, i, network, w.newKey(byte(i))))
+	}
+	for i := 1; i < len(w.nodes); i++ { // a tree, and a few more links
+		w.link(w.nodes[w.rng.IntN(i)], w.nodes[i])
+	}
+	for range w.rng.IntN(len(w.nodes)) {
+		if w.cfg.Peace {
+			break
+		}
+		a, b := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
+		if a != b {
+			w.link(w.nodes[a], w.nodes[b])
+		}
+	}
+	w.declineSome()
+}
+
+func (w *world) newKey(i byte) ed25519.PrivateKey {
+	var seed [ed25519.SeedSize]byte
+	binary.BigEndian.PutUint64(seed[:], w.cfg.Seed)
+	seed[31] = i
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
 func drawOdds(r *rand.Rand) odds {
@@ -289,8 +311,11 @@ func (w *world) heal() {
 		n.open()
 		n.takePart()
 	}
+	if w.members != nil {
+		w.healMembers()
+	}
 	for _, l := range w.links {
-		l.blocked = [2]bool{}
+		l.blocked, l.down = [2]bool{}, false
 		l.connectLater()
 	}
 	healed := w.now

@@ -120,6 +120,7 @@ func Port(t testing.TB) int {
 type Node struct {
 	Dir, Label string
 	Port       int
+	Host       string // on which it listens alone; empty: where its network may
 
 	t      testing.TB
 	args   []string
@@ -150,8 +151,15 @@ func (n *Node) Addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Port) }
 // Start runs the node and waits for its ready line.
 func (n *Node) Start(extra ...string) *Node {
 	n.t.Helper()
-	args := append([]string{"run", "--id", n.Label, "--data-dir", n.Dir, "--listen", fmt.Sprint(n.Port), "--quiet", "--log-level", "info"}, n.args...)
+	args := append([]string{"run", "--id", n.Label, "--data-dir", n.Dir, "--listen", n.listen(), "--quiet", "--log-level", "info"}, n.args...)
 	return n.start(append(args, extra...))
+}
+
+func (n *Node) listen() string {
+	if n.Host == "" {
+		return fmt.Sprint(n.Port)
+	}
+	return net.JoinHostPort(n.Host, fmt.Sprint(n.Port))
 }
 
 // StartRelay runs a relay in place of a node and waits for its ready line.

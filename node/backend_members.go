@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"vixp2p/node/localapi"
+)
+
+func (b backend) Members(ctx context.Context) (localapi.MemberList, error) {
+	members, invites, err := b.n.Members(ctx)
+	out := localapi.MemberList{Members: []localapi.Member{}, Invites: []localapi.OpenInvite{}}
+	for _, m := range members {
+		out.Members = append(out.Members, localapi.Member{
+			PeerID: m.PeerID, Label: m.Label, Roles: m.Roles, State: m.State, Expires: apiTime(m.Expires), Generation: m.Generation, Self: m.Self,
+		})
+	}
+	for _, in := range invites {
+		out.Invites = append(out.Invites, localapi.OpenInvite{
+			Invite: in.Invite, Issuer: in.Issuer, Label: in.Label, Roles: in.Roles, State: in.State, Expires: apiTime(in.Expires),
+		})
+	}
+	return out, apiError(err)
+}
+
+func (b backend) Invite(ctx context.Context, in localapi.Invite) (localapi.Invited, error) {
+	out, err := b.n.Invite(ctx, InviteOptions{Role: in.Role, Spaces: in.Spaces, Label: in.Label, Expires: in.Expires, Valid: in.Valid, Addrs: in.Addrs})
+	if err != nil {
+		return localapi.Invited{}, apiError(err)
+	}
+	return localapi.Invited{Ticket: out.Ticket, Invite: out.Invite, Roles: out.Roles, Expires: apiTime(out.Expires)}, nil
+}
+
+func (b backend) Revoke(ctx context.Context, name string) (localapi.Revoked, error) {
+	var o RevokeOptions
+	if at, ok := ctx.Deadline(); ok { // leave time for the revocation itself
+		o.Gather = max(time.Until(at)/2, time.Millisecond)
+	}
+	r, err := b.n.Revoke(ctx, name, o)
+	if err != nil {
+		return localapi.Revoked{}, apiError(err)
+	}
+	out := localapi.Revoked{PeerID: r.PeerID, Invite: r.Invite, Cuts: []localapi.Cut{}, Behind: r.Behind, Unreached: append([]string{}, r.Unreached...)}
+	for _, c := range r.Cuts {
+		out.Cuts = append(out.Cuts, localapi.Cut{Space: c.Space, Log: c.Log, Seq: c.Seq})
+	}
+	return out, nil
+}
+
+func (b backend) CreateSpace(ctx context.Context, in localapi.NewSpace) (localapi.DeclaredSpace, error) {
+	s, err := b.n.CreateSpace(ctx, in.Name, in.Encrypted)
+	if err != nil {
+		return localapi.DeclaredSpace{}, apiError(err)
+	}
+	return localapi.DeclaredSpace(*s), nil
+}
+
+func (b backend) ListSpaces(context.Context) ([]localapi.DeclaredSpace, error) {
+	list, err := b.n.DeclaredSpaces()
+	out := []localapi.DeclaredSpace{}
+	for _, s := range list {
+		out = append(out, localapi.DeclaredSpace(s))
+	}
+	return out, apiError(err)
+}
+
+func (b backend) Certificate(ctx context.Context, name string) (localapi.Certificate, error) {
+	return apiCertificate(b.n.Certificate(ctx, name))
+}
+
+func (b backend) Certify(ctx context.Context, in localapi.Certify) (localapi.Certificate, error) {
+	return apiCertificate(b.n.Certify(ctx, CertifyOptions{Peer: in.Peer, Role: in.Role, Spaces: in.Spaces, Label: in.Label, Valid: in.Valid}))
+}
+
+func apiCertificate(c *Certified, err error) (localapi.Certificate, error) {
+	if err != nil {
+		return localapi.Certificate{}, apiError(err)
+	}
+	return localapi.Certificate{PeerID: c.PeerID, Text: c.Text, Roles: c.Roles, Expires: apiTime(c.Expires)}, nil
+}
+
+func apiMembership(m *MembershipStatus) *localapi.Membership {
+	if m == nil {
+		return nil
+	}
+	return &localapi.Membership{
+		NetworkName: m.NetworkName, Roles: m.Roles, State: m.State, Generation: m.Generation, Expires: apiTime(m.Expires),
+		RootKey: m.RootKey, Members: m.Members, TrustDigest: m.TrustDigest,
+	}
+}
+
+// APIError gives an error of this package the form of the local API, for programs
+// that use both.
+func APIError(err error) error { return apiError(err) }

@@ -1,0 +1,401 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+	"vixp2p/replication/compress"
+	"vixp2p/trust"
+)
+
+// membership is a node's part in a network of members (design 9): what the control
+// logs amount to, and what this node shows of itself. It reads the control logs
+// from the store, has the store apply what they say about logs, and answers who may
+// do what. An open network has none.
+//
+//	control logs -> trust.Evaluate -> store.Restrict -> sessions
+type membership struct {
+	network replication.NetworkID
+	root    replication.OriginKey
+	control replication.SpaceID
+	self    replication.OriginKey
+	path    string // of the certificate's file
+	now     func() time.Time
+	log     *slog.Logger
+
+	state   atomic.Pointer[trust.State]
+	shown   atomic.Pointer[trust.Chain] // this node's certificate; nil: none
+	wake    chan struct{}               // capacity 1: control logs have grown
+	changed func(before *trust.State)   // hears of a new state, after the store; nil: nobody
+
+	queue   sync.Mutex // guards waiting
+	waiting []func()   // called after the next update
+
+	issuing sync.Mutex // one decision at a time on what this node states
+
+	mu   sync.Mutex // guards below, and makes evaluations one after the other
+	from uint64     // arrival number up to which control logs were read
+	logs map[replication.LogID]*trust.ControlLog
+	// restricted is the engine that applies state.
+	restricted *engine
+	told       map[replication.Hash]bool // certificates of this node whose end was reported
+}
+
+// openMembership reads what a data directory says about its network.
+func openMembership(dir *dataDir, self replication.OriginKey, now func() time.Time, log *slog.Logger) (*membership, error) {
+	root, err := dir.network.root()
+	if err != nil {
+		return nil, err
+	}
+	m := &membership{
+		network: replication.NetworkOfRoot(root[:]), root: root, self: self,
+		path: filepath.Join(dir.path, certificateFile), now: now, log: log,
+		wake: make(chan struct{}, 1), told: map[replication.Hash]bool{},
+	}
+	m.control = trust.ControlSpace(m.network)
+	m.state.Store(trust.Evaluate(root[:], nil))
+	chain, err := readCertificate(m.path)
+	if err != nil {
+		return nil, err
+	}
+	if chain != nil {
+		if err := chain.Verify(root[:]); err != nil {
+			return nil, fmt.Errorf("the certificate in %s is of no use here: %w", m.path, err)
+		}
+		if chain.Leaf.Subject != self {
+			return nil, fmt.Errorf("the certificate in %s is another node's: bring back the file and identity.key of one node, or join again with a new data directory", m.path)
+		}
+		m.shown.Store(chain)
+	}
+	return m, nil
+}
+
+// follow reads the control logs of an engine that was just opened, and keeps to
+// them; nothing was taken or served yet.
+func (m *membership) follow(ctx context.Context, e *engine) error {
+	e.unfollow = e.store.Subscribe(func(a replication.Advance) {
+		if a.Space == m.control {
+			m.signal()
+		}
+	})
+	m.mu.Lock()
+	m.from, m.logs = 0, map[replication.LogID]*trust.ControlLog{}
+	m.mu.Unlock()
+	return m.update(ctx, e)
+}
+
+func (m *membership) signal() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// update takes up what the control logs say by now, and has the store apply it.
+// When it returns nil, answers and store agree with all that was durable before it
+// was called.
+func (m *membership) update(ctx context.Context, e *engine) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.state.Load()
+	for {
+		grown, err := m.read(e)
+		if err != nil {
+			return err
+		}
+		if !grown && m.restricted == e {
+			break
+		}
+		logs := make([]trust.ControlLog, 0, len(m.logs))
+		for _, l := range m.logs {
+			logs = append(logs, *l)
+		}
+		next := trust.Evaluate(m.root[:], logs)
+		if m.restricted == e && next.Digest() == m.state.Load().Digest() {
+			continue
+		}
+		// The store first: whoever reads the new state finds it applied.
+		if err := e.store.Restrict(ctx, next.LogLimit); err != nil {
+			return fmt.Errorf("cannot apply what the control logs say: %w", err)
+		}
+		m.state.Store(next)
+		m.restricted = e
+	}
+	m.renewShown()
+	if m.changed != nil && before.Digest() != m.state.Load().Digest() {
+		m.changed(before)
+	}
+	return nil
+}
+
+// read takes in the blocks of control logs that arrived since the last time. Blocks
+// that a cut has set aside since stay: they change nothing.
+func (m *membership) read(e *engine) (grown bool, err error) {
+	for {
+		list, err := e.store.ReadArrivals(m.control, m.from, 1<<20)
+		if err != nil || len(list) == 0 {
+			return grown, err
+		}
+		for _, a := range list {
+			h := a.Block.Header
+			l := m.logs[h.Log]
+			if l == nil {
+				l = &trust.ControlLog{Log: h.Log, Origin: a.Origin}
+				m.logs[h.Log] = l
+			}
+			if h.Genesis != nil {
+				l.Grant = bytes.Clone(h.Genesis.Grant)
+			}
+			ops, err := compress.Ops(a.Block)
+			if void := (*replication.VoidError)(nil); err != nil && !errors.As(err, &void) {
+				return grown, err
+			}
+			l.Blocks = append(l.Blocks, trust.BlockOf(h.LastSeq(), ops))
+			m.from, grown = a.Number, true
+		}
+	}
+}
+
+// renewShown shows from now on the certificate that the control logs have for this
+// node, where it is better than the one in hand, and keeps it.
+func (m *membership) renewShown() {
+	st, have := m.state.Load(), m.shown.Load()
+	best := st.CertificateFor(m.self, m.now())
+	if best == nil || have != nil && bytes.Equal(best.Encode(), have.Encode()) {
+		return
+	}
+	if have != nil && have.Leaf.ValidAt(m.now()) == nil && best.Leaf.ValidAt(m.now()) != nil {
+		return
+	}
+	m.shown.Store(best)
+	if err := writeCertificate(m.path, best); err != nil {
+		m.log.Warn("the new certificate is not kept for the next start", "err", err)
+	}
+	if have != nil {
+		m.log.Info("this node has a new certificate", "roles", rolesText(m.grantsOf(best)), "expires", expiryText(best.Leaf.NotAfter))
+	}
+}
+
+// loop takes up what control logs bring, and what time does, until ctx ends. do
+// runs on the engine in use.
+func (m *membership) loop(ctx context.Context, n *Node) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+			m.takeUp(ctx, n)
+		case <-timer.C:
+		}
+		m.tellExpiry()
+		n.mesh.reviewTrust(m.state.Load(), nil)
+		timer.Reset(m.untilExpiry())
+	}
+}
+
+// takeUp updates, and tells who waits for it.
+func (m *membership) takeUp(ctx context.Context, n *Node) {
+	m.queue.Lock()
+	waiting := m.waiting
+	m.waiting = nil
+	m.queue.Unlock()
+	err := n.do(ctx, func(e *engine) error { return m.update(ctx, e) })
+	if err == nil {
+		for _, applied := range waiting {
+			applied()
+		}
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	m.log.Error("the control logs cannot be taken up: it is tried again", "err", err)
+	m.queue.Lock()
+	m.waiting = append(waiting, m.waiting...)
+	m.queue.Unlock()
+	time.AfterFunc(time.Second, m.signal)
+}
+
+// applyTrust calls applied when the store has the limits that follow from all that it
+// holds now. It returns at once.
+func (m *membership) applyTrust(applied func()) {
+	m.queue.Lock()
+	m.waiting = append(m.waiting, applied)
+	m.queue.Unlock()
+	m.signal()
+}
+
+// untilExpiry is how long until a certificate of some member begins or ends to be
+// valid, at most an hour: sessions are looked at again then.
+func (m *membership) untilExpiry() time.Duration {
+	now, wait := m.now(), time.Hour
+	consider := func(unix int64) {
+		if d := time.Unix(unix, 0).Sub(now); unix != 0 && d > 0 {
+			wait = min(wait, d)
+		}
+	}
+	for _, member := range m.state.Load().Members() {
+		for _, c := range member.Certificates {
+			consider(c.NotBefore)
+			consider(c.NotAfter)
+		}
+	}
+	return max(wait, 100*time.Millisecond)
+}
+
+// tellExpiry warns once that this node's own certificate has ended or ends soon.
+func (m *membership) tellExpiry() {
+	c := m.shown.Load()
+	if c == nil || c.Leaf.NotAfter == 0 {
+		return
+	}
+	id, left := c.Leaf.ID(), time.Unix(c.Leaf.NotAfter, 0).Sub(m.now())
+	m.mu.Lock()
+	told := m.told[id]
+	m.told[id] = told || left < expiryWarning
+	m.mu.Unlock()
+	if !told && left < expiryWarning {
+		m.log.Warn("this node's certificate ends: members refuse it from then on, until an admin has renewed it (cert export)", "expires", expiryText(c.Leaf.NotAfter))
+	}
+}
+
+// expiryWarning is how long before its end a certificate is complained of.
+const expiryWarning = 7 * 24 * time.Hour
+
+// certificate is what Hello shows.
+func (m *membership) certificate() []byte {
+	if c := m.shown.Load(); c != nil {
+		return c.Encode()
+	}
+	return nil
+}
+
+// grant is what the genesis block of a log of this node delivers.
+func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
+	raw := m.certificate()
+	if raw == nil {
+		return nil, fmt.Errorf("this node has no certificate of its network: join it with an invite: %w", replication.ErrNotAllowed)
+	}
+	if err := m.state.Load().MayWrite(m.self, space, raw); errors.Is(err, replication.ErrNotAllowed) {
+		return nil, fmt.Errorf("this node may not write in space %q (it is %s): ask an admin for the role writer: %w", m.spaceTitle(space), rolesText(m.grantsOf(m.shown.Load())), replication.ErrNotAllowed)
+	} else if err != nil {
+		return nil, err
+	}
+	return raw, nil
+}
+
+// check decides on a peer by what it shows in Hello; the error has the code that
+// the peer is told.
+func (m *membership) check(p protocols.PeerInfo) (*trust.Chain, error) {
+	chain, err := m.state.Load().CheckPeer(p.Certificate, p.Key, m.now())
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	return chain, nil
+}
+
+// revoked refuses a peer of which nothing need be heard.
+func (m *membership) revoked(key replication.OriginKey) error {
+	if m.state.Load().Revoked(key) {
+		return protocols.Refuse(replication.CodeCertRevoked, "")
+	}
+	return nil
+}
+
+// refusalOf gives an error of trust the code that its peer is told.
+func refusalOf(err error) error {
+	code := replication.CodeNoCertificate
+	switch {
+	case errors.Is(err, trust.ErrExpired):
+		code = replication.CodeCertExpired
+	case errors.Is(err, trust.ErrRevoked):
+		code = replication.CodeCertRevoked
+	case errors.Is(err, trust.ErrOtherNetwork):
+		code = replication.CodeOtherNetwork
+	}
+	return &trustRefusal{cause: err, code: code}
+}
+
+// trustRefusal is the reason for this side's log, and a code without it for the
+// peer, who may be a stranger.
+type trustRefusal struct {
+	cause error
+	code  replication.Code
+}
+
+func (e *trustRefusal) Error() string   { return e.cause.Error() }
+func (e *trustRefusal) Unwrap() []error { return []error{e.cause, protocols.Refuse(e.code, "")} }
+
+// carries tells whether a peer gets the blocks of a space.
+func (m *membership) carries(key replication.OriginKey, shown *trust.Chain) func(replication.SpaceID) bool {
+	return func(space replication.SpaceID) bool {
+		return m.state.Load().MayCarry(key, space, m.now(), shown)
+	}
+}
+
+// takesPart tells whether this node carries a space, by its roles alone: what it holds
+// stays its own when its certificate has ended, or it was revoked.
+func (m *membership) takesPart(space replication.SpaceID) bool {
+	c := m.shown.Load()
+	return c != nil && slices.ContainsFunc(m.grantsOf(c), func(g trust.Grant) bool { return g.MayCarry(space) })
+}
+
+// spaces are those that this node carries, the control space among them.
+func (m *membership) spaces() []replication.SpaceInfo {
+	out := []replication.SpaceInfo{{ID: m.control, Name: trust.ControlSpaceName}}
+	for _, s := range m.declared() {
+		if m.takesPart(s.ID) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// declared are the data spaces of the network, `default` among them.
+func (m *membership) declared() []replication.SpaceInfo {
+	standard := replication.SpaceInfo{ID: replication.SpaceOf(m.network, replication.DefaultSpace), Name: replication.DefaultSpace}
+	out := []replication.SpaceInfo{standard}
+	for _, s := range m.state.Load().Spaces() {
+		if s.ID != standard.ID {
+			out = append(out, replication.SpaceInfo{ID: s.ID, Name: s.Name})
+		}
+	}
+	return out
+}
+
+// isDeclared tells a space of the network from a name that nobody has declared.
+func (m *membership) isDeclared(id replication.SpaceID) bool {
+	return slices.ContainsFunc(m.declared(), func(s replication.SpaceInfo) bool { return s.ID == id })
+}
+
+// grantsOf are the grants that a chain's subject has by all that is known.
+func (m *membership) grantsOf(c *trust.Chain) []trust.Grant {
+	if member, ok := m.state.Load().Member(c.Leaf.Subject); ok && member.Generation == c.Leaf.Generation {
+		return member.Grants
+	}
+	return c.Leaf.Grants
+}
+
+// rightsDiffer tells whether a peer with a session may have other spaces than
+// before.
+func (m *membership) rightsDiffer(before *trust.State, key replication.OriginKey, shown *trust.Chain) bool {
+	now, after := m.now(), m.state.Load()
+	for _, s := range m.declared() {
+		if before.MayCarry(key, s.ID, now, shown) != after.MayCarry(key, s.ID, now, shown) {
+			return true
+		}
+	}
+	return false
+}

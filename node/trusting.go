@@ -1,0 +1,65 @@
+package node
+
+import (
+	"context"
+
+	"vixp2p/protocols"
+	"vixp2p/replication"
+	"vixp2p/trust"
+)
+
+// carried are the spaces that this node replicates.
+func (n *Node) carried() []replication.SpaceInfo {
+	if n.members == nil {
+		return n.names.list()
+	}
+	return n.members.spaces()
+}
+
+// controlSpace is the control space; zero in an open network.
+func (n *Node) controlSpace() replication.SpaceID {
+	if n.members == nil {
+		return replication.SpaceID{}
+	}
+	return n.members.control
+}
+
+// trustChanged takes up a new trust state: spaces that this node carries now, and
+// sessions whose peers have other rights than before. It is called while the
+// state is being changed, and must not wait.
+func (n *Node) trustChanged(before *trust.State) {
+	for _, s := range n.members.spaces() {
+		if s.ID == n.members.control || !n.names.learn(s) {
+			continue
+		}
+		if e := n.engines.get(); e != nil && e.replicator != nil {
+			e.replicator.AddSpace(s)
+		}
+	}
+	n.names.signal()
+	if st := n.members.state.Load(); st.Revoked(n.members.self) && !before.Revoked(n.members.self) {
+		n.log.Warn("this node was revoked: no member connects to it any more, and what it writes from now on counts nowhere else; an admin can admit it again with a new invite")
+	}
+	n.mesh.reviewTrust(n.members.state.Load(), before)
+	n.dialer.kick()
+}
+
+// reviewTrust ends the sessions with peers that are not let in any more, and begins
+// those anew whose rights differ from before; nil: only the time has passed.
+func (m *mesh) reviewTrust(st *trust.State, before *trust.State) {
+	for _, s := range m.book.sessions() {
+		_, err := m.members.check(s.info)
+		switch {
+		case err != nil:
+			code := protocols.CodeOf(err)
+			m.log.Warn("session ended: this peer is no member any more", "peer", s.id.String(), "label", s.info.Label, "err", err)
+			s.driver.Close(code, "")
+		case before != nil && (m.members.rightsDiffer(before, s.info.Key, s.shown) || m.members.rightsDiffer(before, m.members.self, m.members.shown.Load())):
+			s.driver.Close(replication.CodeTrustChanged, "")
+		}
+	}
+}
+
+// awaitTrust returns when the answers of the membership include all that is durable
+// here at the moment of the call.
+func (n *Node) awaitTrust(ctx context.Context, e *engine) error { return n.members.update(ctx, e) }
