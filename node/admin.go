@@ -461,19 +461,14 @@ func (n *Node) CreateSpace(ctx context.Context, name string, encrypted bool) (*D
 	if _, err := trust.Op(s); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
-	if encrypted {
-		return nil, fmt.Errorf("encrypted spaces are not in this version: create the space without: %w", ErrInvalid)
-	}
 	m.issuing.Lock()
 	defer m.issuing.Unlock()
 	if _, err := m.admin(); err != nil {
 		return nil, err
 	}
 	id := replication.SpaceOf(m.network, name)
-	if !m.isDeclared(id) {
-		if err := n.do(ctx, func(e *engine) error { return n.state(ctx, e, []trust.Statement{s}) }); err != nil {
-			return nil, err
-		}
+	if err := n.do(ctx, func(e *engine) error { return n.createSpace(ctx, e, id, s) }); err != nil {
+		return nil, err
 	}
 	for _, d := range n.declaredSpaces() {
 		if d.Name == name {
@@ -481,6 +476,21 @@ func (n *Node) CreateSpace(ctx context.Context, name string, encrypted bool) (*D
 		}
 	}
 	return nil, fmt.Errorf("the space %q was declared and does not count: see whether this node is an admin still: %w", name, replication.ErrNotAllowed)
+}
+
+// createSpace declares a space and makes the first key of an encrypted one. issuing is
+// held.
+func (n *Node) createSpace(ctx context.Context, e *engine, id replication.SpaceID, s *trust.SpaceStatement) error {
+	m := n.members
+	if s.Encrypted && !m.isEncrypted(id) && (m.isDeclared(id) || len(e.store.Logs(id)) > 0) {
+		return fmt.Errorf("the space %q exists and is not encrypted, and whether it is is fixed when it is created: use another name: %w", s.Name, ErrInvalid)
+	}
+	if !m.isDeclared(id) {
+		if err := n.state(ctx, e, []trust.Statement{s}); err != nil {
+			return err
+		}
+	}
+	return n.handOutKeys(ctx, e)
 }
 
 // DeclaredSpaces are the spaces of the network, by name.

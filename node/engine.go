@@ -44,7 +44,7 @@ func (n *Node) openEngine(key ed25519.PrivateKey) (*engine, error) {
 		ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, OnDamage: func(d *replication.DamageError) { n.damaged(d) },
 	}
 	if n.members != nil {
-		opt.Grant = n.members.grant
+		opt.Grant, opt.Sealer, e.opener = n.members.grant, n.members.ring, n.members.ring
 	}
 	if e.store, err = wal.Open(opt); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,8 +15,9 @@ import (
 
 	"vixp2p/protocols"
 	"vixp2p/replication"
-	"vixp2p/replication/compress"
+	"vixp2p/replication/sealed"
 	"vixp2p/trust"
+	"vixp2p/trust/keys"
 )
 
 // membership is a node's part in a network of members (design 9): what the control
@@ -38,6 +40,8 @@ type membership struct {
 	wake    chan struct{}               // capacity 1: control logs have grown
 	changed func(before *trust.State)   // hears of a new state, after the store; nil: nobody
 
+	ring *keys.Ring // the content keys of encrypted spaces
+
 	queue   sync.Mutex // guards waiting
 	waiting []func()   // called after the next update
 
@@ -52,15 +56,20 @@ type membership struct {
 }
 
 // openMembership reads what a data directory says about its network.
-func openMembership(dir *dataDir, self replication.OriginKey, now func() time.Time, log *slog.Logger) (*membership, error) {
+func openMembership(dir *dataDir, key ed25519.PrivateKey, now func() time.Time, log *slog.Logger) (*membership, error) {
 	root, err := dir.network.root()
 	if err != nil {
 		return nil, err
 	}
+	ring, err := keys.NewRing(key)
+	if err != nil {
+		return nil, err
+	}
+	self := replication.OriginKey(key.Public().(ed25519.PublicKey))
 	m := &membership{
 		network: replication.NetworkOfRoot(root[:]), root: root, self: self,
 		path: filepath.Join(dir.path, certificateFile), now: now, log: log,
-		wake: make(chan struct{}, 1), told: map[replication.Hash]bool{},
+		ring: ring, wake: make(chan struct{}, 1), told: map[replication.Hash]bool{},
 	}
 	m.control = trust.ControlSpace(m.network)
 	m.state.Store(trust.Evaluate(root[:], nil))
@@ -128,6 +137,9 @@ func (m *membership) update(ctx context.Context, e *engine) error {
 		if err := e.store.Restrict(ctx, next.LogLimit); err != nil {
 			return fmt.Errorf("cannot apply what the control logs say: %w", err)
 		}
+		if m.ring.Update(next, m.now()) && e.view != nil {
+			e.view.KeysChanged()
+		}
 		m.state.Store(next)
 		m.restricted = e
 	}
@@ -156,7 +168,7 @@ func (m *membership) read(e *engine) (grown bool, err error) {
 			if h.Genesis != nil {
 				l.Grant = bytes.Clone(h.Genesis.Grant)
 			}
-			ops, err := compress.Ops(a.Block)
+			ops, err := sealed.Ops(a.Block, nil)
 			if void := (*replication.VoidError)(nil); err != nil && !errors.As(err, &void) {
 				return grown, err
 			}
@@ -189,15 +201,21 @@ func (m *membership) renewShown() {
 // loop takes up what control logs bring, and what time does, until ctx ends. do
 // runs on the engine in use.
 func (m *membership) loop(ctx context.Context, n *Node) {
-	timer := time.NewTimer(0)
+	timer, handOut := time.NewTimer(0), time.NewTimer(keysPause())
 	defer timer.Stop()
+	defer handOut.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.wake:
 			m.takeUp(ctx, n)
+			handOut.Reset(keysPause())
+		case <-handOut.C:
+			n.tendKeys(ctx)
+			continue
 		case <-timer.C:
+			handOut.Reset(keysPause()) // who was renewed gets keys
 		}
 		m.tellExpiry()
 		n.mesh.reviewTrust(m.state.Load(), nil)

@@ -96,7 +96,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		repairs: make(chan struct{}, 1), guard: newGuard(randInt64),
 	}
 	if cfg.members != nil {
-		n.members, err = openMembership(dir, replication.OriginKey(key.Public().(ed25519.PublicKey)), cfg.Now, cfg.Logger)
+		n.members, err = openMembership(dir, key, cfg.Now, cfg.Logger)
 		if err != nil {
 			return nil, permissionProblem(cfg.DataDir, err)
 		}

@@ -68,6 +68,10 @@ func (n *Node) Revoke(ctx context.Context, name string, o RevokeOptions) (*Revok
 	if err != nil {
 		return nil, err
 	}
+	// The revocation stands whatever comes of the keys, which other admins make too.
+	if err := n.do(ctx, func(e *engine) error { return n.handOutKeys(ctx, e) }); err != nil {
+		n.log.Warn("the content keys of encrypted spaces are not replaced yet: it is tried again", "err", err)
+	}
 	out.Unreached = n.unreached(subject)
 	n.log.Info("member revoked", "peer", out.PeerID, "cuts", len(out.Cuts))
 	return out, nil

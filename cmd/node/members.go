@@ -328,8 +328,12 @@ func (p *program) spaceCommand() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Create a space; for admins",
 		Long: `Create a space: from then on members with a role in it may use it, wherever they hear
-of it. It is for admins. A space that exists stays as it is.`,
-		Example: "  vix-node space create --id A notes",
+of it. It is for admins. A space that exists stays as it is.
+
+With --encrypted, what is written in it can be read by its writers and readers alone:
+relays keep and pass on what they cannot read. A space is encrypted from the beginning
+or never.`,
+		Example: "  vix-node space create --id A notes\n  vix-node space create --id A --encrypted diary",
 		Args:    exactly(1, "a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd, needData, p.timeLimit(adminTimeout), func(ctx context.Context, b localapi.Backend) error {
@@ -341,6 +345,7 @@ of it. It is for admins. A space that exists stays as it is.`,
 			})
 		},
 	}
+	create.Flags().BoolVar(&encrypted, "encrypted", false, "seal what is written in it for its writers and readers")
 	list := &cobra.Command{
 		Use:     "list",
 		Short:   "List the spaces of the network",
