@@ -31,8 +31,8 @@ type Seal func(h *Header, raw []byte) (body []byte)
 // Opener tells a reader how the bodies of a space are opened.
 type Opener interface {
 	// OpenFor returns what opens the bodies of a space; nil where the space is not
-	// encrypted. An error tells that its blocks cannot be read now: ErrNoKey (a
-	// *NoKeyError without a key id) while it is not known whether the space is
+	// encrypted. An error tells that its blocks cannot be read now: ErrNoKey while
+	// it is not known whether the space is
 	// encrypted, a *NotReaderError where this node only carries it.
 	OpenFor(space SpaceID) (Open, error)
 }

@@ -14,7 +14,7 @@ import (
 type SpaceStatement struct {
 	Name string // 1 to replication.MaxSpaceNameBytes, not beginning with ReservedPrefix
 	// Encrypted tells that its blocks are sealed (design 9.6). Of declarations
-	// that disagree, encrypted wins.
+	// that disagree, encrypted wins. replication.DefaultSpace cannot be.
 	Encrypted bool
 }
 
@@ -96,7 +96,12 @@ func decodeSpace(b []byte) (*SpaceStatement, error) {
 	return s, err
 }
 
-func (s *SpaceStatement) check() error { return checkSpaceName(s.Name) }
+func (s *SpaceStatement) check() error {
+	if s.Encrypted && s.Name == replication.DefaultSpace {
+		return canonical.Invalidf("the space %s is never encrypted: members write in it before they have heard of any declaration", s.Name)
+	}
+	return checkSpaceName(s.Name)
+}
 
 // Encode is the payload of the operation.
 func (n *NetworkStatement) Encode() []byte {

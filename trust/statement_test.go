@@ -206,13 +206,14 @@ func TestOpRefusesWhatDecodeWould(t *testing.T) {
 			r := s.(*Revocation)
 			r.Cuts[0], r.Cuts[1] = r.Cuts[1], r.Cuts[0]
 		}),
-		"revoke log":    &Revocation{Subject: keyOf(peerKey), Generation: 1, Version: 1, Cuts: []SpaceCut{{Space: testSpace, Logs: make([]LogCut, 1)}}},
-		"revoke spaces": &Revocation{Subject: keyOf(peerKey), Generation: 1, Version: 1, Cuts: make([]SpaceCut, MaxCutSpaces+1)},
-		"space":         changed("space", func(s Statement) { s.(*SpaceStatement).Name = "vix/x" }),
-		"no space name": &SpaceStatement{},
-		"network":       changed("network", func(s Statement) { s.(*NetworkStatement).Version = 0 }),
-		"keys":          changed("keys", func(s Statement) { s.(*KeysStatement).Wraps = nil }),
-		"sealed":        &KeysStatement{Space: testSpace, ID: [32]byte{1}, Generation: 1, Wraps: []Wrap{{Recipient: [32]byte{1}}}},
+		"revoke log":     &Revocation{Subject: keyOf(peerKey), Generation: 1, Version: 1, Cuts: []SpaceCut{{Space: testSpace, Logs: make([]LogCut, 1)}}},
+		"revoke spaces":  &Revocation{Subject: keyOf(peerKey), Generation: 1, Version: 1, Cuts: make([]SpaceCut, MaxCutSpaces+1)},
+		"space":          changed("space", func(s Statement) { s.(*SpaceStatement).Name = "vix/x" }),
+		"no space name":  &SpaceStatement{},
+		"default sealed": &SpaceStatement{Name: "default", Encrypted: true},
+		"network":        changed("network", func(s Statement) { s.(*NetworkStatement).Version = 0 }),
+		"keys":           changed("keys", func(s Statement) { s.(*KeysStatement).Wraps = nil }),
+		"sealed":         &KeysStatement{Space: testSpace, ID: [32]byte{1}, Generation: 1, Wraps: []Wrap{{Recipient: [32]byte{1}}}},
 	} {
 		if _, err := Op(s); !errors.Is(err, canonical.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

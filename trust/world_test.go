@@ -276,7 +276,8 @@ func (w *world) statement(who *actor, gen uint64, controlLogs func(replication.O
 			Expires: pick(w, []int64{0, now.Unix() - 1, now.Unix(), now.Unix() + 1}), Validity: int64(w.rnd.IntN(2)),
 		}
 	case 7:
-		return &trust.SpaceStatement{Name: pick(w, []string{"default", "notes", "secret"}), Encrypted: w.chance(30)}
+		name := pick(w, []string{"default", "notes", "secret"})
+		return &trust.SpaceStatement{Name: name, Encrypted: name != "default" && w.chance(30)}
 	case 8:
 		return &trust.NetworkStatement{Name: pick(w, []string{"home", "office", "boat"}), Version: 1 + w.rnd.Uint64N(3)}
 	}

@@ -19,10 +19,10 @@ import (
 // replication.Sealer and replication.Opener, as the newest trust state says that was
 // passed to Update. All methods are safe for concurrent use.
 //
-// Until the control logs have told of this node's own certificate it answers for
-// spaces that are not declared that it does not know yet (replication.ErrNoKey): a
-// node that has just joined must not write in the open where its network seals, and
-// the statement of its certificate tells that its control logs have come that far.
+// Of a data space that is not declared it answers that it does not know it yet
+// (replication.ErrNoKey): a node that has just joined must not write in the open where
+// its network seals. The space default exists without a declaration, and is never
+// encrypted.
 type Ring struct {
 	own  identity
 	self replication.OriginKey
@@ -38,10 +38,9 @@ var (
 
 // holdings are what a Ring answers from. They do not change.
 type holdings struct {
-	control  replication.SpaceID
-	known    bool                         // the control logs tell of this node
-	declared map[replication.SpaceID]bool // true: encrypted
-	spaces   map[replication.SpaceID]*spaceKeys
+	known  bool                         // the control logs tell of this node
+	open   map[replication.SpaceID]bool // those that are not encrypted
+	spaces map[replication.SpaceID]*spaceKeys
 }
 
 // spaceKeys are the keys of one encrypted space.
@@ -69,14 +68,17 @@ func NewRing(node ed25519.PrivateKey) (*Ring, error) {
 func (r *Ring) Update(state *trust.State, now time.Time) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, next := r.now.Load(), &holdings{
-		control: state.Control(), declared: map[replication.SpaceID]bool{}, spaces: map[replication.SpaceID]*spaceKeys{},
-	}
 	self, known := state.Member(r.self)
-	next.known = known
+	before, next := r.now.Load(), &holdings{
+		known: known,
+		open: map[replication.SpaceID]bool{
+			state.Control(): true, replication.SpaceOf(state.Network(), replication.DefaultSpace): true,
+		},
+		spaces: map[replication.SpaceID]*spaceKeys{},
+	}
 	for _, sp := range state.Spaces() {
-		next.declared[sp.ID] = sp.Encrypted
 		if !sp.Encrypted {
+			next.open[sp.ID] = true
 			continue
 		}
 		k := &spaceKeys{reader: known && mayRead(state, &self, sp.ID, now), held: map[sealed.KeyID]*sealed.Key{}}
@@ -112,7 +114,7 @@ func (r *Ring) take(k *spaceKeys, f For, key *trust.ContentKey) {
 
 // opens tells whether OpenFor answers the same from both.
 func (h *holdings) opens(next *holdings) bool {
-	return h.known == next.known && maps.Equal(h.declared, next.declared) &&
+	return h.known == next.known && maps.Equal(h.open, next.open) &&
 		maps.EqualFunc(h.spaces, next.spaces, func(a, b *spaceKeys) bool {
 			return a.reader == b.reader && len(a.held) == len(b.held) // keys are never taken away
 		})
@@ -137,6 +139,8 @@ func (r *Ring) OpenFor(space replication.SpaceID) (replication.Open, error) {
 	switch {
 	case k == nil || err != nil:
 		return nil, err
+	case !k.reader && !r.now.Load().known:
+		return nil, &UnknownError{Space: space}
 	case !k.reader:
 		return nil, &replication.NotReaderError{Space: space}
 	}
@@ -157,18 +161,19 @@ func (r *Ring) look(space replication.SpaceID) (*spaceKeys, error) {
 	if k := h.spaces[space]; k != nil {
 		return k, nil
 	}
-	if _, declared := h.declared[space]; !declared && !h.known && space != h.control {
+	if !h.open[space] {
 		return nil, &UnknownError{Space: space}
 	}
 	return nil, nil
 }
 
 // UnknownError: the control logs have not come yet as far as to tell whether a space
-// is encrypted. It is errors.Is(err, replication.ErrNoKey).
+// is encrypted, or whether this node may read it. It is errors.Is(err,
+// replication.ErrNoKey).
 type UnknownError struct{ Space replication.SpaceID }
 
 func (e *UnknownError) Error() string {
-	return fmt.Sprintf("it is not known yet whether the space %s is encrypted, because the control logs that tell of this node have not arrived: connect to a member, it goes on by itself", e.Space)
+	return fmt.Sprintf("this node has not heard yet of the space %s, or of its own role in it: see that an admin has created it, and connect to a member; it goes on by itself", e.Space)
 }
 func (e *UnknownError) Is(t error) bool { return t == replication.ErrNoKey }
 

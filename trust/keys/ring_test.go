@@ -113,31 +113,49 @@ func TestLifeOfASpace(t *testing.T) {
 	}
 }
 
-// A node of which the control logs do not tell yet does not know what is encrypted.
-func TestUnknownBeforeControlLogs(t *testing.T) {
+// A node does not know of a space that is not declared whether it is encrypted; of the
+// space default it does.
+func TestUnknownBeforeItIsDeclared(t *testing.T) {
 	w := newWorld(t)
-	p := newPerson(t, "writer")
-	standard := replication.SpaceOf(w.network, replication.DefaultSpace)
-	refused := func(when string) {
+	p := w.admit("writer", trust.RoleWriter)
+	refused := func(when string, space replication.SpaceID) {
 		t.Helper()
-		_, err := p.ring.SealFor(standard)
-		_, err2 := p.ring.OpenFor(standard)
+		_, err := p.ring.SealFor(space)
+		_, err2 := p.ring.OpenFor(space)
 		if !errors.Is(err, replication.ErrNoKey) || !errors.Is(err2, replication.ErrNoKey) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, %v", when, err, err2)
 		}
 	}
-	refused("before the first state")
+	inTheOpen := func(when string, space replication.SpaceID) {
+		t.Helper()
+		seal, err := p.ring.SealFor(space)
+		open, err2 := p.ring.OpenFor(space)
+		if seal != nil || open != nil || err != nil || err2 != nil {
+			t.Errorf("%s: %v, %v", when, err, err2)
+		}
+	}
+	standard := replication.SpaceOf(w.network, replication.DefaultSpace)
+	refused("before the first state", standard)
+	p.ring.Update(trust.Evaluate(w.root.id[:], nil), now)
+	inTheOpen("the space default, with empty control logs", standard)
+	inTheOpen("the control space", trust.ControlSpace(w.network))
+	refused("an undeclared space, with empty control logs", w.open)
 	w.update(p)
-	refused("with empty control logs")
-	if _, err := p.ring.SealFor(trust.ControlSpace(w.network)); err != nil {
-		t.Errorf("the control space: %v", err)
-	}
-	w.admit("writer", trust.RoleWriter)
+	refused("an undeclared space", w.open)
+	w.declare()
 	if !p.ring.Update(w.state(), now) {
-		t.Error("that the node is known now is no change")
+		t.Error("that a space is declared is no change")
 	}
-	if seal, err := p.ring.SealFor(standard); seal != nil || err != nil {
-		t.Errorf("when its own certificate has come: %v", err)
+	inTheOpen("a declared space", w.open)
+
+	// One that has not heard of itself does not know whether it may read.
+	stranger := newPerson(t, "stranger")
+	w.update(stranger)
+	if _, err := stranger.ring.OpenFor(w.secret); !errors.Is(err, replication.ErrNoKey) {
+		t.Errorf("before its certificate has come: %v", err)
+	}
+	if _, err := trust.Op(&trust.SpaceStatement{Name: replication.DefaultSpace, Encrypted: true}); !errors.Is(err, replication.ErrInvalid) {
+		t.Errorf("the space default as an encrypted one: %v", err)
 	}
 }
 
