@@ -16,7 +16,9 @@ func TestEncryptedSpace(t *testing.T) {
 	if list := a.OK("space", "list", "--json"); !strings.Contains(list, `"name":"diary"`) || !strings.Contains(list, `"encrypted":true`) {
 		t.Errorf("the spaces are %s", list)
 	}
-	says(t, "encryption of a space that exists", a.Run("space", "create", "--encrypted", "default"), "default", "not encrypted")
+	a.OK("space", "create", "notes")
+	says(t, "encryption of a space that exists", a.Run("space", "create", "--encrypted", "notes"), "notes", "not encrypted")
+	says(t, "encryption of the space default", a.Run("space", "create", "--encrypted", "default"), "never encrypted")
 	relay := join(t, a, "relay", "--role", "relay").Start()
 	b := join(t, a, "B").Start("--connect", relay.Addr())
 	first, second, public := marker(), marker(), marker()
