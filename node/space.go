@@ -47,6 +47,8 @@ func (s *Space) check() error {
 		return fmt.Errorf("there is no space %q in this network, as far as this node has heard: an admin creates it with space create: %w", s.name, replication.ErrNotAllowed)
 	case !m.takesPart(s.id):
 		return fmt.Errorf("this node has no role in space %q, so that it has nothing of it: ask an admin for one: %w", s.name, replication.ErrNotAllowed)
+	case !m.mayRead(s.id):
+		return fmt.Errorf("this node is a relay in space %q, which passes on what it does not read: ask an admin for the role reader: %w", s.name, replication.ErrNotAllowed)
 	}
 	return nil
 }
