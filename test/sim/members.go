@@ -39,8 +39,8 @@ type member struct {
 
 	state     *trust.State
 	digest    replication.Hash // of state
-	dirty     bool // the control logs may say more than state
-	retreated bool // in the Restrict that is under way
+	dirty     bool             // the control logs may say more than state
+	retreated bool             // in the Restrict that is under way
 	waiting   []*peer
 }
 
