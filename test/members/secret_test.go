@@ -152,12 +152,17 @@ func TestNoSecretShows(t *testing.T) {
 }
 
 // commandLine is how the list of processes shows one.
-func commandLine(t *testing.T, pid int) string {
+func commandLine(t *testing.T, pid int) (line string) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
+	path := fmt.Sprintf("/proc/%d/cmdline", pid)
+	if _, err := os.Stat(path); err != nil {
 		t.Logf("NOT TESTED: the command line: %v", err)
 		return "unknown"
 	}
-	return strings.ReplaceAll(string(text), "\x00", " ")
+	eventually(t, "the process runs the program", func() bool { // at first it is a copy of this one
+		text, err := os.ReadFile(path)
+		line = strings.ReplaceAll(string(text), "\x00", " ")
+		return err == nil && strings.Contains(line, "--data-dir")
+	})
+	return line
 }

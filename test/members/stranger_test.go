@@ -305,14 +305,18 @@ func TestStranger(t *testing.T) {
 	}{"nobody": {nobody, nil}, "a member of another network": {keyOf(t, other), chainOf(t, other).Encode()}} {
 		s := meet(t, a, who.key)
 		names, err := s.host.Peerstore().GetProtocols(s.to)
-		if err != nil || !slices.Contains(names, protocols.SyncProtocol) || !slices.Contains(names, protocols.JoinProtocol) {
+		if err != nil || !slices.Contains(names, protocols.SyncProtocol) || !slices.Contains(names, protocols.JoinProtocol) || !slices.Contains(names, protocols.MsgProtocol) {
 			t.Fatalf("%s: identify names %v, %v", name, names, err)
 		}
-		for _, id := range append(names, protocols.MsgProtocol) {
-			for _, text := range [][]byte{nil, garbage, {0}, {5, 1, 2, 3, 4, 5}, []byte("GET / HTTP/1.1\r\n\r\n")} {
-				s.shout(id, text)
-			}
+		var shouting sync.WaitGroup
+		for _, id := range names {
+			shouting.Go(func() {
+				for _, text := range [][]byte{nil, garbage, {0}, {5, 1, 2, 3, 4, 5}, []byte("GET / HTTP/1.1\r\n\r\n")} {
+					s.shout(id, text)
+				}
+			})
 		}
+		shouting.Wait()
 		for _, id := range []protocol.ID{protocols.SyncProtocol, protocols.HelloProtocol} {
 			if err := s.hello(id, foreign.Network, who.certificate); err == nil {
 				t.Errorf("%s is let in by %s", name, id)
