@@ -2,6 +2,7 @@ package node
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,9 +11,12 @@ import (
 	"vixp2p/replication"
 )
 
-// soonAgain is within how long a session must be back that ended so that it begins
-// anew; a backoff of an endpoint that a user named is 2.5 s.
-const soonAgain = 5 * time.Second
+// A session that ended so that it begins anew is back at once as a rule, and after
+// one backoff of an endpoint, 2.5 s, where both sides dialled at an unlucky moment.
+const (
+	atOnce    = time.Second
+	soonAgain = 5 * time.Second
+)
 
 // endTrustChanged ends the session of a node with a peer, if there is one.
 func endTrustChanged(n *Node, id peer.ID) {
@@ -49,14 +53,14 @@ func TestSessionsBeginAnew(t *testing.T) {
 		name    string
 		crossed bool // both dial, so that there are two sessions for a moment
 		from    string
-		atOnce  bool // not awaited in between
+		midway  bool // not awaited in between
 	}{
 		{name: "the dialer ends it", from: "a"},
 		{name: "the other side ends it", from: "b"},
 		{name: "both end it", from: "ab"},
 		{name: "crossed dials, one side ends it", crossed: true, from: "a"},
 		{name: "crossed dials, both end it", crossed: true, from: "ab"},
-		{name: "as soon as it is there", crossed: true, from: "ab", atOnce: true},
+		{name: "as soon as it is there", crossed: true, from: "ab", midway: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -70,10 +74,10 @@ func TestSessionsBeginAnew(t *testing.T) {
 				}
 			}
 			awaitSession(t, a, b)
-			var longest time.Duration
+			var took []time.Duration
 			for range rounds {
 				times := 1
-				if c.atOnce {
+				if c.midway {
 					times = 4
 				}
 				for range times {
@@ -84,7 +88,7 @@ func TestSessionsBeginAnew(t *testing.T) {
 							endTrustChanged(b, a.id)
 						}
 					}
-					if c.atOnce { // in the middle of what follows
+					if c.midway { // in the middle of what follows
 						time.Sleep(time.Duration(rand.IntN(12)) * time.Millisecond)
 					}
 				}
@@ -95,11 +99,13 @@ func TestSessionsBeginAnew(t *testing.T) {
 					case <-time.After(20 * time.Millisecond): // it is a new one
 					}
 				}
-				longest = max(longest, awaitSession(t, a, b))
+				took = append(took, awaitSession(t, a, b))
 			}
-			t.Logf("back within %s", longest.Round(time.Millisecond))
-			if longest > soonAgain {
-				t.Errorf("a session was back after %s", longest)
+			slices.Sort(took)
+			usual, longest := took[len(took)/2], took[len(took)-1]
+			t.Logf("back within %s, as a rule %s", longest.Round(time.Millisecond), usual.Round(time.Millisecond))
+			if usual > atOnce || longest > soonAgain {
+				t.Errorf("a session was back after %s, as a rule %s", longest, usual)
 			}
 		})
 	}

@@ -114,7 +114,11 @@ func completeInit(ctx context.Context, cfg Config, network dirNetwork) (*Members
 	if len(n.members.state.Load().Members()) > 0 {
 		err = done
 	}
-	if first := n.members.shown.Load(); err == nil {
+	first := n.members.shown.Load()
+	if err == nil && first == nil {
+		err = fmt.Errorf("the certificate that init made is missing from %s, which was not completed: name a new directory", cfg.DataDir)
+	}
+	if err == nil {
 		statements := []trust.Statement{first.Leaf}
 		if network.Name != "" {
 			statements = append(statements, &trust.NetworkStatement{Name: network.Name, Version: 1})
