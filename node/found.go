@@ -114,7 +114,11 @@ func completeInit(ctx context.Context, cfg Config, network dirNetwork) (*Members
 	if len(n.members.state.Load().Members()) > 0 {
 		err = done
 	}
-	if first := n.members.shown.Load(); err == nil {
+	first := n.members.shown.Load()
+	if err == nil && first == nil {
+		err = fmt.Errorf("the certificate that init made is missing from %s, which was not completed: name a new directory", cfg.DataDir)
+	}
+	if err == nil {
 		statements := []trust.Statement{first.Leaf}
 		if network.Name != "" {
 			statements = append(statements, &trust.NetworkStatement{Name: network.Name, Version: 1})
@@ -133,7 +137,10 @@ func checkNetworkTitle(name string) error {
 	if name == "" {
 		return nil
 	}
-	return checkName("network's name", name)
+	if err := checkName("network's name", name); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	return nil
 }
 
 // forDirectory fills in the directory and what goes with it.

@@ -37,8 +37,17 @@ func (n *Node) Space(name string) *Space {
 	return s
 }
 
-// check says why the space cannot be used here.
+// check says why the space cannot be read here.
 func (s *Space) check() error {
+	err := s.checkPart()
+	if m := s.n.members; err == nil && m != nil && !m.mayRead(s.id) {
+		return fmt.Errorf("this node is a relay in space %q, which passes on what it does not read: ask an admin for the role reader: %w", s.name, replication.ErrNotAllowed)
+	}
+	return err
+}
+
+// checkPart says why this node has no part in the space.
+func (s *Space) checkPart() error {
 	m := s.n.members
 	switch {
 	case s.err != nil || m == nil:
@@ -237,7 +246,7 @@ func (b *Batch) Len() int { return len(b.ops) }
 // Batch runs fn and writes what it collected as one transaction; nothing if fn
 // returns an error, which Batch returns. Errors are those of Put.
 func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, error) {
-	if err := s.check(); err != nil {
+	if err := s.checkPart(); err != nil {
 		return nil, err
 	}
 	var b Batch

@@ -25,6 +25,7 @@ type members struct {
 	revoked map[replication.OriginKey]bool // by whomever, whether it still stands or not
 	origins map[replication.LogID]replication.OriginKey
 	blocks  map[ending]trust.ControlBlock // read once
+	applies time.Duration                 // at most, from a new statement to the limits that follow
 	final   *trust.State                  // of all who remain, from the heal on
 	digest  replication.Hash              // of final
 }
@@ -39,8 +40,8 @@ type member struct {
 
 	state     *trust.State
 	digest    replication.Hash // of state
-	dirty     bool // the control logs may say more than state
-	retreated bool // in the Restrict that is under way
+	dirty     bool             // the control logs may say more than state
+	retreated bool             // in the Restrict that is under way
 	waiting   []*peer
 }
 
@@ -63,6 +64,9 @@ func (w *world) foundMembers() {
 		root: root, control: trust.ControlSpace(network),
 		granted: map[replication.OriginKey][]trust.Grant{}, revoked: map[replication.OriginKey]bool{},
 		origins: map[replication.LogID]replication.OriginKey{}, blocks: map[ending]trust.ControlBlock{},
+	}
+	if w.applies = 20 * time.Millisecond; w.chance(0.3) {
+		w.applies = time.Second
 	}
 	for i := range 2 {
 		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
@@ -240,7 +244,7 @@ func (n *node) trustAdvanced(a replication.Advance) bool {
 		n.mirror.retreat(a)
 	case n.w.isControl(a.Space) && !n.dirty:
 		n.dirty = true
-		n.ifAlive(n.w.some(20*time.Millisecond), n.evaluate)
+		n.ifAlive(n.w.some(n.w.applies), n.evaluate)
 	}
 	return a.Retreat
 }

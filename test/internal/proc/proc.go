@@ -256,6 +256,9 @@ func (n *Node) Running() bool {
 	}
 }
 
+// Pid is the process's ID.
+func (n *Node) Pid() int { return n.cmd.Process.Pid }
+
 // Resident is the memory that the process keeps resident, in MiB (Linux).
 func (n *Node) Resident() float64 {
 	n.t.Helper()

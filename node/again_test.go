@@ -1,0 +1,112 @@
+package node
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/replication"
+)
+
+// A session that ended so that it begins anew is back at once as a rule, and after
+// one backoff of an endpoint, 2.5 s, where both sides dialled at an unlucky moment.
+const (
+	atOnce    = time.Second
+	soonAgain = 5 * time.Second
+)
+
+// endTrustChanged ends the session of a node with a peer, if there is one.
+func endTrustChanged(n *Node, id peer.ID) {
+	if s := n.mesh.book.live(id); s != nil {
+		s.driver.Close(replication.CodeTrustChanged, "")
+	}
+}
+
+// awaitSession waits until both sides have one session, and the same, and tells for
+// how long.
+func awaitSession(t *testing.T, a, b *Node) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for {
+		at, there := a.mesh.book.live(b.id), b.mesh.book.live(a.id)
+		if at != nil && there != nil && at.meta.Initiator == there.meta.Initiator && at.meta.Attempt == there.meta.Attempt {
+			return time.Since(start)
+		}
+		if time.Since(start) > patience {
+			t.Fatalf("no session any more: %s has %v, %s has %v\n%+v\n%+v", a.Label(), at != nil, b.Label(), there != nil, a.endpoints(), b.endpoints())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestSessionsBeginAnew: a session that ends because what its peers may have has
+// changed is back at once, whoever ended it, however often, and whoever dials.
+func TestSessionsBeginAnew(t *testing.T) {
+	rounds := 12
+	if testing.Short() {
+		rounds = 5
+	}
+	for _, c := range []struct {
+		name    string
+		crossed bool // both dial, so that there are two sessions for a moment
+		from    string
+		midway  bool // not awaited in between
+	}{
+		{name: "the dialer ends it", from: "a"},
+		{name: "the other side ends it", from: "b"},
+		{name: "both end it", from: "ab"},
+		{name: "crossed dials, one side ends it", crossed: true, from: "a"},
+		{name: "crossed dials, both end it", crossed: true, from: "ab"},
+		{name: "as soon as it is there", crossed: true, from: "ab", midway: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
+			if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
+				t.Fatal(err)
+			}
+			if c.crossed {
+				if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			awaitSession(t, a, b)
+			var took []time.Duration
+			for range rounds {
+				times := 1
+				if c.midway {
+					times = 4
+				}
+				for range times {
+					for _, who := range c.from {
+						if who == 'a' {
+							endTrustChanged(a, b.id)
+						} else {
+							endTrustChanged(b, a.id)
+						}
+					}
+					if c.midway { // in the middle of what follows
+						time.Sleep(time.Duration(rand.IntN(12)) * time.Millisecond)
+					}
+				}
+				before := a.mesh.book.live(b.id)
+				if before != nil {
+					select {
+					case <-before.driver.Done():
+					case <-time.After(20 * time.Millisecond): // it is a new one
+					}
+				}
+				took = append(took, awaitSession(t, a, b))
+			}
+			slices.Sort(took)
+			usual, longest := took[len(took)/2], took[len(took)-1]
+			t.Logf("back within %s, as a rule %s", longest.Round(time.Millisecond), usual.Round(time.Millisecond))
+			if usual > atOnce || longest > soonAgain {
+				t.Errorf("a session was back after %s, as a rule %s", longest, usual)
+			}
+		})
+	}
+}
