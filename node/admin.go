@@ -249,7 +249,7 @@ func (n *Node) ticketAddrs(given []string) ([]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("the ticket would not say where this node is reached: run the node, or name an address with --addr: %w", ErrOffline)
+		return nil, errorString{"the ticket would not say where this node is reached: run the node, or name an address with --addr", ErrOffline}
 	}
 	return out[:min(len(out), trust.MaxTicketAddrs)], nil
 }
@@ -568,6 +568,9 @@ func (n *Node) parseMember(name string) (replication.OriginKey, error) {
 			}
 		}
 	})
+	if unknown, ok := errors.AsType[*UnknownPeerError](err); ok {
+		unknown.Members = true
+	}
 	if err != nil {
 		return replication.OriginKey{}, err
 	}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	"vixp2p/node/localapi"
 )
@@ -31,12 +30,8 @@ func (b backend) Invite(ctx context.Context, in localapi.Invite) (localapi.Invit
 	return localapi.Invited{Ticket: out.Ticket, Invite: out.Invite, Roles: out.Roles, Expires: apiTime(out.Expires)}, nil
 }
 
-func (b backend) Revoke(ctx context.Context, name string) (localapi.Revoked, error) {
-	var o RevokeOptions
-	if at, ok := ctx.Deadline(); ok { // leave time for the revocation itself
-		o.Gather = max(time.Until(at)/2, time.Millisecond)
-	}
-	r, err := b.n.Revoke(ctx, name, o)
+func (b backend) Revoke(ctx context.Context, in localapi.Revoke) (localapi.Revoked, error) {
+	r, err := b.n.Revoke(ctx, in.Name, RevokeOptions{Gather: in.Gather})
 	if err != nil {
 		return localapi.Revoked{}, apiError(err)
 	}

@@ -144,7 +144,7 @@ func membersNetwork(root replication.OriginKey, name string) dirNetwork {
 	return dirNetwork{Name: name, ID: replication.NetworkOfRoot(root[:]).String(), Root: root.String()}
 }
 
-// hasRootKey tells whether the root key is in the directory.
+// rootKeyPath is where the root key is, if it is in the directory.
 func (m *membership) rootKeyPath() string { return filepath.Join(filepath.Dir(m.path), rootKeyFile) }
 
 // rootKey reads the root key: ErrNoRootKey if it is not on this machine.

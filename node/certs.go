@@ -65,13 +65,13 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 	defer m.issuing.Unlock()
 	st := m.state.Load()
 	c := trust.Certificate{Network: m.network, Subject: subject, Generation: st.NextGeneration(subject), Label: o.Label}
-	if member, ok := st.Member(subject); ok && !member.Revoked {
+	if member, ok := st.Member(subject); ok {
 		last := member.Certificates[len(member.Certificates)-1]
 		c.X25519 = last.X25519
 		if o.Label == "" {
 			c.Label = member.Label
 		}
-		if o.Role == "" && len(o.Spaces) == 0 {
+		if o.Role == "" && len(o.Spaces) == 0 && !member.Revoked {
 			c.Grants = slices.Clone(member.Grants)
 		}
 	}
@@ -204,6 +204,9 @@ func PrepareIdentity(dataDir, label string) (string, error) {
 	}
 	key, err := dir.loadIdentity()
 	if err != nil {
+		return "", permissionProblem(cfg.DataDir, err)
+	}
+	if err := saveLabel(dir.path, label, false); err != nil {
 		return "", permissionProblem(cfg.DataDir, err)
 	}
 	id, err := peerIDOf(replication.OriginKey(key.Public().(ed25519.PublicKey)))

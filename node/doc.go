@@ -32,6 +32,10 @@
 //	status.go     what `status` shows; progress.go: how far catching up is
 //	control.go    Connect, Disconnect, Wait, Verify
 //	metrics.go    the same for Prometheus
+//	membership.go this node's part in a network of members: control logs -> trust -> store
+//	trusting.go   ... and sessions; certfile.go: its files
+//	found.go      Init; joining.go: Join; admin.go: Invite, Members, spaces
+//	revoking.go   Revoke; certs.go: certificates and the root key by hand
 //	node.go       Open and Close
 //	backend.go    the node behind its local API (package localapi)
 package node

@@ -137,7 +137,10 @@ func checkNetworkTitle(name string) error {
 	if name == "" {
 		return nil
 	}
-	return checkName("network's name", name)
+	if err := checkName("network's name", name); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	return nil
 }
 
 // forDirectory fills in the directory and what goes with it.

@@ -352,6 +352,12 @@ func (m *membership) takesPart(space replication.SpaceID) bool {
 	return c != nil && slices.ContainsFunc(m.grantsOf(c), func(g trust.Grant) bool { return g.MayCarry(space) })
 }
 
+// mayRead tells whether this node is more than a relay in a space.
+func (m *membership) mayRead(space replication.SpaceID) bool {
+	c := m.shown.Load()
+	return c != nil && slices.ContainsFunc(m.grantsOf(c), func(g trust.Grant) bool { return g.MayRead(space) })
+}
+
 // spaces are those that this node carries, the control space among them.
 func (m *membership) spaces() []replication.SpaceInfo {
 	out := []replication.SpaceInfo{{ID: m.control, Name: trust.ControlSpaceName}}

@@ -127,7 +127,11 @@ func (m *mesh) giveUp(id peer.ID) {
 
 // busy implements link.
 func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
-	return m.book.busy(id, m.now())
+	connected, held, until = m.book.busy(id, m.now())
+	if key, err := protocols.OriginOf(id); err == nil && m.members != nil && m.members.revoked(key) != nil {
+		held, until = true, time.Time{} // until an admin admits it again
+	}
+	return connected, held, until
 }
 
 // unhold implements link.

@@ -43,9 +43,13 @@ func findPeer(name string, known iter.Seq2[peer.ID, string]) (peer.ID, error) {
 type UnknownPeerError struct {
 	Name       string
 	Candidates []peer.ID
+	Members    bool // it was looked for among the members of the network
 }
 
 func (e *UnknownPeerError) Error() string {
+	if len(e.Candidates) == 0 && e.Members {
+		return "no member is known by the name \"" + e.Name + "\": use a label or a peer ID that `members` lists, or the last 6 characters or more of an ID"
+	}
 	if len(e.Candidates) == 0 {
 		return "no peer is known by the name \"" + e.Name + "\": use a label or a peer ID that `peers` lists, or the last 6 characters or more of an ID"
 	}

@@ -299,7 +299,7 @@ func (c *Config) checkReach() error {
 		return errors.New("relays are named, and the use of relays is switched off: leave one of the two out")
 	case len(c.Relays) > 0 && c.Host != nil, c.PortMapping && c.Host != nil:
 		return errors.New("relays and port mapping belong to the host, and this one is the caller's: set them up there")
-	case len(c.Relays) > 0 && !c.Open:
+	case len(c.Relays) > 0 && !c.Open && c.members == nil:
 		// Through a relay anyone reaches a node that listens on loopback only.
 		return errorString{"through a relay others reach this node wherever it listens, and whoever reaches an open development network can read and write: add --open to allow that, or leave --relay out", ErrNeedsOpen}
 	case c.PortMapping && !c.beyondLoopback():

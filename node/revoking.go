@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -76,7 +77,7 @@ func (n *Node) Revoke(ctx context.Context, name string, o RevokeOptions) (*Revok
 // gather waits until this node holds what connected members hold, and says why that
 // did not come about.
 func (n *Node) gather(ctx context.Context, limit time.Duration) string {
-	if n.mesh == nil || n.connected() == 0 {
+	if n.mesh == nil {
 		return ""
 	}
 	if limit <= 0 {
@@ -84,10 +85,43 @@ func (n *Node) gather(ctx context.Context, limit time.Duration) string {
 	}
 	soon, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := n.Wait(soon, WaitOptions{Synced: true}); err != nil {
-		return err.Error()
+	for {
+		behind, err := n.behind(soon)
+		switch {
+		case behind == "" && err == nil:
+			return ""
+		case soon.Err() != nil && behind == "":
+			return "the time was up before they had said what they hold"
+		}
+		select {
+		case <-soon.Done():
+			return behind
+		case <-time.After(gatherEvery):
+		}
 	}
-	return ""
+}
+
+// gatherEvery is how often it is looked whether all is here.
+const gatherEvery = 20 * time.Millisecond
+
+// behind tells what connected members hold and this node does not.
+func (n *Node) behind(ctx context.Context) (string, error) {
+	list, err := n.Peers(ctx)
+	if err != nil {
+		return "", err
+	}
+	for i := range list {
+		p := &list[i]
+		switch {
+		case p.State == Stale:
+			return fmt.Sprintf("%s does not answer", p.PeerID), nil
+		case p.State == Connected && !p.Settled:
+			return fmt.Sprintf("%s has not said yet what it holds", p.PeerID), nil
+		case p.State == Connected && p.MissingOps > 0:
+			return fmt.Sprintf("%d operations of %s had not arrived", p.MissingOps, p.PeerID), nil
+		}
+	}
+	return "", nil
 }
 
 // revoke states the revocation of every generation in which the subject stands; one
@@ -143,6 +177,11 @@ func (n *Node) revoke(ctx context.Context, e *engine, subject replication.Origin
 		return n.state(ctx, e, statements)
 	}
 	root, err := m.rootKey()
+	if errors.Is(err, ErrNoRootKey) {
+		if _, notAdmin := m.admin(); notAdmin != nil {
+			return notAdmin
+		}
+	}
 	if err != nil {
 		return err
 	}

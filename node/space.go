@@ -37,8 +37,17 @@ func (n *Node) Space(name string) *Space {
 	return s
 }
 
-// check says why the space cannot be used here.
+// check says why the space cannot be read here.
 func (s *Space) check() error {
+	err := s.checkPart()
+	if m := s.n.members; err == nil && m != nil && !m.mayRead(s.id) {
+		return fmt.Errorf("this node is a relay in space %q, which passes on what it does not read: ask an admin for the role reader: %w", s.name, replication.ErrNotAllowed)
+	}
+	return err
+}
+
+// checkPart says why this node has no part in the space.
+func (s *Space) checkPart() error {
 	m := s.n.members
 	switch {
 	case s.err != nil || m == nil:
@@ -237,7 +246,7 @@ func (b *Batch) Len() int { return len(b.ops) }
 // Batch runs fn and writes what it collected as one transaction; nothing if fn
 // returns an error, which Batch returns. Errors are those of Put.
 func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, error) {
-	if err := s.check(); err != nil {
+	if err := s.checkPart(); err != nil {
 		return nil, err
 	}
 	var b Batch
@@ -295,11 +304,18 @@ func (s *Space) append(ctx context.Context, e *engine, b *Batch) (replication.Ap
 		done, err := e.store.Append(ctx, replication.Batch{
 			Space: s.id, Ops: b.ops, If: b.conds, Resolver: e.view,
 		})
-		if !errors.Is(err, kv.ErrNotReady) {
+		switch {
+		case errors.Is(err, kv.ErrNotReady):
+		case errors.Is(err, replication.ErrRevoked):
+			return done, errSelfRevoked
+		default:
 			return done, err
 		}
 	}
 }
+
+// errSelfRevoked: what this node writes would count nowhere.
+var errSelfRevoked = errorString{"this node was revoked, so that nothing that it writes now would count anywhere: ask an admin to admit it again, and join with the new ticket", replication.ErrRevoked}
 
 // announce makes the space known to this node and its peers, and its name
 // durable, before its first operation.

@@ -52,7 +52,9 @@ func (m *mesh) reviewTrust(st *trust.State, before *trust.State) {
 		switch {
 		case err != nil:
 			code := protocols.CodeOf(err)
-			m.log.Warn("session ended: this peer is no member any more", "peer", s.id.String(), "label", s.info.Label, "err", err)
+			if m.refusals.fresh("no member "+s.id.String(), m.now()) {
+				m.log.Warn("session ended: this peer is no member any more", "peer", s.id.String(), "label", s.info.Label, "err", err)
+			}
 			s.driver.Close(code, "")
 		case before != nil && (m.members.rightsDiffer(before, s.info.Key, s.shown) || m.members.rightsDiffer(before, m.members.self, m.members.shown.Load())):
 			s.driver.Close(replication.CodeTrustChanged, "")

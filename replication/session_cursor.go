@@ -36,8 +36,12 @@ func (s *Session) confirmLoss(sp *spaceState, own, peer []FrontierEntry) {
 	})
 }
 
+// lost reports a loss, but of the control space: there the peer may have cut a log by
+// what this side only learns in this session, and what it has lost it gets again.
 func (s *Session) lost(sp *spaceState, loss DataLoss) {
-	s.emit(loss)
+	if sp.info.ID != s.cfg.Control || s.cfg.Control == (SpaceID{}) {
+		s.emit(loss)
+	}
 	s.save(sp, loss.Log, loss.Now)
 }
 

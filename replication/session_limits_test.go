@@ -439,3 +439,34 @@ func TestSessionKeepsLocalFaultsToItself(t *testing.T) {
 		}
 	}
 }
+
+// Questions that come before the control space is in step are kept up to a bound, the
+// last one of each space, and none breaks the protocol.
+func TestEarlyQuestionsAreBounded(t *testing.T) {
+	control := SpaceID{0xff}
+	h := newHarness(t, SessionConfig{Control: control})
+	ask := func(i int, round uint64) {
+		var id SpaceID
+		binary.BigEndian.PutUint32(id[4:], uint32(i)+1)
+		if out := h.peer(&FrontierDigest{Space: id, Round: round}); len(out) > 0 {
+			t.Fatalf("an early question is answered with %+v", out)
+		}
+	}
+	for round := uint64(1); round < 3; round++ {
+		for i := range MaxPeerSpaces + 100 {
+			ask(i, round)
+		}
+	}
+	if n := len(h.s.gate.early); n != MaxPeerSpaces || len(h.s.gate.place) != n {
+		t.Errorf("%d questions are kept", n)
+	}
+	h.do(LocalFrontier{Space: control})
+	h.peer(&FrontierDigest{Space: control, Round: 1, Reply: true})
+	out := h.do(TrustApplied{})
+	if n := len(only[AddSpace](out)); n != MaxPeerSpaces {
+		t.Errorf("%d spaces are met afterwards", n)
+	}
+	if h.s.gate.early != nil || h.s.gate.place != nil {
+		t.Error("they are still kept")
+	}
+}

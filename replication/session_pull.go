@@ -80,7 +80,7 @@ func (s *Session) endPull() bool {
 			continue
 		}
 		// A space that the peer does not answer for does not hold it up for long.
-		if sp.queue.len() > 0 || (!sp.settled && sp.ask.tries < 2) {
+		if sp.queue.len() > 0 || (!sp.settled && !sp.declined && sp.ask.tries < 2) {
 			return false
 		}
 	}

@@ -206,6 +206,9 @@ func (s *Session) commitDone(ev CommitDone) {
 		delete(sp.refused, ev.Log)
 	case Gap:
 		a.Code = CodeGap
+		if r := sp.refused[ev.Log]; countsAsSynced(r.Code) {
+			a.Code, a.Detail = r.Code, r.Detail // it follows what was refused; one ack may answer for both
+		}
 	case Forked:
 		a.Code = CodeForked
 		s.sendProof(sp, ev)

@@ -287,7 +287,11 @@ An admin is revoked with the root key, by a node that holds it.`,
 				return usagef("the member is empty: give its label or ID, as `members` lists them")
 			}
 			return p.with(cmd, needData, p.timeLimit(adminTimeout), func(ctx context.Context, b localapi.Backend) error {
-				r, err := b.Revoke(ctx, args[0])
+				in := localapi.Revoke{Name: args[0]}
+				if at, ok := ctx.Deadline(); ok { // half of the time for what is gathered, the rest for saying it
+					in.Gather = max(time.Until(at)/2, time.Millisecond)
+				}
+				r, err := b.Revoke(ctx, in)
 				if err != nil {
 					return err
 				}

@@ -68,9 +68,10 @@ the standard error output. With --json the counters are JSON, and the ready line
 stays as it is.
 
 It needs a name, --id, or a directory, --data-dir. Without --listen it takes any
-free port. Without a network configuration it belongs to the open development
-network and listens on this machine only; --open lets others reach it, and
-whoever reaches an open node can read and write.`,
+free port. A directory that init or join made belongs to a network of members: its
+node listens on every interface, and only members get in. Any other belongs to the
+open development network and listens on this machine only; --open lets others reach
+it, and whoever reaches an open node can read and write.`,
 		Example: `  vix-node run --id A --listen 9001
   vix-node run --id B --listen 9002 --connect 127.0.0.1:9001
   vix-node p2p --id C --listen 9003 --connect tcp://127.0.0.1:9001 --run 60 --quiet`,

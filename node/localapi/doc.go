@@ -61,6 +61,21 @@
 //	GET    /v1/messages    [from follow count]         messages to this node, a line each
 //	POST   /v1/verify      [rebuild]                   findings, a line each
 //
+// In a network of members; in an open one they fail with the code "usage":
+//
+//	GET    /v1/members                                 {"members":[...],"invites":[...]}, each as `members --json`
+//	POST   /v1/invite      {"role",...}                as `invite --json`
+//	POST   /v1/revoke      {"name"}                    as `revoke --json`
+//	GET    /v1/spaces                                  {"spaces":[...]}, each as `space list --json`
+//	POST   /v1/spaces      {"name"}                    as `space create --json`
+//	GET    /v1/certificate [name]                      as `cert show --json`; without name this node's
+//	POST   /v1/certificate {"peer",...}                as `cert export --json`
+//
+// An invite and a certificate further take "role", "spaces" (names), "label" and
+// "valid_ns", an invite "expires_ns" and "addrs": what the flags of the commands say,
+// with durations in nanoseconds; what is left out is as without the flag. Names of
+// members are labels, peer IDs or their ends; revoke takes the key of an invite too.
+//
 // Answers of one object are application/json, those of many lines
 // application/x-ndjson. A failure is {"error","code"} with a sentence for people
 // and a stable word for programs ([Code]); in a stream that has begun it is the

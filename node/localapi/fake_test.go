@@ -223,8 +223,8 @@ func (f *fake) Invite(_ context.Context, in Invite) (Invited, error) {
 	return Invited{Ticket: "vix1-" + in.Role, Invite: "00", Roles: []string{in.Role}}, nil
 }
 
-func (f *fake) Revoke(_ context.Context, name string) (Revoked, error) {
-	return Revoked{PeerID: name, Cuts: []Cut{{Space: DefaultSpace, Log: "ab", Seq: 3}}, Unreached: []string{}}, nil
+func (f *fake) Revoke(_ context.Context, in Revoke) (Revoked, error) {
+	return Revoked{PeerID: in.Name, Cuts: []Cut{{Space: DefaultSpace, Log: "ab", Seq: 3}}, Unreached: []string{}}, nil
 }
 
 func (f *fake) CreateSpace(_ context.Context, in NewSpace) (DeclaredSpace, error) {

@@ -10,12 +10,12 @@ import (
 // Members is the part of a Backend about a network of members; of an open network
 // each call answers CodeUsage.
 type Members interface {
-	// Members emits who is certified, and the invites that nobody has used.
+	// Members are who is certified, and the invites that nobody has used.
 	Members(ctx context.Context) (MemberList, error)
 	// Invite makes a ticket.
 	Invite(ctx context.Context, in Invite) (Invited, error)
 	// Revoke puts out a member, or takes an invite back.
-	Revoke(ctx context.Context, name string) (Revoked, error)
+	Revoke(ctx context.Context, in Revoke) (Revoked, error)
 	// CreateSpace declares a space, ListSpaces are those of the network.
 	CreateSpace(ctx context.Context, in NewSpace) (DeclaredSpace, error)
 	ListSpaces(ctx context.Context) ([]DeclaredSpace, error)
@@ -52,7 +52,7 @@ type MemberList struct {
 	Invites []OpenInvite `json:"invites"`
 }
 
-// Invite says whom an invite admits. Durations are in seconds on the wire.
+// Invite says whom an invite admits. Durations are in nanoseconds on the wire.
 type Invite struct {
 	Role    string        `json:"role,omitempty"`
 	Spaces  []string      `json:"spaces,omitempty"`
@@ -68,6 +68,13 @@ type Invited struct {
 	Invite  string   `json:"invite"`
 	Roles   []string `json:"roles"`
 	Expires *Time    `json:"expires"`
+}
+
+// Revoke names a member or an invite. Gather is how long to wait for what connected
+// members hold; 0: the node's default.
+type Revoke struct {
+	Name   string        `json:"name"`
+	Gather time.Duration `json:"gather_ns,omitempty"`
 }
 
 // Cut is the last write of a log that counts.
@@ -165,10 +172,6 @@ func told[Out any](name string, fn func(context.Context, string) (Out, error)) h
 	}
 }
 
-type nameJSON struct {
-	Name string `json:"name"`
-}
-
 type spacesJSON struct {
 	Spaces []DeclaredSpace `json:"spaces"`
 }
@@ -179,11 +182,11 @@ func (s *Server) memberRoutes() map[string]handler {
 	return map[string]handler{
 		"GET /v1/members": told("", func(ctx context.Context, _ string) (MemberList, error) { return b.Members(ctx) }),
 		"POST /v1/invite": asked(s, b.Invite),
-		"POST /v1/revoke": asked(s, func(ctx context.Context, in nameJSON) (Revoked, error) {
+		"POST /v1/revoke": asked(s, func(ctx context.Context, in Revoke) (Revoked, error) {
 			if in.Name == "" {
 				return Revoked{}, Errorf(CodeUsage, "there is no \"name\" to revoke: send {\"name\":\"ID, label or invite\"}")
 			}
-			return b.Revoke(ctx, in.Name)
+			return b.Revoke(ctx, in)
 		}),
 		"POST /v1/spaces": asked(s, b.CreateSpace),
 		"GET /v1/spaces": told("", func(ctx context.Context, _ string) (spacesJSON, error) {
@@ -205,8 +208,8 @@ func (c *Client) Invite(ctx context.Context, in Invite) (out Invited, err error)
 	return out, err
 }
 
-func (c *Client) Revoke(ctx context.Context, name string) (out Revoked, err error) {
-	err = c.call(ctx, http.MethodPost, "revoke", nil, nameJSON{name}, &out)
+func (c *Client) Revoke(ctx context.Context, in Revoke) (out Revoked, err error) {
+	err = c.call(ctx, http.MethodPost, "revoke", nil, in, &out)
 	return out, err
 }
 

@@ -20,10 +20,10 @@ func TestMembersRoutes(t *testing.T) {
 	if _, err := c.Invite(ctx, Invite{Role: "king"}); CodeOf(err) != CodeUsage {
 		t.Errorf("invite of a role that is not known: %v", err)
 	}
-	revoked, err := c.Revoke(ctx, "B")
-	wantRevoked, _ := f.Revoke(ctx, "B")
+	revoked, err := c.Revoke(ctx, Revoke{Name: "B"})
+	wantRevoked, _ := f.Revoke(ctx, Revoke{Name: "B"})
 	same(t, "revoke", revoked, err, wantRevoked)
-	if _, err := c.Revoke(ctx, ""); CodeOf(err) != CodeUsage {
+	if _, err := c.Revoke(ctx, Revoke{}); CodeOf(err) != CodeUsage {
 		t.Errorf("revoke of nobody: %v", err)
 	}
 	space, err := c.CreateSpace(ctx, NewSpace{Name: "notes", Encrypted: true})

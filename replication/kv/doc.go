@@ -27,6 +27,7 @@
 //	v space dot          the value of a sibling, if longer than 4 KiB
 //	p space dot hash     the dot is named on a key (hash) but not here yet
 //	a space log          seq and block hash applied; number of p records
+//	r space arrival op   a key that a retreat changed, for watchers
 //
 // A delete leaves nothing once what it names has arrived: the record of the key
 // goes with its last sibling, and a p record with its dot.
@@ -38,6 +39,25 @@
 // own writes and does not conflict with itself. Operations of others count, and
 // are seen, from when they are applied: before, nobody here can have meant to
 // replace them.
+//
+// # Cuts
+//
+// What lies beyond a cut (design 5.5, 9.4) never influences the state: after a
+// retreat of the store the view is what one built anew from the retained blocks is.
+// The keys of the dropped operations are worked out from them, in one pass over
+// the space and with at most 32 MiB in memory; beyond that, or where the dropped
+// blocks cannot be read any more, the view is rebuilt (retreat.go). Reads, Resolve
+// and WaitApplied wait for every retreat that the store told of before; Open
+// compares what is applied with what the store holds, so that a retreat that a
+// killed process did not finish, or did not hear of, is taken up before anything is
+// read.
+//
+// Pending records are kept for dots beyond a cut too: the view does not know cuts,
+// and a cut that is lifted lets those come yet.
+//
+// For each key whose siblings a retreat changes there is a record for watchers, at
+// the place in arrival order where it happened, until the next rebuild. A cursor
+// of before goes on without a gap.
 //
 // # Damage
 //

@@ -99,6 +99,8 @@ type env struct {
 	clock   *wallClock
 	store   replication.Store
 	space   replication.SpaceID
+	// sounding: a check is due at the end of the test.
+	sounding bool
 }
 
 // wallClock is a wall clock that stands still unless it is set.
@@ -135,7 +137,7 @@ func newEnv(t *testing.T, f Factory) *env {
 // on is an env of the same kind over another directory, whose store is opened.
 func (e *env) on(dir Dir) *env {
 	o := *e
-	o.dir, o.store = dir, nil
+	o.dir, o.store, o.sounding = dir, nil, false
 	o.open()
 	e.Cleanup(func() { o.close() })
 	return &o

@@ -59,8 +59,8 @@ func (s *Store) restrictLocked(fn replication.Limiter) error {
 		tx.join(l, back)
 		s.observeLocked(l)
 	}
-	if advances := tx.end(0); len(advances) > 0 {
-		s.tellLocked(advances, nil)
+	if len(tx.noted) > 0 {
+		s.tellLocked(tx.end(0), nil)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"errors"
 	"time"
 
 	"vixp2p/replication"
@@ -140,6 +141,9 @@ func (p *Peer) readRun(e replication.ReadRun) {
 		ev.Run, ev.Err = p.r.store.RunCovering(e.Log, e.After.Seq)
 	} else {
 		ev.Run, ev.Err = p.r.store.ReadRun(e.Log, e.After, e.MaxBytes)
+	}
+	if info, _ := p.r.store.Log(e.Log); info.Limit != nil && len(ev.Run.Data) == 0 && !errors.Is(ev.Err, replication.ErrDamaged) {
+		return // it was just cut, which ends this session: nothing is damaged
 	}
 	p.post(item{event: ev})
 }

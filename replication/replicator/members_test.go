@@ -344,3 +344,29 @@ func TestPendingCountsWhatAMemberMayHave(t *testing.T) {
 	}
 	check(0)
 }
+
+// What one stated that may not have the space any more is no receipt.
+func TestReceiptsOfWhoMayNotHaveTheSpaceDoNotCount(t *testing.T) {
+	var may atomic.Bool
+	may.Store(true)
+	a := newNode(t, "A", func(o *replicator.Options) {
+		o.Carries = func(replication.OriginKey, replication.SpaceID) bool { return may.Load() }
+	})
+	b := newNode(t, "B")
+	pa, _, _ := connect(a, b)
+	at := a.append(1, 10)
+	if err := a.r.WaitReplicated(within(t), space, at.First, 1); err != nil {
+		t.Fatal(err)
+	}
+	pa.Close(replication.CodeTrustChanged, "")
+	<-pa.Done()
+	if err := a.r.WaitReplicated(within(t), space, at.First, 1); err != nil {
+		t.Errorf("what it stated does not count: %v", err)
+	}
+	may.Store(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.r.WaitReplicated(ctx, space, at.First, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("it counts: %v", err)
+	}
+}

@@ -30,21 +30,26 @@
 //
 //	'b' log number 8 | segment 6 | seq in it 2   a block, by its first seq
 //	'x' log number 8 | segment 6 | seq in it 2   a block set aside: damage took one before it
+//	'z' log number 8 | segment 6 | seq in it 2   a block set aside: it lies beyond a cut
+//	'z' log number 8 | highest seq               the headers that were the log's tail then
 //	'a' space 16 | arrival 8                     log number, first seq, arrival before in the space
 //	'l' log id 32                                number, space, origin, epoch, base, tip, HLC, sums, flags
+//	                                             [, end, HLC and time of what a cut set aside]
 //	't' log id 32                                headers beyond the tip up to a signature
 //	'd' [log id 32]                              what repairs lost: the seq up to which the log was held; in general
 //	'f' log id 32                                the first fork proof
 //	'C' peer 32 | instance 16                    cursor number, time, digest of its entries
 //	'c' cursor number 8 | log id 32 [| branch 32]  base, seq, hash
 //	'm' name                                     a value of SetMeta
+//	'n'                                          how many arrival numbers no block has any more because of cuts
 //	'i'                                          network, self, instance, epoch, boot, lease, witness
 //	'h'                                          head: counters, digest, hash of the head before
 //
 // Every value ends in a CRC-32C over key and value. A block's value is its bytes
 // as sent, then the log's bytes up to its end (8), its arrival number (8) and the
-// checksum. The head's digest is a sum over 'l', 't', 'd', 'f', 'C', 'm' and 'i', so
-// that an older version of one of them, which damage can bring back, is found;
+// checksum; where a cut set it aside, the time of that (Unix milliseconds) and 0
+// stand for the first two. The head's digest is a sum over 'l', 't', 'd', 'f', 'C',
+// 'm', 'n' and 'i', so that an older version of one of them, which damage can bring back, is found;
 // blocks prove each other by their hash chain and arrivals by theirs.
 //
 // Values of 64 KiB and more are in Badger's value log, written once: one block
@@ -94,6 +99,24 @@
 // An epoch also ends while the store is open when a run of this node's current
 // log arrives that goes beyond its tip, or contradicts it: a copy of this machine
 // runs. The run is then stored like any other.
+//
+// # Cuts (design 9.4)
+//
+// Restrict moves blocks beyond a log's limit to keys of their own (cut.go): from
+// the tip down, so that each transaction, of some 6 MiB or 2,500 small blocks, leaves
+// a log that ends a little earlier, with the headers up to the next signature as
+// its tail. Appends and runs commit between them. What a kill leaves undone the
+// next Restrict does. Their entries leave the arrival index, whose chain is mended;
+// the numbers are not given again. A lifted cut moves them back, from the tip up,
+// under new numbers. Moving costs a write of each block and a read of it; a call that
+// changes nothing costs no read but, in its first time, that of each log's first
+// block (limit.go).
+//
+// Limits are in memory alone. After an open logs end where the last cut left them,
+// and nothing is refused until the first Restrict: call it before peers come. An
+// own log of which a cut took something is never continued, also when it is lifted.
+// A repair keeps what is set aside so; where the log's record is lost, so is all that
+// ever was set aside and is still in a file, until the next Restrict.
 //
 // # Damage (G9)
 //

@@ -82,7 +82,7 @@ func TestTickets(t *testing.T) {
 	if r := tryJoin(newNode(t, "Z"), gone); r.Code != 0 {
 		t.Errorf("after the admin's restart: exit %d\n%s", r.Code, r.Stderr)
 	}
-	says(t, "an admin's second thoughts", a.Run("revoke", strings.Repeat("0", 64)), "no peer is known")
+	says(t, "an admin's second thoughts", a.Run("revoke", strings.Repeat("0", 64)), "no member is known")
 }
 
 // slowProxy passes bytes on to a node, and what comes back late.

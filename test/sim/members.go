@@ -25,7 +25,9 @@ type members struct {
 	revoked map[replication.OriginKey]bool // by whomever, whether it still stands or not
 	origins map[replication.LogID]replication.OriginKey
 	blocks  map[ending]trust.ControlBlock // read once
+	applies time.Duration                 // at most, from a new statement to the limits that follow
 	final   *trust.State                  // of all who remain, from the heal on
+	digest  replication.Hash              // of final
 }
 
 // member is what a node has as one.
@@ -37,8 +39,9 @@ type member struct {
 	removed bool // it does not remain after the heal
 
 	state     *trust.State
-	dirty     bool // the control logs may say more than state
-	retreated bool // in the Restrict that is under way
+	digest    replication.Hash // of state
+	dirty     bool             // the control logs may say more than state
+	retreated bool             // in the Restrict that is under way
 	waiting   []*peer
 }
 
@@ -61,6 +64,9 @@ func (w *world) foundMembers() {
 		root: root, control: trust.ControlSpace(network),
 		granted: map[replication.OriginKey][]trust.Grant{}, revoked: map[replication.OriginKey]bool{},
 		origins: map[replication.LogID]replication.OriginKey{}, blocks: map[ending]trust.ControlBlock{},
+	}
+	if w.applies = 20 * time.Millisecond; w.chance(0.3) {
+		w.applies = time.Second
 	}
 	for i := range 2 {
 		w.spaces = append(w.spaces, replication.SpaceOf(network, fmt.Sprint("space", i)))
@@ -176,7 +182,9 @@ func (w *world) stickLater(i int) {
 			return
 		}
 		w.stick(w.nodes[w.rng.IntN(len(w.nodes))], i)
-		w.after(w.some(6*time.Second), func() { w.stickLater(i) })
+		if !w.cfg.Peace {
+			w.after(w.some(6*time.Second), func() { w.stickLater(i) })
+		}
 	})
 }
 
@@ -236,7 +244,7 @@ func (n *node) trustAdvanced(a replication.Advance) bool {
 		n.mirror.retreat(a)
 	case n.w.isControl(a.Space) && !n.dirty:
 		n.dirty = true
-		n.ifAlive(n.w.some(20*time.Millisecond), n.evaluate)
+		n.ifAlive(n.w.some(n.w.applies), n.evaluate)
 	}
 	return a.Retreat
 }
@@ -287,13 +295,14 @@ func (n *node) evaluate() {
 	n.dirty = false
 	old := n.state
 	state := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs())
-	if old == nil || old.Digest() != state.Digest() {
+	if old == nil || n.digest != state.Digest() {
 		n.retreated = false
 		err := n.store.Restrict(context.Background(), func(g *replication.Genesis) replication.LogLimit {
-			if n.rogue && g.Origin == n.origin() {
+			limit := state.LogLimit(g)
+			if n.rogue && g.Origin == n.origin() || w.cfg.Fault == ForgetCuts && n.index > 1 && limit.Cut != nil {
 				return replication.Unlimited
 			}
-			return state.LogLimit(g)
+			return limit
 		})
 		switch {
 		case errors.Is(err, replication.ErrNoSpace):
@@ -304,9 +313,9 @@ func (n *node) evaluate() {
 			w.fail("%s: restrict: %v", n, err)
 			return
 		}
-		n.state = state
-		w.trace("%s: trust state %.8s", n, state.Digest())
-		if again := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs()); !n.dirty && again.Digest() != state.Digest() {
+		n.state, n.digest = state, state.Digest()
+		w.trace("%s: trust state %.8s", n, n.digest)
+		if again := trust.Evaluate(w.root.Public().(ed25519.PublicKey), n.controlLogs()); !n.dirty && again.Digest() != n.digest {
 			w.fail("%s: the trust state depends on what its own cuts void", n)
 		}
 		n.endOldSessions(old)
@@ -376,7 +385,9 @@ func (w *world) limitSession(p *peer, cfg *replication.SessionConfig) {
 	}
 	p.carries = p.n.carriedBy(p.other())
 	cfg.Control = w.control
-	cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	if w.cfg.Fault != CarryAll {
+		cfg.Carries = func(s replication.SpaceID) bool { return p.carries[s] }
+	}
 }
 
 // memberSpaces are the spaces in which a node takes part: those that it may have.

@@ -28,6 +28,7 @@ func (w *world) healMembers() {
 		}
 		left = remain
 	}
+	w.members.digest = w.final.Digest()
 	keep := map[*node]bool{}
 	for i, a := range left {
 		keep[a] = true
@@ -150,7 +151,7 @@ func (w *world) equalMembers() bool {
 		if n.removed {
 			continue
 		}
-		if n.store == nil || n.dirty || n.store.Queued() > 0 || n.state.Digest() != w.final.Digest() {
+		if n.store == nil || n.dirty || n.store.Queued() > 0 || n.digest != w.members.digest {
 			return false
 		}
 		for _, s := range w.allSpaces() {

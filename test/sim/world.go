@@ -43,6 +43,8 @@ const (
 	NoResend             // what was pushed once is never pushed again
 	ForgetAdvances       // every tenth advance is not told to a session
 	AppendTooEarly       // a write is acknowledged when it is queued
+	CarryAll             // sessions give every space to every member
+	ForgetCuts           // the stores of some members take what does not count
 )
 
 // Result sums up a run.
