@@ -132,6 +132,7 @@ func TestRevokeConnected(t *testing.T) {
 // TestTwoAdmins: what an admin issued before it was revoked stands, what it issues
 // later does not; and it takes the root key to revoke it.
 func TestTwoAdmins(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
 	b := join(t, a, "B", "--role", "admin").Start()

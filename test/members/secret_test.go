@@ -19,6 +19,7 @@ import (
 // TestKeyFiles: what is secret is for its user alone, and one that others may read is
 // refused.
 func TestKeyFiles(t *testing.T) {
+	long(t)
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("NOT TESTED: modes of files")
