@@ -528,11 +528,15 @@ func (n *Node) membershipNow() *Membership {
 	return out
 }
 
+// StateRefused is the state of a node that members refuse since it was revoked, before
+// it has the revocation itself.
+const StateRefused = "refused as revoked"
+
 // MembershipStatus is what Status tells about a network of members.
 type MembershipStatus struct {
 	NetworkName string
 	Roles       []string
-	State       string // as Member.State; "no certificate" without one
+	State       string // as Member.State; StateRefused; "no certificate" without one
 	Generation  uint64
 	Expires     time.Time // zero: never
 	RootKey     bool      // the root key is in the data directory
@@ -559,6 +563,9 @@ func (n *Node) membershipStatus() *MembershipStatus {
 			out.State = string(member.Status(now))
 		} else if c.Leaf.ValidAt(now) != nil {
 			out.State = string(trust.StatusExpired)
+		}
+		if out.State == string(trust.StatusStanding) && m.refused.Load() {
+			out.State = StateRefused
 		}
 	}
 	for _, x := range st.Members() {

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -52,10 +53,13 @@ func TestSessionsBeginAnew(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		crossed bool // both dial, so that there are two sessions for a moment
+		alone   bool // b dials nobody by itself
 		from    string
 		midway  bool // not awaited in between
 	}{
 		{name: "the dialer ends it", from: "a"},
+		{name: "the dialer ends it, and the other side dials nobody", alone: true, from: "a"},
+		{name: "the other side ends it, and dials nobody", alone: true, from: "b"},
 		{name: "the other side ends it", from: "b"},
 		{name: "both end it", from: "ab"},
 		{name: "crossed dials, one side ends it", crossed: true, from: "a"},
@@ -64,7 +68,7 @@ func TestSessionsBeginAnew(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
+			a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B", NoConnect: c.alone})
 			if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
 				t.Fatal(err)
 			}
@@ -109,4 +113,35 @@ func TestSessionsBeginAnew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAgainDialsAtOnce: neither the pause between attempts that nobody asked for nor a
+// backoff keeps a peer from being dialled whose session ended to begin anew, at every
+// address that it has.
+func TestAgainDialsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
+		tgt, other := mustTarget(t, "10.0.0.1:9001"), mustTarget(t, "10.0.0.1:9002")
+		tgt.ID, other.ID = "B", "B"
+		f.answer(tgt, "B", nil)
+		d.start()
+		d.offer(found{target: tgt, from: fromRemembered})
+		d.offer(found{target: other, from: fromRemembered})
+		synctest.Wait()
+		for round := 1; round <= 4; round++ {
+			if n := f.count(tgt.Key) + f.count(other.Key); n != round {
+				t.Fatalf("%d dials after %d sessions that ended", n, round-1)
+			}
+			if round == 3 { // the peer has moved, and its other address failed lately
+				d.guard.fail(d.now(), other.Key, errRefused)
+				f.answer(tgt, "B", errRefused)
+				f.answer(other, "B", nil)
+				d.forget("B")
+				d.offer(found{target: other, from: fromRemembered})
+			}
+			f.drop("B")
+			d.again("B", "")
+			d.sessionEnded("", nil)
+			synctest.Wait()
+		}
+	})
 }

@@ -222,6 +222,7 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 // refused logs a refusal of an inbound handshake: one line, and the same one at
 // most once a minute.
 func (m *mesh) refused(st network.Stream, err error) {
+	m.members.heardRefusal(err)
 	if errors.Is(err, protocols.ErrDuplicate) || errors.Is(err, protocols.ErrDisconnect) {
 		return // crossed dials, or what our user asked for: nothing is wrong
 	}

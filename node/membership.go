@@ -45,6 +45,10 @@ type membership struct {
 	queue   sync.Mutex // guards waiting
 	waiting []func()   // called after the next update
 
+	// refused: since the last session began a member has said that this node was revoked,
+	// of which it may not have heard otherwise.
+	refused atomic.Bool
+
 	issuing sync.Mutex // one decision at a time on what this node states
 
 	mu   sync.Mutex // guards below, and makes evaluations one after the other
@@ -330,6 +334,14 @@ func (m *membership) revoked(key replication.OriginKey) error {
 		return protocols.Refuse(replication.CodeCertRevoked, "")
 	}
 	return nil
+}
+
+// heardRefusal notes that a member takes this node for revoked.
+func (m *membership) heardRefusal(err error) {
+	var said *protocols.CodeError
+	if m != nil && errors.As(err, &said) && said.FromPeer && said.Code == replication.CodeCertRevoked {
+		m.refused.Store(true)
+	}
 }
 
 // refusalOf gives an error of trust the code that its peer is told.

@@ -112,6 +112,9 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		_ = conn.Close(protocols.CodeOf(err), "")
 		return nil, err
 	}
+	if m.members != nil {
+		m.members.refused.Store(false)
+	}
 	if m.members != nil && m.members.state.Load() != trustNow {
 		m.reviewTrust(m.members.state.Load(), trustNow) // it may have missed this session
 	}
@@ -189,6 +192,9 @@ func (m *mesh) watch(s *session) {
 			r.rest = m.now().Add(shutdownRest)
 		}
 	})
+	if m.members != nil && end.FromPeer && end.Code == replication.CodeCertRevoked {
+		m.members.refused.Store(true)
+	}
 	if newest {
 		m.ended(s)
 	}

@@ -130,7 +130,7 @@ type Certificate struct {
 type Membership struct {
 	NetworkName string   `json:"network_name"`
 	Roles       []string `json:"roles"`
-	State       string   `json:"state"` // as of a Member; "no certificate" without one
+	State       string   `json:"state"` // as of a Member; "refused as revoked" by members, where this node has not heard why; "no certificate" without one
 	Generation  uint64   `json:"generation"`
 	Expires     *Time    `json:"expires"`
 	RootKey     bool     `json:"root_key"` // it is in the data directory

@@ -62,6 +62,7 @@ func TestCertificatesByHand(t *testing.T) {
 // TestRenewal: a certificate that ends is renewed while its node runs; then the time
 // comes of one that nobody renews.
 func TestRenewal(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
 	b := join(t, a, "B", "--valid", "6s").Start()

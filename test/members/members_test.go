@@ -21,6 +21,14 @@ func TestMain(m *testing.M) { proc.Main(m) }
 
 var patience = flag.Duration("patience", proc.Patience, "how long a test waits for what must come")
 
+// long leaves out a test where there is little time.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a longer run has it")
+	}
+}
+
 // eventually waits for a condition that the network brings about.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()

@@ -71,6 +71,7 @@ func TestSpaceWithoutRole(t *testing.T) {
 
 // TestRelayMember: two writers that never meet, and a relay that stores and forwards.
 func TestRelayMember(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
 	relay := join(t, a, "relay", "--role", "relay").Start()
@@ -94,6 +95,7 @@ func TestRelayMember(t *testing.T) {
 
 // TestInviteRoles: what cannot be given is refused with a sentence.
 func TestInviteRoles(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
 	says(t, "a role that there is not", a.Run("invite", "--role", "boss"), "boss")

@@ -19,6 +19,7 @@ import (
 // TestKeyFiles: what is secret is for its user alone, and one that others may read is
 // refused.
 func TestKeyFiles(t *testing.T) {
+	long(t)
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("NOT TESTED: modes of files")
@@ -105,7 +106,7 @@ func TestNoSecretShows(t *testing.T) {
 	broken := tryJoin(newNode(t, "X"), unused[:len(unused)-2])
 	says(t, "a damaged ticket", broken, "ticket")
 	a.OK("revoke", b.PeerID)
-	eventually(t, "B has heard", func() bool { return statusOf(t, b).Membership.State == "revoked" })
+	hasHeard(t, b)
 
 	seen := map[string]string{
 		"the log of A": a.Stderr(), "the log of B": b.Stderr(), "what a refused join says": broken.Stderr,

@@ -239,6 +239,7 @@ func (s *stranger) learned(secrets []secret) (out []string) {
 // TestStranger: what a client of libp2p receives that knows an address and no more,
 // byte by byte (G7).
 func TestStranger(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A-"+marker(), "--name", "name-"+marker()).Start()
 	space := "space-" + marker()

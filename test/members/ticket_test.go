@@ -128,6 +128,7 @@ func slowProxy(t *testing.T, to string, late time.Duration) (addr string) {
 // TestJoinAnswerLost: the joiner is killed when the admin has certified it and the
 // answer is on its way. The same ticket completes it.
 func TestJoinAnswerLost(t *testing.T) {
+	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
 	b := newNode(t, "B")
