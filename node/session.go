@@ -84,6 +84,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	copies, twice, again := false, false, false
 	if err == nil {
 		m.handshakesDone.Add(1)
+		m.gate.welcome(s.id)
 		m.book.update(s.id, func(r *peerRecord) {
 			r.session, r.stale, r.held, r.forgotten, r.parted, r.lastErr = s, false, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
@@ -193,6 +194,12 @@ func (m *mesh) watch(s *session) {
 	level := slog.LevelInfo
 	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
+	}
+	if end.Code == replication.CodeProtocol && !end.FromPeer {
+		m.gate.offence(s.id, true)
+		m.named("a peer broke the protocol", s.conn, end)
+	} else {
+		m.gate.forgive(s.id)
 	}
 	if !newest && relayed(s.conn) {
 		_ = s.conn.Close() // the session has moved on, and the relay has others to serve
