@@ -83,6 +83,15 @@ func (g *gate) offence(id peer.ID, inSession bool) time.Duration {
 	return d
 }
 
+// noisy tells whether so much is known against a peer, or so many of its handshakes
+// were of late, that its sessions are no news.
+func (g *gate) noisy(id peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	return p != nil && (p.offences > 0 || p.hellos.TokensAt(g.now()) < helloBurst/2)
+}
+
 // welcome notes a Hello that succeeded. It makes up for refusals, but not for what
 // the peer did in a session: only a session that ends well does.
 func (g *gate) welcome(id peer.ID) {

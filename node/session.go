@@ -115,7 +115,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if older != nil && older.info.Instance == s.info.Instance {
 		what = "session moved" // to a direct connection, or of two that dialled each other
 	}
-	if again || twice && !m.refusals.fresh("connected "+s.id.String(), m.now()) {
+	if again || m.gate.noisy(s.id) || twice && !m.refusals.fresh("connected "+s.id.String(), m.now()) {
 		level = slog.LevelDebug // one of many
 	}
 	log.Log(m.dialer.ctx, level, what, "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
@@ -191,15 +191,15 @@ func (m *mesh) watch(s *session) {
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}
-	level := slog.LevelInfo
-	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() {
-		level = slog.LevelDebug // of two sessions of a pair one goes on
-	}
 	if end.Code == replication.CodeProtocol && !end.FromPeer {
 		m.gate.offence(s.id, true)
 		m.named("a peer broke the protocol", s.conn, end)
 	} else {
 		m.gate.forgive(s.id)
+	}
+	level := slog.LevelInfo
+	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() || m.gate.noisy(s.id) {
+		level = slog.LevelDebug // of two sessions of a pair one goes on
 	}
 	if !newest && relayed(s.conn) {
 		_ = s.conn.Close() // the session has moved on, and the relay has others to serve
