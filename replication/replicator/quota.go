@@ -2,7 +2,6 @@ package replicator
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -30,15 +29,20 @@ const (
 	// longestPause is the longest wait before the next message is read: what ends a
 	// session is still heard.
 	longestPause = time.Second
-	// slowNotice is how often it is logged that a peer is read slowly.
-	slowNotice = time.Minute
+	// It is logged that a peer is read slowly once it was waited for so long, and then
+	// once in slowPause.
+	slowNotice = time.Second
+	slowPause  = time.Minute
 )
 
 // quota is one session's share of this node's work: token buckets that may be
-// overdrawn. Safe for concurrent use.
+// overdrawn.
 type quota struct {
 	work, looks *rate.Limiter
-	told        atomic.Int64 // when it was last logged, unix ns
+
+	// The rest is the reader's.
+	paused time.Duration // since it was last logged
+	told   time.Time     // when that was
 }
 
 func newQuota() *quota {
@@ -83,12 +87,17 @@ func overdraw(l *rate.Limiter, now time.Time, n int) (wait time.Duration) {
 func (q *quota) charge(n int) { overdraw(q.work, time.Now(), n) }
 
 // pace counts the cost of a message and waits if the peer is ahead of its share. It
-// tells whether that should be logged.
+// tells whether that should be logged. The reader alone calls it.
 func (q *quota) pace(ctx context.Context, cost int) (notice bool) {
 	now := time.Now()
 	wait := min(overdraw(q.work, now, cost), longestPause)
 	sleep(ctx, wait)
-	return wait == longestPause && q.noticeDue(now)
+	q.paused += wait
+	if q.paused < slowNotice || now.Sub(q.told) < slowPause {
+		return false
+	}
+	q.paused, q.told = 0, now
+	return true
 }
 
 // mayLook waits until the peer's earlier looks are made up for.
@@ -96,11 +105,6 @@ func (q *quota) mayLook(ctx context.Context) { sleep(ctx, overdraw(q.looks, time
 
 // looked counts a look at so many logs.
 func (q *quota) looked(logs int) { overdraw(q.looks, time.Now(), logs) }
-
-func (q *quota) noticeDue(now time.Time) bool {
-	last := q.told.Load()
-	return now.UnixNano()-last >= int64(slowNotice) && q.told.CompareAndSwap(last, now.UnixNano())
-}
 
 // sleep waits for d, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {

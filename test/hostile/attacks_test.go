@@ -7,6 +7,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
@@ -293,7 +294,10 @@ func streamsWithoutEnd(ctx context.Context, a *attacker) {
 		for i := 0; err == nil && ctx.Err() == nil; i++ {
 			opening, cancel := context.WithTimeout(ctx, time.Second)
 			if i%4 == 0 {
-				_, err = h.NewStream(opening, a.target.ID, protocols.SyncProtocol)
+				var st network.Stream
+				if st, err = h.NewStream(opening, a.target.ID, protocols.SyncProtocol); err == nil {
+					_, err = st.Write([]byte{40}) // or the protocol would not be asked for
+				}
 			} else {
 				_, err = c.NewStream(opening)
 			}
@@ -317,6 +321,7 @@ func reconnects(ctx context.Context, a *attacker) {
 		for i := 0; i < 1000 && ctx.Err() == nil; i++ {
 			a.begun(h)
 			a.count("attempts", 1)
+			pause(ctx, again)
 			if _, st, err := a.session(ctx, h); err == nil {
 				_ = st.Reset()
 			}
@@ -327,15 +332,15 @@ func reconnects(ctx context.Context, a *attacker) {
 
 // millionLogs answers the node's question with logs that nobody has.
 func millionLogs(ctx context.Context, a *attacker) {
-	a.loop(ctx, 4, 8, func(ctx context.Context, h host.Host) error {
+	a.loop(ctx, 3, 2, func(ctx context.Context, h host.Host) error {
 		c, _, err := a.session(ctx, h)
 		if err != nil {
 			return err
 		}
-		a.begun(h)
 		pump(c, func(q *replication.FrontierDigest) {
 			go a.claim(c, q, 1_000_000)
 		})
+		a.begun(h)
 		return nil
 	})
 }
@@ -347,9 +352,8 @@ func (a *attacker) claim(c *protocols.Conn, q *replication.FrontierDigest, n int
 		entries := make([]replication.FrontierEntry, min(n, protocols.EntriesPerDiff))
 		for i := range entries {
 			e := &entries[i]
-			random(e.Log[:])
-			e.Base, e.Pos.Seq = 1, 1
-			random(e.Pos.Hash[:])
+			e.Log = replication.LogID(replication.HashParts("evil", uvarint(part), uvarint(uint64(i))))
+			e.Base, e.Pos = 1, replication.Position{Seq: 1, Hash: replication.Hash(e.Log)}
 		}
 		n -= len(entries)
 		a.count("logs claimed", len(entries))
