@@ -99,7 +99,7 @@ func strangers(ctx context.Context, a *attacker) {
 // hugeFrame announces 4 GiB, before and after Hello.
 func hugeFrame(ctx context.Context, a *attacker) {
 	huge := append(uvarint(4<<30), uvarint(40)...)
-	a.loop(ctx, 4, 4, func(ctx context.Context, h host.Host) error {
+	a.loop(ctx, 1, 4, func(ctx context.Context, h host.Host) error {
 		if st, err := a.stream(ctx, h, protocols.SyncProtocol); err == nil {
 			_, _ = st.Write(huge)
 			_, _ = st.Read(make([]byte, 1024))
