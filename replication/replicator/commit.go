@@ -92,7 +92,6 @@ func (p *Peer) commit(e replication.CommitRun) {
 			p.answered(fly, res)
 			return
 		}
-		p.quota.charge(inflatedCost(run))
 		p.inflight.verified(run)
 		p.r.store.Ingest(p.source, run, func(res replication.IngestResult) { p.answered(fly, res) })
 	})

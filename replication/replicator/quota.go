@@ -12,15 +12,12 @@ import (
 // What one peer may have this node do. Work is counted in hundredths of a question:
 // any message costs 1, whatever makes this node look or answer 100, and a run that is
 // refused what its check took. A peer that is ahead of its share is read more slowly,
-// which its own flow control tells it; it is not cut off.
+// which its own flow control tells it; it is not cut off. Only what an honest peer
+// does not pass on from others is counted: it would pay for them.
 const (
 	questionCost = 100
 	refusedCost  = 100  // of a run that cannot be had: a gap, a fork, not allowed
 	badRunCost   = 1000 // of one that does not verify: an honest peer sends none
-	// A body that unpacks to more than plainRatio times its size costs 1 for each
-	// inflatedUnit of that: whoever reads it has the work, and sending it took none.
-	plainRatio   = 32
-	inflatedUnit = 1 << 10
 	// A session may begin with a question about each of a thousand spaces, asked
 	// twice; after that come 100 questions, or 10,000 other messages, a second.
 	workBurst = 2048 * questionCost
@@ -30,9 +27,9 @@ const (
 	// a core.
 	lookBurst = 500_000
 	lookRate  = 50_000
-	// longestPause is the longest wait before the next message is read: less than a
-	// ping's interval, so that the session does not look dead.
-	longestPause = 4 * time.Second
+	// longestPause is the longest wait before the next message is read: what ends a
+	// session is still heard.
+	longestPause = time.Second
 	// It is logged that a peer is read slowly once it was waited for so long, and then
 	// once in slowPause.
 	slowNotice = time.Second
@@ -77,16 +74,6 @@ func refusalCost(code replication.Code) int {
 		return badRunCost
 	}
 	return refusedCost
-}
-
-// inflatedCost is what reading the bodies of a run costs beyond what they say.
-func inflatedCost(run *replication.VerifiedRun) (cost int) {
-	for _, b := range run.Blocks {
-		if b.Header.RawLen > plainRatio*b.Header.BodyLen {
-			cost += int((b.Header.RawLen - plainRatio*b.Header.BodyLen) / inflatedUnit)
-		}
-	}
-	return cost
 }
 
 // overdraw takes n from a bucket and tells after how long that is made up for.

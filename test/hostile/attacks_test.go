@@ -242,6 +242,7 @@ func zipBombs(ctx context.Context, a *attacker) {
 				from := o.pos
 				err = c.Write(o.push(from, o.sealed(b.body, b.rawLen, replication.CodecZstd)))
 				a.count("bombs", 1)
+				pause(ctx, 10*time.Millisecond) // what many bytes do is not the matter here
 			}
 		}
 		return err
