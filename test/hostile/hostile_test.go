@@ -71,7 +71,6 @@ func TestHostilePeers(t *testing.T) {
 					break
 				}
 				t.Logf("measured again, since others use this machine: %s, undisturbed %s", during, before)
-				pair.newcomer(t) // what was left of it is done
 			}
 			t.Logf("undisturbed %s", before)
 			t.Logf("attacked    %s", during)
@@ -88,7 +87,7 @@ func TestHostilePeers(t *testing.T) {
 			if a.log != "" {
 				waitFor(t, "the log names the attacker", func() bool { return named(victim.Stderr(), running.id, a.log) })
 			}
-			pair.newcomer(t)
+			t.Run("newcomer", pair.newcomer)
 		})
 	}
 	pair.finish(t)
