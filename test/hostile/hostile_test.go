@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package hostile attacks a node, in a process of its own, from another process, while
 // honest peers work through it: design 7, G8.
 package hostile
