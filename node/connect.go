@@ -340,7 +340,7 @@ func (c *connector) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr, 
 			return conn, err
 		}
 		if have == nil {
-			return nil, errors.New("the connection was closed at once: the peer does not accept it")
+			return nil, errClosedAtOnce
 		}
 		// The connection that was there has just ended, as when its peer was killed:
 		// that says nothing of who answers now.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -12,9 +14,16 @@ import (
 	"vixp2p/replication"
 )
 
-// errTooManyHandshakes resets a stream unread: who opens so many at once does
-// not wait for an answer. See pending for the bounds.
-var errTooManyHandshakes = errors.New("too many handshakes at one time")
+// Errors that reset a stream unread: whoever causes them does not wait for an
+// answer. See pending and gate for the bounds.
+var (
+	errTooManyHandshakes = errors.New("too many handshakes at one time")
+	errTooManyHellos     = errors.New("it begins one handshake after the other")
+	errKeptAway          = errors.New("it was refused a moment ago, and is not heard yet")
+)
+
+// errClosedAtOnce: the far side ended a connection before anything was said.
+var errClosedAtOnce = errors.New("the connection was closed at once: the peer does not accept it, perhaps because it refused this node a moment ago: its log tells why")
 
 // errHeld: this node's user wants no session with the peer. It says nothing against
 // the endpoint. The peer is told the code of ErrDisconnect.
@@ -64,6 +73,9 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target, before
 	opening, cancel := context.WithTimeout(ctx, m.timeout)
 	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
 	cancel()
+	if err != nil && ctx.Err() == nil && m.host.Network().Connectedness(id) == network.NotConnected {
+		return &RefusedError{Peer: id, Cause: errClosedAtOnce}
+	}
 	if err != nil {
 		m.giveUp(id)
 		return &RefusedError{Peer: id, Cause: fmt.Errorf("it does not answer to %s (%w): is it a vix node?", protocols.SyncProtocol, err)}
@@ -103,19 +115,20 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target, before
 
 // accept runs the handshake as the responder, and the session to its end.
 func (m *mesh) accept(st network.Stream) error {
-	leave, ok := m.enter(st.Conn())
-	if !ok {
-		return errTooManyHandshakes
+	leave, err := m.enter(st.Conn())
+	if err != nil {
+		return err
 	}
 	id, before := st.Conn().RemotePeer(), m.book.lastHold()
 	m.handshakesStarted.Add(1)
 	budget := newAccountBudget(m.engine().budget)
 	sess, err := protocols.Respond(st, m.hello(id, budget))
-	leave()
 	if err != nil {
 		m.refused(st, err)
+		leave()
 		return err
 	}
+	leave()
 	s, err := m.start(sess, st, nil, budget, before)
 	if err != nil {
 		m.refused(st, err)
@@ -127,9 +140,9 @@ func (m *mesh) accept(st network.Stream) error {
 
 // probe answers a peer that asks whether it would be let in.
 func (m *mesh) probe(st network.Stream) error {
-	leave, ok := m.enter(st.Conn())
-	if !ok {
-		return errTooManyHandshakes
+	leave, err := m.enter(st.Conn())
+	if err != nil {
+		return err
 	}
 	id := st.Conn().RemotePeer()
 	defer leave()
@@ -138,6 +151,7 @@ func (m *mesh) probe(st network.Stream) error {
 		m.refused(st, err)
 		return err
 	}
+	m.gate.welcome(id)
 	return sess.Close()
 }
 
@@ -219,15 +233,69 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 	return nil
 }
 
-// refused logs a refusal of an inbound handshake: one line, and the same one at
-// most once a minute.
+// refused draws the conclusions from an inbound handshake that did not become a
+// session.
 func (m *mesh) refused(st network.Stream, err error) {
 	m.members.heardRefusal(err)
 	if errors.Is(err, protocols.ErrDuplicate) || errors.Is(err, protocols.ErrDisconnect) {
 		return // crossed dials, or what our user asked for: nothing is wrong
 	}
-	id := st.Conn().RemotePeer().String()
-	if m.refusals.fresh(id+err.Error(), m.now()) {
-		m.log.Warn("handshake refused", "peer", id, "addr", readable(st.Conn().RemoteMultiaddr()), "err", err)
+	m.named("handshake refused", st.Conn(), err)
+	if !isOffence(err) {
+		return
 	}
+	m.gate.offence(st.Conn().RemotePeer(), false)
+	m.dismiss(st.Conn())
+}
+
+// isOffence tells whether a handshake that failed speaks against the peer: it is not
+// one of this network, or does not follow the protocol. A node that is busy, shuts
+// down or waits in vain has nothing to say against it.
+func isOffence(err error) bool {
+	return slices.ContainsFunc([]error{
+		protocols.ErrOtherNetwork, protocols.ErrOtherMajor, protocols.ErrProtocol,
+		protocols.ErrNoCertificate, protocols.ErrCertExpired, protocols.ErrCertRevoked,
+	}, func(e error) bool { return errors.Is(err, e) }) && !fromPeer(err)
+}
+
+// fromPeer tells whether an error is what the peer said.
+func fromPeer(err error) bool {
+	said, ok := errors.AsType[*protocols.CodeError](err)
+	return ok && said.FromPeer
+}
+
+// dismiss closes a connection that a peer began and that nothing else needs, once
+// the peer had time to read why.
+func (m *mesh) dismiss(c network.Conn) {
+	select {
+	case <-time.After(protocols.ByeTimeout):
+	case <-m.dialer.ctx.Done():
+		return
+	}
+	m.turnOut(c)
+}
+
+// turnOut closes a connection that a peer began, unless it has a session, another
+// handshake under way, or may use this node as a relay.
+func (m *mesh) turnOut(c network.Conn) {
+	id := c.RemotePeer()
+	m.mu.Lock()
+	needed := m.serves || m.inbound.peers[id] > 1 || m.book.live(id) != nil
+	m.mu.Unlock()
+	if !needed && c.Stat().Direction == network.DirInbound {
+		_ = c.Close() // it is given up
+	}
+}
+
+// named logs what a peer did: one line for each peer and kind in a minute.
+func (m *mesh) named(what string, c network.Conn, err error) {
+	id := c.RemotePeer().String()
+	if !m.refusals.fresh(fmt.Sprint(what, id, protocols.CodeOf(err)), m.now()) {
+		return
+	}
+	args := []any{"peer", id, "addr", readable(c.RemoteMultiaddr()), "err", err}
+	if n := m.refusals.takeLeftOut(); n > 0 {
+		args = append(args, "left_out_before", n)
+	}
+	m.log.Warn(what, args...)
 }

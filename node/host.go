@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -22,7 +21,6 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -34,8 +32,8 @@ import (
 const tcpHeadStart = 500 * time.Millisecond
 
 // newHost makes a host that listens nowhere yet: the node's handlers must be
-// there before the first peer.
-func newHost(cfg *Config, key ed25519.PrivateKey, r *reach) (host.Host, error) {
+// there before the first peer. gate may be nil.
+func newHost(cfg *Config, key ed25519.PrivateKey, r *reach, gate *gate) (host.Host, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the identity: %w", err)
@@ -45,8 +43,8 @@ func newHost(cfg *Config, key ed25519.PrivateKey, r *reach) (host.Host, error) {
 		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
 	}
 	// Sessions are bounded by MaxPeers before this trims; it ends connections
-	// that carry none.
-	connections, err := connmgr.NewConnManager(2*cfg.MaxPeers+16, 3*cfg.MaxPeers+64, connmgr.WithGracePeriod(30*time.Second))
+	// that carry none. It trims before inboundConns are reached.
+	connections, err := connmgr.NewConnManager(2*cfg.MaxPeers+16, inboundConns(cfg.MaxPeers)-16, connmgr.WithGracePeriod(30*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
 	}
@@ -81,6 +79,9 @@ func newHost(cfg *Config, key ed25519.PrivateKey, r *reach) (host.Host, error) {
 	if !cfg.NoQUIC {
 		opts = append(opts, libp2p.Transport(libp2pquic.NewTransport))
 	}
+	if gate != nil {
+		opts = append(opts, libp2p.ConnectionGater(gater{gate}))
+	}
 	if cfg.Registerer != nil {
 		opts = append(opts, libp2p.PrometheusRegisterer(cfg.Registerer))
 	} else {
@@ -92,45 +93,6 @@ func newHost(cfg *Config, key ed25519.PrivateKey, r *reach) (host.Host, error) {
 		return nil, fmt.Errorf("cannot start the network: %w", errors.Join(err, closeErr))
 	}
 	return h, nil
-}
-
-// newResourceManager bounds connections, streams and memory by the number of
-// sessions. libp2p's defaults, 8 connections an address and one new one in 5
-// seconds, would keep out peers that share one address behind a NAT.
-func newResourceManager(cfg *Config) (network.ResourceManager, error) {
-	maxPeers := cfg.MaxPeers
-	scaled := rcmgr.DefaultLimits
-	libp2p.SetDefaultServiceLimits(&scaled)
-	// Two connections a peer while crossed dials are sorted out, and as much
-	// again for those in a handshake.
-	conns := rcmgr.LimitVal(4*maxPeers + 64)
-	partial := rcmgr.PartialLimitConfig{
-		System:    rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
-		Transient: rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns},
-	}
-	if cfg.RelayService {
-		if err := cfg.RelayLimits.scale(&partial); err != nil {
-			return nil, err
-		}
-	}
-	limits := partial.Build(scaled.AutoScale())
-	perHost := 4 * maxPeers
-	burst := rate.Limit{RPS: 10, Burst: perHost}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
-		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perHost}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perHost}, {PrefixLength: 48, ConnCount: 2 * perHost}}),
-		rcmgr.WithConnRateLimiters(&rate.Limiter{
-			NetworkPrefixLimits: []rate.PrefixLimit{
-				{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, // zero: no limit
-				{Prefix: netip.MustParsePrefix("::1/128")},
-			},
-			SubnetRateLimiter: rate.SubnetLimiter{
-				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: burst}},
-				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: burst}},
-				GracePeriod:      time.Minute,
-			},
-		}))
 }
 
 // rankDials orders the addresses of one peer: on loopback and LAN TCP goes

@@ -46,6 +46,8 @@ type mesh struct {
 	attempts                          atomic.Uint64 // handshakes begun as dialer
 	handshakesStarted, handshakesDone atomic.Uint64
 	refusals                          refusalLog
+	gate                              *gate
+	serves                            bool                                  // the node is a relay for others
 	moves                             *network.NotifyBundle                 // set before serve, like attend
 	attend                            func(ctx context.Context, id peer.ID) // see reach.attend
 	met                               func()                                // likewise; hears of every new session
@@ -107,7 +109,13 @@ func (m *mesh) note(id peer.ID, err error) {
 			if isTimeout(err) && m.now().Sub(r.refused) < refusedTells && !r.refused.IsZero() {
 				return // where somebody refuses the machine is there: that tells more
 			}
-			r.lastErr, r.refused = err.Error(), time.Time{}
+			if errors.Is(err, errClosedAtOnce) && m.now().Sub(r.said) < gateMost && !r.said.IsZero() {
+				return // why it refused this node before tells more
+			}
+			r.lastErr, r.refused, r.said = err.Error(), time.Time{}, time.Time{}
+			if fromPeer(err) {
+				r.said = m.now()
+			}
 			if isRefused(err) {
 				r.refused = m.now()
 			}
@@ -137,6 +145,7 @@ func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 
 // unhold implements link.
 func (m *mesh) unhold(id peer.ID, before uint64) {
+	m.gate.forgive(id) // this node's user wants it
 	m.book.change(id, func(r *peerRecord) {
 		r.held = r.held && r.heldAt > before
 		r.forgotten = r.forgotten && r.held

@@ -190,11 +190,12 @@ func (n *Node) join() error {
 // yet.
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
+	gate := newGate(time.Now)
 	reach := newReach(&n.cfg)
 	reach.ads.look(ctx)
 	if h == nil {
 		var err error
-		if h, err = newHost(&n.cfg, n.key, reach); err != nil {
+		if h, err = newHost(&n.cfg, n.key, reach, gate); err != nil {
 			return err
 		}
 	}
@@ -203,6 +204,7 @@ func (n *Node) openHost(ctx context.Context) error {
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
 		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
 		engine: n.engines.get, network: n.network, names: n.names, members: n.members, label: n.cfg.Label, agent: n.cfg.agent(),
+		gate: gate, serves: n.cfg.RelayService,
 		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: time.Now, clock: n.cfg.Now, log: n.log,
 	}
 	if _, err := rand.Read(n.mesh.boot[:]); err != nil {

@@ -70,6 +70,7 @@ type peerRecord struct {
 	seen     time.Time
 	lastErr  string    // why the last session or attempt ended, until the next session
 	refused  time.Time // when lastErr is that an address refused; zero: it is something else
+	said     time.Time // likewise, that the peer said why
 	// instances that this identity had, the newest last, each once.
 	instances []replication.Instance
 	copies    bool // an older instance came back: copies of one directory run

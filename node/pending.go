@@ -92,17 +92,27 @@ func remoteHost(c network.Conn) netip.Prefix {
 }
 
 // enter counts a handshake that a peer began, until the function that it returns is
-// called; false if there are too many.
-func (m *mesh) enter(c network.Conn) (leave func(), ok bool) {
+// called. An error is for the log: the peer gets no answer.
+func (m *mesh) enter(c network.Conn) (leave func(), err error) {
 	id, host := c.RemotePeer(), remoteHost(c)
+	if m.gate.keepsAway(id) {
+		m.turnOut(c)
+		return nil, errKeptAway
+	}
+	if !m.gate.hello(id) {
+		m.gate.offence(id, false)
+		m.named("handshake refused", c, errTooManyHellos)
+		m.turnOut(c)
+		return nil, errTooManyHellos
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.inbound.enter(id, host, m.maxPeers) {
-		return nil, false
+		return nil, errTooManyHandshakes
 	}
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.inbound.leave(id, host)
-	}, true
+	}, nil
 }

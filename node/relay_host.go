@@ -99,7 +99,7 @@ func (r *Relay) open(ctx context.Context, cfg *Config, dir *dataDir) error {
 		return permissionProblem(dir.path, err)
 	}
 	r.reach.ads.look(ctx)
-	if r.host, err = newHost(cfg, key, r.reach); err != nil {
+	if r.host, err = newHost(cfg, key, r.reach, nil); err != nil {
 		return err
 	}
 	connections := &connector{host: r.host, resolve: resolveHost, timeout: cfg.HelloTimeout}

@@ -77,25 +77,35 @@ func (l RelayLimits) withDefaults() (RelayLimits, error) {
 	return l, nil
 }
 
-// scale lets the resource manager have what the service may use: two streams
-// and two buffers a circuit, and at most half as many circuits as places at one
-// time, with room for what asks.
-func (l RelayLimits) scale(to *rcmgr.PartialLimitConfig) error {
-	l, err := l.withDefaults()
-	if err != nil {
-		return err
-	}
-	streams := rcmgr.LimitVal(2*l.Reservations + 64)
-	memory := rcmgr.LimitVal64(int64(l.Reservations) * (2*relayBuffer + 16<<10))
-	to.Service = map[string]rcmgr.ResourceLimits{relay.ServiceName: {
+// scale lets the resource manager have what the service may use beside all else: a
+// connection a place, two streams and two buffers a circuit, and at most half as
+// many circuits as places at one time, with room for what asks.
+func (l RelayLimits) scale(to *rcmgr.PartialLimitConfig) {
+	const circuit = 2*relayBuffer + 16<<10
+	places := rcmgr.LimitVal(l.Reservations)
+	streams := 2*places + 64
+	memory := rcmgr.LimitVal64(l.Reservations) * circuit
+	to.Service[relay.ServiceName] = rcmgr.ResourceLimits{
 		Streams: streams, StreamsInbound: streams, StreamsOutbound: streams, Memory: memory,
-	}}
+	}
 	perPeer := rcmgr.LimitVal(4*l.Circuits + 8)
-	to.ServicePeer = map[string]rcmgr.ResourceLimits{relay.ServiceName: {
+	to.ServicePeer[relay.ServiceName] = rcmgr.ResourceLimits{
 		Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer,
-		Memory: rcmgr.LimitVal64(int64(l.Circuits) * (2*relayBuffer + 16<<10)),
-	}}
-	return nil
+		Memory: rcmgr.LimitVal64(l.Circuits) * circuit,
+	}
+	for _, whole := range []*rcmgr.ResourceLimits{&to.System, &to.Transient} {
+		whole.Conns += places
+		whole.ConnsInbound += places
+		whole.ConnsOutbound += places
+		whole.Streams += 2 * streams
+		whole.StreamsInbound += streams
+		whole.StreamsOutbound += streams
+	}
+	to.System.Memory += memory + rcmgr.LimitVal64(streams)*leastWindow
+	to.PeerDefault.Streams += 2 * perPeer
+	to.PeerDefault.StreamsInbound += perPeer
+	to.PeerDefault.StreamsOutbound += perPeer
+	to.PeerDefault.Memory += rcmgr.LimitVal64(perPeer) * leastWindow
 }
 
 // relayService is the relay for others on a host. Unlike libp2p's own switch it

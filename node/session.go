@@ -94,6 +94,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	copies, twice, again := false, false, false
 	if err == nil {
 		m.handshakesDone.Add(1)
+		m.gate.welcome(s.id)
 		m.book.update(s.id, func(r *peerRecord) {
 			r.session, r.stale, r.held, r.forgotten, r.parted, r.lastErr = s, false, false, false, time.Time{}, ""
 			r.label, r.addr, r.outbound, r.seen, r.skew = s.info.Label, s.addr, endpoint != "", s.since, s.info.Skew
@@ -130,7 +131,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	if older != nil && older.info.Instance == s.info.Instance {
 		what = "session moved" // to a direct connection, or of two that dialled each other
 	}
-	if again || twice && !m.refusals.fresh("connected "+s.id.String(), m.now()) {
+	if again || m.gate.noisy(s.id) || twice && !m.refusals.fresh("connected "+s.id.String(), m.now()) {
 		level = slog.LevelDebug // one of many
 	}
 	log.Log(m.dialer.ctx, level, what, "label", s.info.Label, "addr", s.addr, "direction", direction(endpoint != ""), "instance", s.info.Instance.String())
@@ -211,8 +212,14 @@ func (m *mesh) watch(s *session) {
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}
+	if end.Code == replication.CodeProtocol && !end.FromPeer {
+		m.gate.offence(s.id, true)
+		m.named("a peer broke the protocol", s.conn, end)
+	} else {
+		m.gate.forgive(s.id)
+	}
 	level := slog.LevelInfo
-	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() {
+	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() || m.gate.noisy(s.id) {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
 	}
 	if !newest && relayed(s.conn) {

@@ -15,8 +15,8 @@ import (
 	"vixp2p/replication"
 )
 
-// serviceName is how libp2p's resource manager knows our streams.
-const serviceName = "vix.p2p"
+// ServiceName is how libp2p's resource manager knows our streams.
+const ServiceName = "vix.p2p"
 
 // streamMemory is what a stream's buffers take, in bytes.
 const streamMemory = readBuffer + writeBuffer
@@ -101,7 +101,7 @@ func (s *Service) Open(ctx context.Context, to peer.ID, id protocol.ID) (st netw
 
 // account puts a stream and its buffers on the service's account.
 func account(st network.Stream) error {
-	if err := st.Scope().SetService(serviceName); err != nil {
+	if err := st.Scope().SetService(ServiceName); err != nil {
 		return errors.Join(&CodeError{Code: replication.CodeBusy}, err)
 	}
 	if err := st.Scope().ReserveMemory(streamMemory, network.ReservationPriorityAlways); err != nil {

@@ -14,13 +14,16 @@ const maxWindow = replication.MaxRawBody
 const (
 	blockHeaderBytes = 3
 	checksumBytes    = 4
+	blockTypeRaw     = 0
 	blockTypeRLE     = 1
 	blockTypeInvalid = 3
 )
 
 // checkFrame checks what this format asks of a packed body beyond being valid
 // zstd: exactly one frame and nothing else, no skippable frame, no dictionary,
-// the content size present and equal to rawLen, a window of at most 1 MiB.
+// the content size present and equal to rawLen, a window of at most 1 MiB. A frame
+// that lies about its size in blocks of known size is found out before any of it is
+// unpacked.
 func checkFrame(body []byte, rawLen uint64) error {
 	var h zstd.Header
 	if err := h.Decode(body); err != nil {
@@ -38,7 +41,7 @@ func checkFrame(body []byte, rawLen uint64) error {
 	case !h.SingleSegment && h.WindowSize > maxWindow:
 		return invalidf("a zstd frame with a window of %d bytes, more than %d", h.WindowSize, maxWindow)
 	}
-	rest := body[h.HeaderSize:]
+	rest, known := body[h.HeaderSize:], uint64(0)
 	for last := false; !last; {
 		if len(rest) < blockHeaderBytes {
 			return invalidf("a zstd frame that is cut short")
@@ -47,7 +50,10 @@ func checkFrame(body []byte, rawLen uint64) error {
 		last = bh&1 == 1
 		size := bh >> 3
 		switch bh >> 1 & 3 {
+		case blockTypeRaw:
+			known += uint64(size)
 		case blockTypeRLE:
+			known += uint64(size)
 			size = 1
 		case blockTypeInvalid:
 			return invalidf("a zstd block of the reserved type")
@@ -57,6 +63,9 @@ func checkFrame(body []byte, rawLen uint64) error {
 			return invalidf("a zstd frame that is cut short")
 		}
 		rest = rest[size:]
+		if known > rawLen {
+			return invalidf("a zstd frame with more in it than its %d bytes", rawLen)
+		}
 	}
 	if h.HasCheckSum {
 		if len(rest) < checksumBytes {

@@ -106,7 +106,9 @@ func (p *Peer) publish(change func(*published)) {
 // loadFrontier tells the session what is held of a space and what the peer once
 // said of the same logs. It runs in the lane of reads.
 func (p *Peer) loadFrontier(e replication.LoadFrontier) {
+	p.quota.mayLook(p.ctx)
 	logs := p.r.store.Logs(e.Space)
+	p.quota.looked(len(logs))
 	ev := replication.LocalFrontier{Space: e.Space, Entries: make([]replication.FrontierEntry, len(logs))}
 	held := make(map[replication.LogID]replication.LogInfo, len(logs))
 	for i, l := range logs {

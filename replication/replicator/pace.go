@@ -53,16 +53,7 @@ func (p *Pace) take(now time.Time, n int) time.Duration {
 
 // Wait waits until n bytes may pass, or ctx ends.
 func (p *Pace) Wait(ctx context.Context, n int) {
-	d := p.take(time.Now(), n)
-	if d == 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	sleep(ctx, p.take(time.Now(), n))
 }
 
 // bytesIn is about what passes in so much time; at least least, at most most.

@@ -25,6 +25,7 @@ type Peer struct {
 	reads    lane
 	commits  lane
 	inflight flights
+	quota    *quota
 	io       sync.WaitGroup  // reader, writer and lanes
 	ctx      context.Context // ends with the session
 	cancel   context.CancelFunc
@@ -81,6 +82,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		done:     make(chan struct{}),
 		timer:    time.NewTimer(time.Hour),
 		pushed:   map[replication.LogID]uint64{},
+		quota:    newQuota(),
 	}
 	p.now.heard = p.since
 	p.reads.wg, p.commits.wg = &p.io, &p.io
@@ -212,13 +214,16 @@ func (p *Peer) read() {
 	for {
 		var in incoming
 		in.msg, in.release, in.err = p.conn.Read()
-		size := bulk(in.msg) // the actor owns the message from then on
+		size, cost := bulk(in.msg), costOf(in.msg) // the actor owns the message from then on
 		select {
 		case p.incoming <- in:
 			if in.err != nil {
 				return
 			}
 			p.r.o.Down.Wait(p.ctx, size)
+			if p.quota.pace(p.ctx, cost) {
+				p.warn("the peer asks for more work than its share, or sends runs that are refused: it is read slowly")
+			}
 		case <-p.ctx.Done():
 			if in.release != nil {
 				in.release()

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,9 @@ import (
 // Patience is how long a test waits for a condition before it fails. It is far
 // beyond what a slow machine needs: no test measures time with it.
 const Patience = 2 * time.Minute
+
+// maxShown is how much of a node's log a failed test shows, in bytes.
+const maxShown = 64 << 10
 
 var build struct {
 	once sync.Once
@@ -202,7 +206,8 @@ func (n *Node) start(args []string) *Node {
 		_ = cmd.Process.Kill()
 		<-exited
 		if n.t.Failed() {
-			n.t.Logf("--- stderr of %s (%s)\n%s", n.Label, n.Dir, n.stderr.String())
+			text := n.stderr.String()
+			n.t.Logf("--- stderr of %s (%s)\n%s", n.Label, n.Dir, text[max(0, len(text)-maxShown):])
 		}
 	})
 	select {
@@ -260,20 +265,48 @@ func (n *Node) Running() bool {
 func (n *Node) Pid() int { return n.cmd.Process.Pid }
 
 // Resident is the memory that the process keeps resident, in MiB (Linux).
-func (n *Node) Resident() float64 {
+func (n *Node) Resident() float64 { return n.memory("VmRSS") }
+
+// Anonymous is the part of it that is no page of a file, in MiB (Linux).
+func (n *Node) Anonymous() float64 { return n.memory("RssAnon") }
+
+func (n *Node) memory(field string) float64 {
 	n.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
-	if err != nil {
-		n.t.Skip("NOT MEASURED: resident memory needs /proc")
-	}
-	for line := range strings.Lines(string(status)) {
+	for line := range strings.Lines(n.proc("status")) {
 		var kib float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, field+": %f kB", &kib); err == nil {
 			return kib / 1024
 		}
 	}
-	n.t.Fatal("no VmRSS in the process status")
+	n.t.Fatalf("no %s in the process status", field)
 	return 0
+}
+
+// userHZ is in how many parts of a second Linux tells processor time, always.
+const userHZ = 100
+
+// CPU is the processor time that the process has used (Linux).
+func (n *Node) CPU() time.Duration {
+	n.t.Helper()
+	stat := n.proc("stat")
+	// The name of the program, in parentheses, may hold anything.
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	var user, system int64
+	if len(fields) > 12 {
+		user, _ = strconv.ParseInt(fields[11], 10, 64)
+		system, _ = strconv.ParseInt(fields[12], 10, 64)
+	}
+	return time.Duration(user+system) * time.Second / userHZ
+}
+
+// proc reads a file of the process in /proc.
+func (n *Node) proc(name string) string {
+	n.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", n.cmd.Process.Pid, name))
+	if err != nil {
+		n.t.Skip("NOT MEASURED: memory and processor time of a process need /proc")
+	}
+	return string(text)
 }
 
 // Stderr is what the process has logged, the last part of it.
@@ -393,7 +426,10 @@ func Converged(t testing.TB, nodes ...*Node) []Status {
 	}
 }
 
-// tail keeps the last 64 KiB written to it.
+// maxTail is how many bytes of a log are kept.
+const maxTail = 1 << 20
+
+// tail keeps the last maxTail bytes written to it.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte // guarded by mu
@@ -403,7 +439,7 @@ func (b *tail) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.buf = append(b.buf, p...)
-	if over := len(b.buf) - 64<<10; over > 0 {
+	if over := len(b.buf) - maxTail; over > 0 {
 		b.buf = append(b.buf[:0], b.buf[over:]...)
 	}
 	return len(p), nil

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// gateFirst is for how long a peer is kept away after its second offence in a
+	// row; it doubles with each further one, up to gateMost. The first is free: a
+	// person who mistook the network gets a clear answer twice.
+	gateFirst = time.Second
+	gateMost  = 5 * time.Minute
+	// maxGated bounds the peers that are remembered; beyond it the one that was not
+	// seen for the longest time is forgotten.
+	maxGated = 4096
+	// A peer may begin helloBurst handshakes at once and then helloRate a second: a
+	// session that begins costs each side a look at all of its logs.
+	helloBurst = 30
+	helloRate  = 1
+)
+
+// gate decides by peer ID who may connect: whoever was refused by Hello again and
+// again, or broke the protocol, is kept away for a time that grows. It is pure but
+// for its lock and the clock that it is given.
+//
+// Peer IDs cost nothing, so that the gate bounds what one costs and no more; the
+// resource manager bounds those of one address.
+type gate struct {
+	now func() time.Time
+
+	mu    sync.Mutex // guards below
+	peers map[peer.ID]*gated
+}
+
+// gated is what the gate knows of one peer.
+type gated struct {
+	seen     time.Time
+	offences int       // in a row
+	until    time.Time // kept away until then; zero: not
+	broke    bool      // the last offence was in a session, not in Hello
+	hellos   *rate.Limiter
+}
+
+func newGate(now func() time.Time) *gate { return &gate{now: now, peers: map[peer.ID]*gated{}} }
+
+// keepsAway tells whether a peer may not connect now.
+func (g *gate) keepsAway(id peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	return p != nil && g.now().Before(p.until)
+}
+
+// hello counts a handshake that a peer begins; false if there are too many.
+func (g *gate) hello(id peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.seenLocked(id)
+	return p.hellos.AllowN(p.seen, 1)
+}
+
+// offence notes that a peer was refused by Hello, or, with inSession, that it broke
+// the protocol after it, and returns for how long it is kept away.
+func (g *gate) offence(id peer.ID, inSession bool) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.seenLocked(id)
+	p.offences++
+	p.broke = inSession
+	if p.offences == 1 {
+		return 0
+	}
+	d := min(gateFirst<<min(p.offences-2, 16), gateMost)
+	p.until = p.seen.Add(d)
+	return d
+}
+
+// noisy tells whether so much is known against a peer, or so many of its handshakes
+// were of late, that its sessions are no news.
+func (g *gate) noisy(id peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	return p != nil && (p.offences > 0 || p.hellos.TokensAt(g.now()) < helloBurst/2)
+}
+
+// welcome notes a Hello that succeeded. It makes up for refusals, but not for what
+// the peer did in a session: only a session that ends well does.
+func (g *gate) welcome(id peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.peers[id]; p != nil && !p.broke {
+		p.offences, p.until = 0, time.Time{}
+	}
+}
+
+// forgive forgets what a peer did.
+func (g *gate) forgive(id peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.peers[id]; p != nil {
+		p.offences, p.until, p.broke = 0, time.Time{}, false
+	}
+}
+
+// seenLocked is the record of a peer, made if need be. What lies further back than
+// the longest time that a peer is kept away does not count any more.
+func (g *gate) seenLocked(id peer.ID) *gated {
+	now := g.now()
+	p := g.peers[id]
+	if p == nil {
+		if len(g.peers) >= maxGated {
+			g.evictLocked()
+		}
+		p = &gated{hellos: rate.NewLimiter(helloRate, helloBurst)}
+		g.peers[id] = p
+	}
+	if now.Sub(p.seen) > gateMost && now.Sub(p.until) > gateMost {
+		p.offences, p.broke = 0, false
+	}
+	p.seen = now
+	return p
+}
+
+// evictLocked forgets the peer that was not seen for the longest time.
+func (g *gate) evictLocked() {
+	var oldest peer.ID
+	var at time.Time
+	for id, p := range g.peers {
+		if oldest == "" || p.seen.Before(at) {
+			oldest, at = id, p.seen
+		}
+	}
+	delete(g.peers, oldest)
+}
+
+// gater asks the gate for a libp2p host. Only connections that peers begin are
+// refused, once their peer ID is proven: whom this node dials, such as a relay, a
+// name in the configuration, or an ID that nobody has (see connector.whoIs), the
+// dialer decides.
+type gater struct{ gate *gate }
+
+var _ connmgr.ConnectionGater = gater{}
+
+func (gater) InterceptPeerDial(peer.ID) bool               { return true }
+func (gater) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+func (gater) InterceptAccept(network.ConnMultiaddrs) bool  { return true }
+func (g gater) InterceptSecured(dir network.Direction, id peer.ID, _ network.ConnMultiaddrs) bool {
+	return dir == network.DirOutbound || !g.gate.keepsAway(id)
+}
+func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

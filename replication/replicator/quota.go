@@ -1,0 +1,121 @@
+package replicator
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"vixp2p/replication"
+)
+
+// What one peer may have this node do. Work is counted in hundredths of a question:
+// any message costs 1, whatever makes this node look or answer 100, and a run that is
+// refused what its check took. A peer that is ahead of its share is read more slowly,
+// which its own flow control tells it; it is not cut off. Only what an honest peer
+// does not pass on from others is counted: it would pay for them.
+const (
+	questionCost = 100
+	refusedCost  = 100  // of a run that cannot be had: a gap, a fork, not allowed
+	badRunCost   = 1000 // of one that does not verify: an honest peer sends none
+	// A session may begin with a question about each of a thousand spaces, asked
+	// twice; after that come 100 questions, or 10,000 other messages, a second.
+	workBurst = 2048 * questionCost
+	workRate  = 100 * questionCost
+	// Each look at a space goes over all of its logs, and they are counted: 100,000
+	// logs five times at once, and then every two seconds, which takes about a tenth of
+	// a core.
+	lookBurst = 500_000
+	lookRate  = 50_000
+	// longestPause is the longest wait before the next message is read: what ends a
+	// session is still heard.
+	longestPause = time.Second
+	// It is logged that a peer is read slowly once it was waited for so long, and then
+	// once in slowPause.
+	slowNotice = time.Second
+	slowPause  = time.Minute
+)
+
+// quota is one session's share of this node's work: token buckets that may be
+// overdrawn.
+type quota struct {
+	work, looks *rate.Limiter
+
+	// The rest is the reader's.
+	paused time.Duration // since it was last logged
+	told   time.Time     // when that was
+}
+
+func newQuota() *quota {
+	return &quota{work: rate.NewLimiter(workRate, workBurst), looks: rate.NewLimiter(lookRate, lookBurst)}
+}
+
+// costOf is what a message costs by itself.
+func costOf(m replication.Message) int {
+	switch m := m.(type) {
+	case *replication.FrontierDigest:
+		if !m.Reply {
+			return questionCost
+		}
+	case *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
+		*replication.Receipt, *replication.ForkProofMsg:
+		return questionCost
+	}
+	return 1
+}
+
+// refusalCost is what a refused run costs beside its message; a run that this node
+// has no room for costs nothing.
+func refusalCost(code replication.Code) int {
+	switch code {
+	case replication.CodeOK, replication.CodeNoSpace:
+		return 0
+	case replication.CodeBadRun:
+		return badRunCost
+	}
+	return refusedCost
+}
+
+// overdraw takes n from a bucket and tells after how long that is made up for.
+func overdraw(l *rate.Limiter, now time.Time, n int) (wait time.Duration) {
+	for ; n > 0; n -= l.Burst() { // no more can be reserved at once
+		wait = l.ReserveN(now, min(n, l.Burst())).DelayFrom(now)
+	}
+	return wait
+}
+
+// charge counts work that is done already.
+func (q *quota) charge(n int) { overdraw(q.work, time.Now(), n) }
+
+// pace counts the cost of a message and waits if the peer is ahead of its share. It
+// tells whether that should be logged. The reader alone calls it.
+func (q *quota) pace(ctx context.Context, cost int) (notice bool) {
+	now := time.Now()
+	wait := min(overdraw(q.work, now, cost), longestPause)
+	sleep(ctx, wait)
+	q.paused += wait
+	if q.paused < slowNotice || now.Sub(q.told) < slowPause {
+		return false
+	}
+	q.paused, q.told = 0, now
+	return true
+}
+
+// mayLook waits until the peer's earlier looks are made up for.
+func (q *quota) mayLook(ctx context.Context) { sleep(ctx, overdraw(q.looks, time.Now(), 1)) }
+
+// looked counts a look at so many logs.
+func (q *quota) looked(logs int) { overdraw(q.looks, time.Now(), logs) }
+
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,133 @@
+package replicator_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+)
+
+// counted is a store that counts looks at all of its logs, and pretends that there
+// are many.
+type counted struct {
+	replication.Store
+	looks atomic.Int64
+	logs  int
+}
+
+func (s *counted) Logs(id replication.SpaceID) []replication.LogInfo {
+	s.looks.Add(1)
+	logs := s.Store.Logs(id)
+	for i := len(logs); i < s.logs; i++ {
+		l := replication.LogInfo{Space: id, Tip: replication.Position{Seq: 1, Hash: replication.Hash{1}}}
+		l.Log[0], l.Log[1], l.Log[2], l.Log[3] = 1, byte(i), byte(i>>8), byte(i>>16)
+		logs = append(logs, l)
+	}
+	return logs
+}
+
+// flood says one message after the other until the test is over, and counts those
+// that were taken.
+func (s *script) flood(next func(i int) replication.Message) (said *atomic.Int64) {
+	said = new(atomic.Int64)
+	s.c.out.set(func() { s.c.out.limit = 1000 })
+	go func() {
+		for i := 0; s.c.Write(next(i)) == nil; i++ {
+			said.Add(1)
+		}
+	}()
+	go func() {
+		for {
+			if _, _, err := s.c.Read(); err != nil {
+				return
+			}
+		}
+	}()
+	return said
+}
+
+// TestAFloodOfQuestionsIsReadSlowly: a peer that does nothing but ask has its burst,
+// and then its rate. Its session lives, and another peer is served at once.
+func TestAFloodOfQuestionsIsReadSlowly(t *testing.T) {
+	for name, next := range map[string]func(i int) replication.Message{
+		"pings": func(i int) replication.Message { return &replication.Ping{Nonce: uint64(i)} },
+		"questions": func(i int) replication.Message {
+			return &replication.FrontierDigest{Space: space, Round: uint64(i + 1), Digest: replication.Hash{9}, Logs: 1 << 20}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, honest := newNode(t, "A"), newNode(t, "B")
+				bad := play(a, "evil")
+				bad.settle()
+				said := bad.flood(next)
+				time.Sleep(time.Minute)
+				// The burst, a minute's worth, and what lies in the connection's buffers.
+				if n := said.Load(); n < 2048+50*100 || n > 2048+60*100+200 {
+					t.Errorf("%d were read in a minute", n)
+				}
+				select {
+				case <-bad.peer.Done():
+					t.Error("its session has ended: ", bad.peer.Err())
+				default:
+				}
+				began := time.Now()
+				connect(a, honest)
+				honest.append(5, 10)
+				arrives(t, a, honest)
+				if d := time.Since(began); d > time.Second {
+					t.Errorf("an honest peer waits %s", d)
+				}
+				bad.c.cut()
+			})
+		})
+	}
+}
+
+// TestLooksAtManyLogsAreCounted: with 50,000 logs a question costs so much work that
+// few are answered.
+func TestLooksAtManyLogsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var store *counted
+		a := newNode(t, "A", func(o *replicator.Options) { o.Spaces = known })
+		a.r.Close(within(t))
+		store = &counted{Store: a.store, logs: 50_000}
+		a.start(store)
+		bad := play(a, "evil")
+		said := bad.flood(func(i int) replication.Message {
+			return &replication.FrontierDigest{Space: space, Round: uint64(i + 1), Digest: replication.Hash{9}}
+		})
+		time.Sleep(4 * time.Second)
+		// Ten at once and one a second.
+		if n := store.looks.Load(); n < 10 || n > 20 {
+			t.Errorf("%d looks for %d questions", n, said.Load())
+		}
+		bad.c.cut()
+	})
+}
+
+// TestRunsThatDoNotVerifyCostTheirSender: it is read slowly after a burst.
+func TestRunsThatDoNotVerifyCostTheirSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		bad := play(a, "evil")
+		bad.settle()
+		push := newOrigin(9).push("x")
+		push.Data[len(push.Data)-1] ^= 1
+		said := bad.flood(func(i int) replication.Message {
+			m := *push
+			m.Log[0], m.Log[1] = byte(i), byte(i>>8) // each of another log, so that none is a repetition
+			return &m
+		})
+		time.Sleep(time.Minute)
+		// 204 at once; then the session's own bounds on what waits leave some out
+		// unchecked, and one a second comes through.
+		if n := said.Load(); n > 3000 {
+			t.Errorf("%d were read in a minute", n)
+		}
+		bad.c.cut()
+	})
+}
