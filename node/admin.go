@@ -367,6 +367,14 @@ func (n *Node) certify(ctx context.Context, c trust.Certificate) (*trust.Certifi
 	return leaf, n.do(ctx, func(e *engine) error { return n.state(ctx, e, []trust.Statement{leaf}) })
 }
 
+// expectsJoiners tells whether an invite of this node can be redeemed now.
+func (m *membership) expectsJoiners() bool {
+	now := m.now().Unix()
+	return slices.ContainsFunc(m.state.Load().Invites(), func(in trust.InviteState) bool {
+		return in.Issuer == m.self && !in.Revoked && (in.Expires == 0 || now < in.Expires)
+	})
+}
+
 // joinRefusal gives an error of trust the code of a refused join.
 func joinRefusal(err error) error {
 	code := replication.CodeInviteUnknown

@@ -35,6 +35,9 @@ const (
 // resource manager bounds those of one address.
 type gate struct {
 	now func() time.Time
+	// joiners tells that somebody may come with a ticket, who may have been kept
+	// away before; nil: nobody. Set before the first connection.
+	joiners func() bool
 
 	mu    sync.Mutex // guards below
 	peers map[peer.ID]*gated
@@ -154,6 +157,6 @@ func (gater) InterceptPeerDial(peer.ID) bool               { return true }
 func (gater) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
 func (gater) InterceptAccept(network.ConnMultiaddrs) bool  { return true }
 func (g gater) InterceptSecured(dir network.Direction, id peer.ID, _ network.ConnMultiaddrs) bool {
-	return dir == network.DirOutbound || !g.gate.keepsAway(id)
+	return dir == network.DirOutbound || !g.gate.keepsAway(id) || g.gate.joiners != nil && g.gate.joiners()
 }
 func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

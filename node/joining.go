@@ -59,7 +59,7 @@ func Join(ctx context.Context, o JoinOptions) (*Membership, error) {
 	if err != nil {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
-	h, err := newHost(&Config{MaxPeers: 1, Logger: cfg.Logger, NoRelay: false}, key, newReach(&Config{NoAutoNAT: true, NoHolePunching: true}))
+	h, err := newHost(&Config{MaxPeers: 1, Logger: cfg.Logger, NoRelay: false}, key, newReach(&Config{NoAutoNAT: true, NoHolePunching: true}), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -238,12 +238,12 @@ func dialText(addr string, id peer.ID) string {
 // answerJoins serves joiners.
 func (m *mesh) answerJoins(decide func(context.Context, protocols.JoinDemand) (protocols.JoinGrant, error)) {
 	m.service.Handle(protocols.JoinProtocol, func(st network.Stream) error {
-		leave, ok := m.enter(st.Conn())
-		if !ok {
-			return errTooManyHandshakes
+		leave, err := m.enterJoin(st.Conn())
+		if err != nil {
+			return err
 		}
 		defer leave()
-		err := protocols.AnswerJoin(st, protocols.AnswerConfig{
+		err = protocols.AnswerJoin(st, protocols.AnswerConfig{
 			Peer: st.Conn().RemotePeer(), Network: m.network, Timeout: m.timeout,
 			Decide: func(d protocols.JoinDemand) (protocols.JoinGrant, error) {
 				ctx, cancel := context.WithTimeout(m.dialer.ctx, protocols.DefaultJoinWait)
@@ -253,8 +253,10 @@ func (m *mesh) answerJoins(decide func(context.Context, protocols.JoinDemand) (p
 		})
 		if err != nil {
 			m.refusedJoin(st, err)
+			return err
 		}
-		return err
+		m.gate.forgive(st.Conn().RemotePeer())
+		return nil
 	})
 }
 

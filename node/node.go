@@ -191,6 +191,9 @@ func (n *Node) join() error {
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
 	gate := newGate(time.Now)
+	if n.members != nil {
+		gate.joiners = n.members.expectsJoiners
+	}
 	reach := newReach(&n.cfg)
 	reach.ads.look(ctx)
 	if h == nil {

@@ -94,11 +94,16 @@ func remoteHost(c network.Conn) netip.Prefix {
 // enter counts a handshake that a peer began, until the function that it returns is
 // called. An error is for the log: the peer gets no answer.
 func (m *mesh) enter(c network.Conn) (leave func(), err error) {
-	id, host := c.RemotePeer(), remoteHost(c)
-	if m.gate.keepsAway(id) {
+	if id := c.RemotePeer(); m.gate.keepsAway(id) {
 		m.turnOut(c)
 		return nil, errKeptAway
 	}
+	return m.enterJoin(c)
+}
+
+// enterJoin is enter for a joiner, who may be kept away as a member.
+func (m *mesh) enterJoin(c network.Conn) (leave func(), err error) {
+	id, host := c.RemotePeer(), remoteHost(c)
 	if !m.gate.hello(id) {
 		m.gate.offence(id, false)
 		m.named("handshake refused", c, errTooManyHellos)

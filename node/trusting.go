@@ -37,6 +37,11 @@ func (n *Node) trustChanged(before *trust.State) {
 		}
 	}
 	n.names.signal()
+	for _, x := range n.members.state.Load().Members() { // who was refused may be let in by now
+		if id, err := peerIDOf(x.Key); err == nil && x.Status(n.members.now()) == trust.StatusStanding {
+			n.mesh.gate.forgive(id)
+		}
+	}
 	if st := n.members.state.Load(); st.Revoked(n.members.self) && !before.Revoked(n.members.self) {
 		n.log.Warn("this node was revoked: no member connects to it any more, and what it writes from now on counts nowhere else; an admin can admit it again with a new invite")
 	}

@@ -18,8 +18,9 @@ import (
 )
 
 // memoryLimit is how much memory the runtime aims to stay below where GOMEMLIMIT
-// does not say otherwise: several times what a busy node needs.
-const memoryLimit = 512 << 20
+// does not say otherwise: several times what a busy node needs, and so that a node
+// under attack stays below 256 MB (test/hostile).
+const memoryLimit = 200 << 20
 
 // leastStats is how often counters may be printed.
 const leastStats = 10 * time.Millisecond
