@@ -18,7 +18,7 @@ func TestCutEndsTheWait(t *testing.T) {
 	cut := cutAt(replication.Position{Seq: 1, Hash: bad.prev})
 	bad.sealedBlock(t, s, logtest.ContentKey(66), "bad", "2")
 	good.sealedBlock(t, s, key, "after", "3")
-	stopsWith(t, v, replication.ErrNoKey)
+	_ = stopsWith(t, v, replication.ErrNoKey)
 	restrict(t, s, limits{bad.log: cut})
 	settled(t, s, v)
 	wantValue(t, v, "before", "1")

@@ -107,7 +107,7 @@ func TestWaitsForKey(t *testing.T) {
 	// The next key is missing: what came before is read, what came after waits.
 	a.sealedBlock(t, s, next, "a", "2")
 	a.sealedBlock(t, s, old, "b", "3")
-	stopsWith(t, v, replication.ErrNoKey)
+	_ = stopsWith(t, v, replication.ErrNoKey)
 	wantValue(t, v, "a", "1")
 	wantValue(t, v, "b", "")
 	waiting, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
@@ -135,7 +135,7 @@ func TestWaitingDelaysNobody(t *testing.T) {
 	keys.Encrypt(testSpace)
 	a.sealedBlock(t, s, logtest.ContentKey(1), "a", "1")
 	v := openSealedView(t, s, tempDir(t), keys)
-	stopsWith(t, v, replication.ErrNoKey)
+	_ = stopsWith(t, v, replication.ErrNoKey)
 	ctx := testContext(t)
 	if err := v.Admit(ctx, other); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestNotReader(t *testing.T) {
 	a.sealedBlock(t, s, logtest.ContentKey(1), "key", "the plain text")
 	dir := tempDir(t)
 	v := openSealedView(t, s, dir, g)
-	stopsWith(t, v, replication.ErrNotReader)
+	_ = stopsWith(t, v, replication.ErrNotReader)
 	if _, _, err := v.Get(testContext(t), testSpace, []byte("key")); !errors.Is(err, replication.ErrNotReader) {
 		t.Errorf("a read: %v", err)
 	}
@@ -253,7 +253,7 @@ func TestDeclaredLater(t *testing.T) {
 	// While it is not known what is encrypted, nothing is thrown away.
 	g := shut(&replication.NoKeyError{Space: testSpace})
 	v = openSealedView(t, s, dir, g)
-	stopsWith(t, v, replication.ErrNoKey)
+	_ = stopsWith(t, v, replication.ErrNoKey)
 	g.Encrypt(testSpace, key)
 	g.err.Store(nil)
 	v.KeysChanged()
