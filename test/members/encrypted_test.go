@@ -20,7 +20,8 @@ func TestEncryptedSpace(t *testing.T) {
 	says(t, "encryption of a space that exists", a.Run("space", "create", "--encrypted", "notes"), "notes", "not encrypted")
 	says(t, "encryption of the space default", a.Run("space", "create", "--encrypted", "default"), "never encrypted")
 	relay := join(t, a, "relay", "--role", "relay").Start()
-	b := join(t, a, "B").Start("--connect", relay.Addr())
+	var sent wiretap
+	b := join(t, a, "B").Start("--connect", sent.proxy(t, relay.Addr()), "--quic", "off")
 	first, second, public := marker(), marker(), marker()
 	a.OK(append([]string{"put", "k", first}, in...)...)
 	a.OK("put", "k", public)
@@ -49,6 +50,9 @@ func TestEncryptedSpace(t *testing.T) {
 		if at := holds(t, filepath.Join(a.Dir, "log"), secret); at != "" {
 			t.Errorf("the writer's log has the plain text in %s", at)
 		}
+	}
+	if sent.len() < 1000 || sent.holds(first) || sent.holds(second) {
+		t.Errorf("of %d bytes between relay and reader some are the plain text, or they are too few", sent.len())
 	}
 	if at := holds(t, b.Dir, second); at != "" {
 		t.Errorf("the revoked member has what was written later in %s", at)
