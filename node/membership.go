@@ -210,6 +210,9 @@ func (m *membership) renewShown() {
 	if best == nil || have != nil && bytes.Equal(best.Encode(), have.Encode()) {
 		return
 	}
+	if have != nil && best.Leaf.Generation < have.Leaf.Generation {
+		return // admitted again, which the control logs here do not say yet
+	}
 	if have != nil && have.Leaf.ValidAt(m.now()) == nil && best.Leaf.ValidAt(m.now()) != nil {
 		return
 	}
