@@ -405,3 +405,43 @@ func TestMembershipSurvives(t *testing.T) {
 		t.Errorf("the certificate is not written again: %v", err)
 	}
 }
+
+// TestAdmittedAgain: who was revoked while it was away, and admitted again before it
+// heard of that, loses nothing that it writes as a new member, though it has a log
+// from before.
+func TestAdmittedAgain(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	second := joinDir(t, a, "B", InviteOptions{})
+	b := openMember(t, second)
+	put(t, b, "before", "1")
+	converge(t, 1, a, b)
+	closeNow(t, b)
+	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	away := func() *Node { return open(t, Config{DataDir: second, Offline: true}) }
+	b = away()
+	put(t, b, "unheard", "2") // counts nowhere
+	closeNow(t, b)
+	in, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second}); err != nil {
+		t.Fatal(err)
+	}
+	b = away()
+	put(t, b, "again", "3")
+	closeNow(t, b)
+	b = openMember(t, second)
+	put(t, b, "later", "4")
+	converge(t, 3, a, b)
+	if _, err := a.Space("").Get(deadline(t), "unheard"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("what it wrote in between: %v", err)
+	}
+	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
+		t.Errorf("B's status: %+v", st)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -138,7 +139,7 @@ func (m *membership) update(ctx context.Context, e *engine) error {
 			continue
 		}
 		// The store first: whoever reads the new state finds it applied.
-		if err := e.store.Restrict(ctx, next.LogLimit); err != nil {
+		if err := e.store.Restrict(ctx, m.limiter(next)); err != nil {
 			return fmt.Errorf("cannot apply what the control logs say: %w", err)
 		}
 		if m.ring.Update(next, m.now()) && e.view != nil {
@@ -147,11 +148,42 @@ func (m *membership) update(ctx context.Context, e *engine) error {
 		m.state.Store(next)
 		m.restricted = e
 	}
+	generation := m.generation()
 	m.renewShown()
+	if m.generation() != generation {
+		if err := e.store.Restrict(ctx, m.limiter(m.state.Load())); err != nil {
+			return fmt.Errorf("cannot apply what the new certificate says: %w", err)
+		}
+	}
 	if m.changed != nil && before.Digest() != m.state.Load().Digest() {
 		m.changed(before)
 	}
 	return nil
+}
+
+// limiter is a state's LogLimit, but that this node does not go on with logs that it
+// began in an earlier generation. One that was admitted again may not have heard yet
+// that it had been revoked, and what it added to such a log would be lost when it does.
+func (m *membership) limiter(st *trust.State) replication.Limiter {
+	generation := m.generation()
+	return func(g *replication.Genesis) replication.LogLimit {
+		limit := st.LogLimit(g)
+		if g.Origin != m.self || !limit.Entire() {
+			return limit
+		}
+		if began, ok := trust.GrantGeneration(g.Grant); ok && began < generation {
+			limit.Cut = &replication.Position{Seq: math.MaxUint64} // all that is there counts
+		}
+		return limit
+	}
+}
+
+// generation is that of the certificate in hand; 0: there is none.
+func (m *membership) generation() uint64 {
+	if c := m.shown.Load(); c != nil {
+		return c.Leaf.Generation
+	}
+	return 0
 }
 
 // read takes in the blocks of control logs that arrived since the last time. Blocks
@@ -189,6 +221,9 @@ func (m *membership) renewShown() {
 	best := st.CertificateFor(m.self, m.now())
 	if best == nil || have != nil && bytes.Equal(best.Encode(), have.Encode()) {
 		return
+	}
+	if have != nil && best.Leaf.Generation < have.Leaf.Generation {
+		return // admitted again, which the control logs here do not say yet
 	}
 	if have != nil && have.Leaf.ValidAt(m.now()) == nil && best.Leaf.ValidAt(m.now()) != nil {
 		return
