@@ -17,6 +17,7 @@ import (
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/trust"
+	"vixp2p/trust/keys"
 )
 
 // ErrNoMembers: the node belongs to an open network.
@@ -296,7 +297,13 @@ func (n *Node) decideJoin(ctx context.Context, d protocols.JoinDemand) (protocol
 	}
 	invite, _ := st.Invite(m.self, public)
 	leaf := m.redeemed(d.Key, public)
-	if leaf == nil {
+	switch {
+	case leaf == nil && len(invite.UsedBy) > 0:
+		return none, protocols.Refuse(replication.CodeInviteUsed, "")
+	case leaf == nil:
+		if !keys.Usable(d.X25519) {
+			return none, protocols.Refuse(replication.CodeProtocol, "its X25519 key is of no use")
+		}
 		label := cleanText(d.Label, trust.MaxLabel)
 		if label == "" {
 			label = invite.Label
@@ -371,7 +378,7 @@ func (n *Node) certify(ctx context.Context, c trust.Certificate) (*trust.Certifi
 func (m *membership) expectsJoiners() bool {
 	now := m.now().Unix()
 	return slices.ContainsFunc(m.state.Load().Invites(), func(in trust.InviteState) bool {
-		return in.Issuer == m.self && !in.Revoked && (in.Expires == 0 || now < in.Expires)
+		return in.Issuer == m.self && !in.Revoked && len(in.UsedBy) == 0 && (in.Expires == 0 || now < in.Expires)
 	})
 }
 
@@ -498,7 +505,10 @@ func (n *Node) createSpace(ctx context.Context, e *engine, id replication.SpaceI
 			return err
 		}
 	}
-	return n.handOutKeys(ctx, e)
+	if err := n.handOutKeys(ctx, e); err != nil { // of other members, maybe; it is tried again at the next change
+		n.log.Warn("not all content keys of encrypted spaces could be handed out", "err", err)
+	}
+	return nil
 }
 
 // DeclaredSpaces are the spaces of the network, by name.

@@ -83,10 +83,17 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 	if o.Valid > 0 {
 		c.NotAfter = m.now().Add(o.Valid).Unix()
 	}
-	if _, err := n.certify(ctx, c); err != nil {
+	leaf, err := n.certify(ctx, c)
+	if err != nil {
 		return nil, err
 	}
-	return n.certified(subject)
+	chain := &trust.Chain{Leaf: leaf}
+	if leaf.IssuerGeneration != 0 {
+		if chain.Issuer, err = m.admin(); err != nil {
+			return nil, err
+		}
+	}
+	return n.textOf(chain), nil
 }
 
 // Certificate is the text of a member's certificate; "" means this node's own.
@@ -122,6 +129,12 @@ func (n *Node) certified(subject replication.OriginKey) (*Certified, error) {
 	if chain == nil {
 		return nil, fmt.Errorf("peer %s has no certificate that stands: %w", originName(subject), ErrNotFound)
 	}
+	return n.textOf(chain), nil
+}
+
+// textOf is a certificate as a text, with what its node needs to find the network.
+func (n *Node) textOf(chain *trust.Chain) *Certified {
+	m := n.members
 	headers := map[string]string{headerRoot: m.root.String(), headerNode: n.ID()}
 	if name := m.state.Load().NetworkName(); name != "" {
 		headers[headerName] = name
@@ -131,9 +144,9 @@ func (n *Node) certified(subject replication.OriginKey) (*Certified, error) {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: certificatePEM, Headers: headers, Bytes: chain.Encode()})
 	return &Certified{
-		PeerID: originName(subject), Text: string(text),
+		PeerID: originName(chain.Leaf.Subject), Text: string(text),
 		Roles: roleNames(m.grantsOf(chain), m.spaceName), Expires: unixTime(chain.Leaf.NotAfter),
-	}, nil
+	}
 }
 
 // ImportOptions say whose certificate to import.

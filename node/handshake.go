@@ -236,7 +236,7 @@ func (m *mesh) admitLocked(id peer.ID, meta protocols.SessionMeta) error {
 // refused draws the conclusions from an inbound handshake that did not become a
 // session.
 func (m *mesh) refused(st network.Stream, err error) {
-	m.members.heardRefusal(err)
+	m.members.heardRefusal(st.Conn().RemotePeer(), err)
 	if errors.Is(err, protocols.ErrDuplicate) || errors.Is(err, protocols.ErrDisconnect) {
 		return // crossed dials, or what our user asked for: nothing is wrong
 	}

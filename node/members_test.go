@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"slices"
+	"vixp2p/protocols"
 	"vixp2p/replication"
 )
 
@@ -443,5 +445,90 @@ func TestAdmittedAgain(t *testing.T) {
 	}
 	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
 		t.Errorf("B's status: %+v", st)
+	}
+}
+
+// TestUsedTicket: who was revoked and admitted again with less does not get back with
+// an old ticket what the revocation took.
+func TestUsedTicket(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	in, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := t.TempDir()
+	for range 2 { // whose answer was lost asks again
+		if m, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second, Label: "B"}); err != nil || m.Roles[0] != RoleWriter {
+			t.Fatalf("joined as %+v, %v", m, err)
+		}
+	}
+	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := a.Invite(deadline(t), InviteOptions{Role: RoleReader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: again.Ticket, DataDir: second, Label: "B"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second, Label: "B"}); !errors.Is(err, protocols.ErrInviteRevoked) {
+		t.Errorf("the old ticket: %v", err)
+	}
+	members, _, err := a.Members(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		if m.Label == "B" && !slices.Equal(m.Roles, []string{RoleReader}) {
+			t.Errorf("B is %v", m.Roles)
+		}
+	}
+}
+
+// TestSpaceThatEnds: a certificate for one space that ends takes that space out of a
+// session that goes on otherwise.
+func TestSpaceThatEnds(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	if _, err := a.CreateSpace(deadline(t), "notes", false); err != nil {
+		t.Fatal(err)
+	}
+	b := openMember(t, joinDir(t, a, "B", InviteOptions{Role: RoleReader, Spaces: []string{"default"}}))
+	converge(t, 0, a, b)
+	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleReader, Spaces: []string{"notes"}, Valid: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Space("notes").Put(deadline(t), "early", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "B reads the space", func() bool {
+		_, err := b.Space("notes").Get(deadline(t), "early")
+		return err == nil
+	})
+	key, err := protocols.OriginOf(b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the certificate ends", func() bool { return !a.members.carries(key, nil)(a.Space("notes").id) })
+	eventually(t, "the session with it", func() bool {
+		s := a.mesh.book.live(b.id)
+		return s != nil && !s.rights.has(a.Space("notes").id)
+	})
+	if _, err := a.Space("notes").Put(deadline(t), "late", []byte("2")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Space("").Put(deadline(t), "other", []byte("3")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "B reads what goes on", func() bool {
+		_, err := b.Space("").Get(deadline(t), "other")
+		return err == nil
+	})
+	if _, err := b.Space("notes").Get(deadline(t), "late"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("B reads of the space that ended: %v", err)
 	}
 }

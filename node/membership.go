@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/replication/sealed"
@@ -55,9 +57,15 @@ type membership struct {
 	mu   sync.Mutex // guards below, and makes evaluations one after the other
 	from uint64     // arrival number up to which control logs were read
 	logs map[replication.LogID]*trust.ControlLog
-	// restricted is the engine that applies state.
-	restricted *engine
-	told       map[replication.Hash]bool // certificates of this node whose end was reported
+	// dirty: control logs have grown since state was made of them.
+	dirty bool
+	// restricted is the engine that applies state, for this node's generation, since
+	// restrictedAt.
+	restricted    *engine
+	restrictedFor uint64
+	restrictedAt  time.Time
+	toldState     *trust.State              // what changed was told last
+	told          map[replication.Hash]bool // certificates of this node whose end was reported
 }
 
 // openMembership reads what a data directory says about its network.
@@ -121,21 +129,31 @@ func (m *membership) signal() {
 func (m *membership) update(ctx context.Context, e *engine) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before := m.state.Load()
+	// What the store was asked for it does: a caller that gives up must not leave its
+	// limits and these answers apart.
+	ctx = context.WithoutCancel(ctx)
 	for {
 		grown, err := m.read(e)
+		m.dirty = m.dirty || grown
 		if err != nil {
 			return err
 		}
-		if !grown && m.restricted == e {
+		m.renewShown()
+		generation := m.generation()
+		applied := m.restricted == e && m.restrictedFor == generation && m.now().Sub(m.restrictedAt).Abs() < restrictAgain
+		if !m.dirty && applied {
 			break
 		}
-		logs := make([]trust.ControlLog, 0, len(m.logs))
-		for _, l := range m.logs {
-			logs = append(logs, *l)
+		next := m.state.Load()
+		if m.dirty {
+			logs := make([]trust.ControlLog, 0, len(m.logs))
+			for _, l := range m.logs {
+				logs = append(logs, *l)
+			}
+			next = trust.Evaluate(m.root[:], logs)
 		}
-		next := trust.Evaluate(m.root[:], logs)
-		if m.restricted == e && next.Digest() == m.state.Load().Digest() {
+		if applied && next.Digest() == m.state.Load().Digest() {
+			m.dirty = false
 			continue
 		}
 		// The store first: whoever reads the new state finds it applied.
@@ -146,19 +164,24 @@ func (m *membership) update(ctx context.Context, e *engine) error {
 			e.view.KeysChanged()
 		}
 		m.state.Store(next)
-		m.restricted = e
+		m.restricted, m.restrictedFor, m.restrictedAt, m.dirty = e, generation, m.now(), false
 	}
-	generation := m.generation()
-	m.renewShown()
-	if m.generation() != generation {
-		if err := e.store.Restrict(ctx, m.limiter(m.state.Load())); err != nil {
-			return fmt.Errorf("cannot apply what the new certificate says: %w", err)
-		}
-	}
-	if m.changed != nil && before.Digest() != m.state.Load().Digest() {
+	if before := m.toldState; m.changed != nil && before.Digest() != m.state.Load().Digest() {
+		m.toldState = m.state.Load()
 		m.changed(before)
 	}
 	return nil
+}
+
+// restrictAgain is after how long the store is asked again, so that what a cut set
+// aside long ago is removed.
+const restrictAgain = 24 * time.Hour
+
+// tell has changes of the state told from now on.
+func (m *membership) tell(changed func(before *trust.State)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed, m.toldState = changed, m.state.Load()
 }
 
 // limiter is a state's LogLimit, but that this node does not go on with logs that it
@@ -257,7 +280,7 @@ func (m *membership) loop(ctx context.Context, n *Node) {
 			handOut.Reset(keysPause()) // who was renewed gets keys
 		}
 		m.tellExpiry()
-		n.mesh.reviewTrust(m.state.Load(), nil)
+		n.mesh.reviewTrust(nil)
 		timer.Reset(m.untilExpiry())
 	}
 }
@@ -372,9 +395,13 @@ func (m *membership) revoked(key replication.OriginKey) error {
 }
 
 // heardRefusal notes that a member takes this node for revoked.
-func (m *membership) heardRefusal(err error) {
+func (m *membership) heardRefusal(id peer.ID, err error) {
 	var said *protocols.CodeError
-	if m != nil && errors.As(err, &said) && said.FromPeer && said.Code == replication.CodeCertRevoked {
+	if m == nil || !errors.As(err, &said) || !said.FromPeer || said.Code != replication.CodeCertRevoked {
+		return
+	}
+	key, err := protocols.OriginOf(id)
+	if member, ok := m.state.Load().Member(key); err == nil && ok && !member.Revoked { // anybody can say so
 		m.refused.Store(true)
 	}
 }
@@ -459,14 +486,44 @@ func (m *membership) grantsOf(c *trust.Chain) []trust.Grant {
 	return c.Leaf.Grants
 }
 
-// rightsDiffer tells whether a peer with a session may have other spaces than
-// before.
-func (m *membership) rightsDiffer(before *trust.State, key replication.OriginKey, shown *trust.Chain) bool {
-	now, after := m.now(), m.state.Load()
+// rightsDiffer tells whether this node may have other spaces than before.
+func (m *membership) rightsDiffer(before *trust.State) bool {
+	now, shown := m.now(), m.shown.Load()
 	for _, s := range m.declared() {
-		if before.MayCarry(key, s.ID, now, shown) != after.MayCarry(key, s.ID, now, shown) {
+		if before.MayCarry(m.self, s.ID, now, shown) != m.state.Load().MayCarry(m.self, s.ID, now, shown) {
 			return true
 		}
 	}
 	return false
+}
+
+// rights are the declared spaces that a peer may have or not have, as they were when
+// its session began, or when the space was declared.
+type rights struct {
+	mu     sync.Mutex // guards spaces
+	spaces map[replication.SpaceID]bool
+}
+
+// differ tells whether any of them has changed.
+func (r *rights) differ(m *membership, key replication.OriginKey, shown *trust.Chain) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.spaces == nil {
+		r.spaces = map[replication.SpaceID]bool{}
+	}
+	may, changed := m.carries(key, shown), false
+	for _, s := range m.declared() {
+		now := may(s.ID)
+		had, known := r.spaces[s.ID]
+		r.spaces[s.ID] = now
+		changed = changed || known && had != now
+	}
+	return changed
+}
+
+// has tells whether the peer may have a space.
+func (r *rights) has(space replication.SpaceID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.spaces[space]
 }

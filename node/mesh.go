@@ -103,7 +103,7 @@ const refusedTells = time.Minute
 
 // note keeps why there is no session with a peer, for status.
 func (m *mesh) note(id peer.ID, err error) {
-	m.members.heardRefusal(err)
+	m.members.heardRefusal(id, err)
 	if id != "" {
 		m.book.change(id, func(r *peerRecord) {
 			if isTimeout(err) && m.now().Sub(r.refused) < refusedTells && !r.refused.IsZero() {

@@ -138,9 +138,7 @@ func (n *Node) open(ctx context.Context, dir *dataDir) error {
 	n.wg.Go(n.repairLoop)
 	n.wg.Go(n.nameLoop)
 	if n.members != nil && n.mesh != nil {
-		n.members.mu.Lock()
-		n.members.changed = n.trustChanged
-		n.members.mu.Unlock()
+		n.members.tell(n.trustChanged)
 		n.wg.Go(func() { n.members.loop(n.ctx, n) })
 	}
 	n.wg.Go(func() { n.addresses.writeLoop(n.ctx) })

@@ -128,8 +128,7 @@ func (n *Node) behind(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// revoke states the revocation of every generation in which the subject stands; one
-// that stands in none is revoked again with what is held now.
+// revoke states the revocation of every generation in which the subject stands.
 func (n *Node) revoke(ctx context.Context, e *engine, subject replication.OriginKey, out *Revoked) error {
 	m, st := n.members, n.members.state.Load()
 	member, known := st.Member(subject)

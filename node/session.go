@@ -32,6 +32,7 @@ type session struct {
 	conn     network.Conn
 	driver   *replicator.Peer
 	shown    *trust.Chain // its certificate; nil in an open network
+	rights   rights       // likewise none
 	budget   *accountBudget
 	since    time.Time
 	moving   bool          // to a direct connection; guarded by the mesh's mu
@@ -82,6 +83,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		trustNow = m.members.state.Load()
 		if s.shown, err = m.members.check(s.info); err == nil {
 			carries = m.members.carries(s.info.Key, s.shown)
+			s.rights.differ(m.members, s.info.Key, s.shown) // notes them
 		}
 	}
 	if err == nil {
@@ -117,7 +119,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		m.members.refused.Store(false)
 	}
 	if m.members != nil && m.members.state.Load() != trustNow {
-		m.reviewTrust(m.members.state.Load(), trustNow) // it may have missed this session
+		m.reviewTrust(nil) // it may have missed this session
 	}
 	m.remember(s, addr, m.listens(s.conn))
 	m.wishDirect(s)
@@ -202,7 +204,9 @@ func (m *mesh) watch(s *session) {
 	switch {
 	case !newest || end.Code == replication.CodeDisconnect || end.Code == replication.CodeShutdown:
 	case end.Code == replication.CodeTrustChanged:
-		m.dialer.again(s.id, s.endpoint)
+		if m.now().Sub(s.since) >= time.Second { // else it happens again and again: in its turn
+			m.dialer.again(s.id, s.endpoint)
+		}
 	case end.Code == replication.CodeDuplicate:
 		if m.displaced(s) {
 			bad = end

@@ -45,13 +45,15 @@ func (n *Node) trustChanged(before *trust.State) {
 	if st := n.members.state.Load(); st.Revoked(n.members.self) && !before.Revoked(n.members.self) {
 		n.log.Warn("this node was revoked: no member connects to it any more, and what it writes from now on counts nowhere else; an admin can admit it again with a new invite")
 	}
-	n.mesh.reviewTrust(n.members.state.Load(), before)
+	n.mesh.reviewTrust(before)
 	n.dialer.kick()
 }
 
 // reviewTrust ends the sessions with peers that are not let in any more, and begins
-// those anew whose rights differ from before; nil: only the time has passed.
-func (m *mesh) reviewTrust(st *trust.State, before *trust.State) {
+// those anew whose rights, or this node's, differ from before; nil: only the time has
+// passed.
+func (m *mesh) reviewTrust(before *trust.State) {
+	own := before != nil && m.members.rightsDiffer(before)
 	for _, s := range m.book.sessions() {
 		_, err := m.members.check(s.info)
 		switch {
@@ -61,7 +63,7 @@ func (m *mesh) reviewTrust(st *trust.State, before *trust.State) {
 				m.log.Warn("session ended: this peer is no member any more", "peer", s.id.String(), "label", s.info.Label, "err", err)
 			}
 			s.driver.Close(code, "")
-		case before != nil && (m.members.rightsDiffer(before, s.info.Key, s.shown) || m.members.rightsDiffer(before, m.members.self, m.members.shown.Load())):
+		case s.rights.differ(m.members, s.info.Key, s.shown) || own:
 			s.driver.Close(replication.CodeTrustChanged, "")
 		}
 	}

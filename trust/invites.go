@@ -63,7 +63,11 @@ func (s *State) CheckInvite(issuer, public, joiner replication.OriginKey, now ti
 	case in.Revoked:
 		return refuse(ErrRevoked, "the ticket was revoked, or its issuer %s: ask an admin for another", short(issuer))
 	case len(in.UsedBy) > 0:
-		if len(s.standing(joiner, nil)) == 0 {
+		// What it gave must stand: a used ticket gives nothing back that a revocation
+		// took.
+		if !slices.ContainsFunc(s.standing(joiner, nil), func(c *Certificate) bool {
+			return c.Invite == public && (c.Issuer == issuer || c.Issuer == s.root)
+		}) {
 			return refuse(ErrRevoked, "peer %s used the ticket and was revoked since: ask an admin for another", short(joiner))
 		}
 		return nil

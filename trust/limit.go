@@ -2,6 +2,7 @@ package trust
 
 import (
 	"slices"
+	"sync"
 
 	"vixp2p/replication"
 )
@@ -64,8 +65,8 @@ func (s *State) writer(origin replication.OriginKey, space replication.SpaceID, 
 	// Reading the grant costs two signatures: only where the control logs do not
 	// say it all.
 	if !allowed || s.byAnyone[peer] != nil && !s.isAdmin(peer) {
-		if c, err := DecodeChain(grant); err == nil && c.Leaf.peer() == peer {
-			shown = s.counts(c)
+		if c := s.read(grant); c != nil && c.peer() == peer {
+			shown = c
 		}
 		allowed = allowed || shown != nil && writes(shown)
 	}
@@ -77,6 +78,38 @@ func (s *State) writer(origin replication.OriginKey, space replication.SpaceID, 
 		return nil, refuse(replication.ErrNotAllowed, "peer %s is no %s of space %s: no certificate that counts says so", peer, role, s.spaceName(space))
 	}
 	return s.revocation(peer, shown), nil
+}
+
+// maxRead bounds the grants whose reading a state remembers.
+const maxRead = 4096
+
+// readGrants remembers what grants amount to: an origin has one for all of its logs,
+// and reading it costs two signatures.
+type readGrants struct {
+	mu  sync.Mutex // guards the map
+	all map[string]*Certificate
+}
+
+// read is the certificate that a grant delivers, if it counts; nil if it does not.
+func (s *State) read(grant []byte) *Certificate {
+	s.grants.mu.Lock()
+	c, known := s.grants.all[string(grant)]
+	s.grants.mu.Unlock()
+	if known {
+		return c
+	}
+	if chain, err := DecodeChain(grant); err == nil {
+		c = s.counts(chain)
+	}
+	s.grants.mu.Lock()
+	defer s.grants.mu.Unlock()
+	if s.grants.all == nil {
+		s.grants.all = map[string]*Certificate{}
+	}
+	if len(s.grants.all) < maxRead {
+		s.grants.all[string(grant)] = c
+	}
+	return c
 }
 
 // spaceName names a space in an error.

@@ -33,6 +33,8 @@ type State struct {
 	keys        map[keyID]map[string]Wrap
 	name        string
 	nameVersion uint64
+
+	grants readGrants // a memory of answers: it changes none
 }
 
 // inviteKey: an invite is its issuer's, so that no other admin can use it up or

@@ -23,6 +23,7 @@ type committer struct {
 	waiting     []r.LogID
 	limiter     r.Limiter              // of the last Restrict
 	genesis     map[r.LogID]*r.Genesis // of all logs, from the first Restrict on
+	grants      map[string][]byte      // those in genesis, each once
 	restricting *restriction           // under way, or nil
 }
 
@@ -99,7 +100,9 @@ func (c *committer) round() {
 	if !t.empty() {
 		c.s.cursors.stage(t)
 		start := time.Now()
-		err = c.s.commit(t)
+		if err = c.s.commit(t); err == nil {
+			c.noteLogs(t)
+		}
 		c.took = time.Since(start)
 		c.s.cursors.settle(err)
 	}

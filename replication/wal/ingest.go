@@ -164,7 +164,7 @@ func (c *committer) stageFirst(t *tx, req *ingestReq, limit *r.LogLimit) r.Inges
 	if g == nil || g.Network != c.s.opt.Network || g.Space != run.Space || g.Origin != run.Origin {
 		return refused("%w: log %s does not begin here", r.ErrInvalid, run.Log.Short())
 	}
-	c.noteLog(run.Log, g, limit)
+	t.began = append(t.began, began{run.Log, g, *limit})
 	return c.stageBlocks(t, t.create(run.Log, g), run.Blocks, req)
 }
 

@@ -110,6 +110,7 @@ func (c *committer) commitCut(t *tx) error {
 	if t.empty() {
 		return nil
 	}
+	t.opening = true
 	c.s.retreating.Lock()
 	c.s.retreats++
 	err := c.s.commit(t)
@@ -196,26 +197,42 @@ func (c *committer) limitOfRun(run *r.VerifiedRun) r.LogLimit {
 	return c.s.limitOf(run.Log)
 }
 
-// noteLog remembers a log that begins, and its limit.
-func (c *committer) noteLog(id r.LogID, g *r.Genesis, limit *r.LogLimit) {
-	if c.genesis != nil {
-		own := *g
-		own.Grant = bytes.Clone(g.Grant)
-		c.genesis[id] = &own
+// began is a log that begins, and its limit.
+type began struct {
+	id    r.LogID
+	gen   *r.Genesis
+	limit r.LogLimit
+}
+
+// noteLogs remembers the logs that a transaction began, once it is durable.
+func (c *committer) noteLogs(t *tx) {
+	for _, b := range t.began {
+		if c.genesis != nil {
+			own := *b.gen
+			own.Grant = c.intern(b.gen.Grant)
+			c.genesis[b.id] = &own
+		}
+		if !b.limit.Entire() {
+			c.s.mu.Lock()
+			c.s.limits[b.id] = b.limit
+			c.s.mu.Unlock()
+		}
 	}
-	if !limit.Entire() {
-		c.s.mu.Lock()
-		c.s.limits[id] = *limit
-		c.s.mu.Unlock()
+}
+
+// intern is a copy of a grant, the same one for all logs that have it.
+func (c *committer) intern(grant []byte) []byte {
+	if c.grants[string(grant)] == nil {
+		c.grants[string(grant)] = bytes.Clone(grant)
 	}
+	return c.grants[string(grant)]
 }
 
 // loadGenesis reads the genesis blocks of all logs, once.
 func (c *committer) loadGenesis() (err error) {
 	if c.genesis == nil {
-		c.genesis = map[r.LogID]*r.Genesis{}
+		c.genesis, c.grants = map[r.LogID]*r.Genesis{}, map[string][]byte{}
 	}
-	grants := map[string][]byte{} // all logs of an origin have the same
 	for id, l := range c.s.idx.logs {
 		if c.genesis[id] != nil {
 			continue
@@ -225,10 +242,7 @@ func (c *committer) loadGenesis() (err error) {
 		if g == nil {
 			continue
 		}
-		if grants[string(g.Grant)] == nil {
-			grants[string(g.Grant)] = bytes.Clone(g.Grant)
-		}
-		g.Grant = grants[string(g.Grant)]
+		g.Grant = c.intern(g.Grant)
 		c.genesis[id] = g
 	}
 	return err

@@ -105,7 +105,7 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %s", what, proc.Patience)
+			t.Fatalf("%s: not within 10 s", what)
 		}
 	}
 }

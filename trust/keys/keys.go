@@ -44,6 +44,7 @@
 package keys
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/hpke"
@@ -113,6 +114,23 @@ func wrapAs(key *sealed.Key, f For, to Recipient, id sealed.KeyID) ([]byte, erro
 		return nil, fmt.Errorf("wrap a content key: %w", err)
 	}
 	return append(enc, wrapped...), nil
+}
+
+// Usable tells whether a content key can be wrapped for an X25519 key; the zero key
+// stands for the one that follows from an identity, which can.
+func Usable(to Recipient) bool {
+	if to == (Recipient{}) {
+		return true
+	}
+	x, err := ecdh.X25519().NewPublicKey(to[:])
+	if err != nil {
+		return false
+	}
+	probe, err := ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, len(to))) // any will do
+	if err == nil {
+		_, err = probe.ECDH(x) // fails for a point of low order
+	}
+	return err == nil
 }
 
 func badRecipient(to Recipient, cause error) error {
