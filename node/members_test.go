@@ -6,11 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"slices"
 	"vixp2p/protocols"
 	"vixp2p/replication"
 )

@@ -110,7 +110,6 @@ func (c *committer) commitCut(t *tx) error {
 	if t.empty() {
 		return nil
 	}
-	t.opening = true
 	c.s.retreating.Lock()
 	c.s.retreats++
 	err := c.s.commit(t)

@@ -36,8 +36,7 @@ type tx struct {
 	deletes  [][]byte
 	lsm, raw int
 	values   bool // some value goes to the value log
-	// opening: the small commit of an open, or one of a cut, which moves what is there:
-	// a nearly full disk has room for it.
+	// opening: the small commit of an open, which a nearly full disk has room for.
 	opening  bool
 	began    []began // logs that begin in it
 	advances []r.Advance
