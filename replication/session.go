@@ -32,10 +32,12 @@ type Session struct {
 	// strangers are spaces that the peer asked about and that are not known here.
 	// At most MaxPeerSpaces.
 	strangers map[SpaceID]stranger
-	saving    []*spaceState     // spaces with saves of this step
-	rounds    uint64            // questions asked so far
-	askQueue  fifo[*spaceState] // spaces that wait for their first question
-	asking    int               // questions in their first try; at most maxAsking
+	saving    []*spaceState // spaces with saves of this step
+	// diffEntries is the sum of the entries of all spaces' diffs.
+	diffEntries int
+	rounds      uint64            // questions asked so far
+	askQueue    fifo[*spaceState] // spaces that wait for their first question
+	asking      int               // questions in their first try; at most maxAsking
 
 	sender
 	receiver

@@ -184,7 +184,7 @@ func (s *Session) askAgain(sp *spaceState) {
 func (s *Session) reask(sp *spaceState) {
 	s.stopTimer(&sp.ask.timer)
 	sp.ask.round = 0
-	sp.diff = diff{}
+	s.dropDiff(sp)
 	sp.load.ask, sp.load.compare = true, false
 	s.loadFrontier(sp)
 	s.firstTryOver(sp)
@@ -203,6 +203,17 @@ func (s *Session) answered(m *FrontierDigest) {
 	s.after(&sp.ask.timer, sp.ask.delay) // the diff is on its way
 }
 
+// DiffEntries is how many entries of the peer's frontiers are held because their
+// exchange is under way, over all spaces: some 130 bytes each. Its driver bounds the
+// sum over all sessions.
+func (s *Session) DiffEntries() int { return s.diffEntries }
+
+// dropDiff forgets what has arrived of the peer's frontier.
+func (s *Session) dropDiff(sp *spaceState) {
+	s.diffEntries -= len(sp.diff.entries)
+	sp.diff = diff{}
+}
+
 func (s *Session) diffPart(m *FrontierDiff) {
 	sp := s.spaces[m.Space]
 	if sp == nil || sp.ask.round == 0 || sp.ask.round != m.Round {
@@ -210,7 +221,8 @@ func (s *Session) diffPart(m *FrontierDiff) {
 	}
 	d := &sp.diff
 	if d.round != m.Round {
-		*d = diff{round: m.Round}
+		s.dropDiff(sp)
+		d.round = m.Round
 	}
 	if d.done || m.Part != d.next {
 		return // a repeated part, or one is missing and we ask again
@@ -230,6 +242,7 @@ func (s *Session) diffPart(m *FrontierDiff) {
 				return
 			}
 			d.entries = append(d.entries, e)
+			s.diffEntries++
 		}
 	}
 	d.next++
@@ -335,7 +348,7 @@ func (s *Session) sendAsk(sp *spaceState, own []FrontierEntry, root Hash, stored
 	a.round, a.digest = s.rounds, root
 	a.tries++
 	a.reconcile = differ(own, stored)
-	sp.diff = diff{}
+	s.dropDiff(sp)
 	a.lossIfEqual = nil
 	walkFrontiers(own, nil, sp.suspects, func(log LogID, o, _, was Position) {
 		if was.Seq > o.Seq {
@@ -381,7 +394,7 @@ func (s *Session) askDone(sp *spaceState) {
 	sp.ask.round = 0
 	sp.ask.reconcile, sp.ask.lossIfEqual = false, nil
 	sp.ask.delay = s.cfg.RetryAfter
-	sp.diff = diff{}
+	s.dropDiff(sp)
 	sp.load.ask, sp.load.compare = false, false
 	s.firstTryOver(sp)
 }

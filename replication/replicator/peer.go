@@ -45,6 +45,7 @@ type Peer struct {
 	flush   bool      // what was sent is still to be taken
 	mute    mute      // writing has failed
 	held    holding
+	weighed int // entries of the peer's frontiers that are counted in Replicator.entries
 	due     due
 	pulls   []chan struct{} // Pull calls, oldest first; closed when answered
 	probes  []chan struct{} // Answers calls; closed when the peer is heard
@@ -254,6 +255,7 @@ func (p *Peer) receive(in incoming) {
 	}
 	p.step(ev)
 	p.held.settle(p.session)
+	p.weighFrontier()
 }
 
 // empty carries out what is in the mailbox.
@@ -377,6 +379,7 @@ func (p *Peer) finish() {
 	p.abandon(p.box.close())
 	p.io.Wait()
 	p.held.releaseAll()
+	p.dropFrontier()
 	p.r.kept.keep(p.info.Key, p.info.Instance, p.session.Partial())
 	p.mu.Lock()
 	p.err = p.end

@@ -128,8 +128,9 @@ type Replicator struct {
 
 	mu      sync.Mutex // guards below; never held during a call of the store, a hook or a connection
 	closed  bool
-	sources uint64  // the last session's number
-	peers   []*Peer // live sessions, oldest first
+	sources uint64       // the last session's number
+	entries atomic.Int64 // of peers' frontiers that are held, see frontiers.go
+	peers   []*Peer      // live sessions, oldest first
 	spaces  map[replication.SpaceID]replication.SpaceInfo
 	// grown is how many operations of a space became durable since New; retreats
 	// counts the cuts that took some back.
