@@ -28,7 +28,7 @@ import (
 type CertifyOptions struct {
 	// Peer is a peer ID, or of a member a label or the end of its ID. A member gets a
 	// further certificate of its generation: with the roles that it has where Role
-	// is empty; roles only add up.
+	// is empty; roles only add up. One that was revoked is admitted again, with Role.
 	Peer   string
 	Role   string // as of InviteOptions; of a new member the default is writer
 	Spaces []string
@@ -71,7 +71,11 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 		if o.Label == "" {
 			c.Label = member.Label
 		}
-		if o.Role == "" && len(o.Spaces) == 0 && !member.Revoked {
+		switch {
+		case o.Role != "":
+		case member.Revoked:
+			return nil, fmt.Errorf("peer %s was revoked: say with --role, and --in for single spaces, what it may do when it is admitted again: %w", originName(subject), ErrInvalid)
+		case len(o.Spaces) == 0:
 			c.Grants = slices.Clone(member.Grants)
 		}
 	}

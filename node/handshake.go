@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -53,6 +54,12 @@ func sessionsText(n int) string {
 		return "1 session"
 	}
 	return fmt.Sprintf("%d sessions", n)
+}
+
+// brokeAtOnce tells an attempt that the far side ended without a word: what it said
+// before tells more.
+func brokeAtOnce(err error) bool {
+	return errors.Is(err, errClosedAtOnce) || errors.Is(err, network.ErrReset) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // RefusedError: the peer and this node do not make a session.

@@ -59,6 +59,9 @@ func Join(ctx context.Context, o JoinOptions) (*Membership, error) {
 	if err != nil {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
+	if o.Label == "" { // one that joins again keeps the label that it had
+		o.Label = rememberedLabel(dir.path, cfg.Logger)
+	}
 	h, err := newHost(&Config{MaxPeers: 1, Logger: cfg.Logger, NoRelay: false}, key, newReach(&Config{NoAutoNAT: true, NoHolePunching: true}), nil)
 	if err != nil {
 		return nil, err

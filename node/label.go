@@ -22,6 +22,14 @@ func labelOf(dir, given string, id peer.ID, log *slog.Logger) string {
 	if given != "" {
 		return given
 	}
+	if label := rememberedLabel(dir, log); label != "" {
+		return label
+	}
+	return shortID(id)
+}
+
+// rememberedLabel is the label that the directory remembers; empty: none.
+func rememberedLabel(dir string, log *slog.Logger) string {
 	data, err := os.ReadFile(filepath.Join(dir, labelFile))
 	label := strings.TrimSuffix(string(data), "\n")
 	switch {
@@ -31,7 +39,7 @@ func labelOf(dir, given string, id peer.ID, log *slog.Logger) string {
 	default:
 		log.Warn("the label of this node cannot be read: give it again with --id", "file", filepath.Join(dir, labelFile), "err", err)
 	}
-	return shortID(id)
+	return ""
 }
 
 // saveLabel has the directory, which is locked, remember the label that a node was

@@ -467,6 +467,9 @@ func TestUsedTicket(t *testing.T) {
 	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	if c, err := a.Certify(deadline(t), CertifyOptions{Peer: "B"}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("admitted again without a word of the role: %+v, %v", c, err)
+	}
 	again, err := a.Invite(deadline(t), InviteOptions{Role: RoleReader})
 	if err != nil {
 		t.Fatal(err)

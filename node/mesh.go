@@ -109,7 +109,7 @@ func (m *mesh) note(id peer.ID, err error) {
 			if isTimeout(err) && m.now().Sub(r.refused) < refusedTells && !r.refused.IsZero() {
 				return // where somebody refuses the machine is there: that tells more
 			}
-			if errors.Is(err, errClosedAtOnce) && m.now().Sub(r.said) < gateMost && !r.said.IsZero() {
+			if brokeAtOnce(err) && m.now().Sub(r.said) < gateMost && !r.said.IsZero() {
 				return // why it refused this node before tells more
 			}
 			r.lastErr, r.refused, r.said = err.Error(), time.Time{}, time.Time{}

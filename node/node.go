@@ -101,6 +101,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 			return nil, permissionProblem(cfg.DataDir, err)
 		}
 		n.network = n.members.network
+		if c := n.members.shown.Load(); n.cfg.Label == shortID(id) && c != nil && c.Leaf.Label != "" {
+			n.cfg.Label = c.Leaf.Label // it has none of its own
+		}
 	}
 	n.names = newSpaceNames(n.network)
 	if n.members != nil {

@@ -137,7 +137,7 @@ func (n *Node) revoke(ctx context.Context, e *engine, subject replication.Origin
 	}
 	gens := st.Generations(subject)
 	if len(gens) == 0 {
-		return fmt.Errorf("peer %s is revoked already: %w", originName(subject), ErrInvalid)
+		return fmt.Errorf("peer %s is revoked already: %w", originName(subject), ErrConflict)
 	}
 	spaces := []replication.SpaceID{m.control}
 	for _, s := range m.declared() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -564,6 +565,9 @@ revoke an admin any more.`,
 			dir, err := p.dir()
 			if err != nil {
 				return err
+			}
+			if info, err := os.Stat(args[0]); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+				return localapi.Errorf(localapi.CodeNotAllowed, "the root key %s can be read by others (mode %04o): run chmod 600 on it, and if others may have read it, found a new network", args[0], info.Mode().Perm())
 			}
 			text, err := p.smallFile("root key", args[0])
 			if err != nil {
