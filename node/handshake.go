@@ -274,6 +274,17 @@ func fromPeer(err error) bool {
 // dismiss closes a connection that a peer began and that nothing else needs, once
 // the peer had time to read why.
 func (m *mesh) dismiss(c network.Conn) {
+	id := c.RemotePeer()
+	m.mu.Lock()
+	m.dismissing[id]++
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.dismissing[id]--; m.dismissing[id] == 0 {
+			delete(m.dismissing, id)
+		}
+	}()
 	select {
 	case <-time.After(protocols.ByeTimeout):
 	case <-m.dialer.ctx.Done():
@@ -282,12 +293,12 @@ func (m *mesh) dismiss(c network.Conn) {
 	m.turnOut(c)
 }
 
-// turnOut closes a connection that a peer began, unless it has a session, another
-// handshake under way, or may use this node as a relay.
+// turnOut closes a connection that a peer began, unless it has a session, a handshake
+// under way that was not refused, or may use this node as a relay.
 func (m *mesh) turnOut(c network.Conn) {
 	id := c.RemotePeer()
 	m.mu.Lock()
-	needed := m.serves || m.inbound.peers[id] > 1 || m.book.live(id) != nil
+	needed := m.serves || m.inbound.peers[id] > m.dismissing[id] || m.book.live(id) != nil
 	m.mu.Unlock()
 	if !needed && c.Stat().Direction == network.DirInbound {
 		_ = c.Close() // it is given up

@@ -55,7 +55,8 @@ type mesh struct {
 	mu                                sync.Mutex                            // guards below; taken before the book's
 	closed                            bool
 	order                             uint64
-	inbound                           *pending // handshakes that peers began, under way
+	inbound                           *pending        // handshakes that peers began, under way
+	dismissing                        map[peer.ID]int // those of them that were refused
 }
 
 // serve answers peers that dial this node.

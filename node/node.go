@@ -206,7 +206,7 @@ func (n *Node) openHost(ctx context.Context) error {
 	n.host = h
 	n.mesh = &mesh{
 		host: h, connector: connector{host: h, resolve: resolveHost, timeout: n.cfg.HelloTimeout},
-		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(),
+		service: protocols.NewService(h, n.log), book: newPeerBook(), inbound: newPending(), dismissing: map[peer.ID]int{},
 		engine: n.engines.get, network: n.network, names: n.names, members: n.members, label: n.cfg.Label, agent: n.cfg.agent(),
 		gate: gate, serves: n.cfg.RelayService,
 		maxPeers: n.cfg.MaxPeers, timeout: n.cfg.HelloTimeout, now: time.Now, clock: n.cfg.Now, log: n.log,
