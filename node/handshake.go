@@ -293,15 +293,21 @@ func (m *mesh) dismiss(c network.Conn) {
 	m.turnOut(c)
 }
 
-// turnOut closes a connection that a peer began, unless it has a session, a handshake
+// turnOut closes the connections that a peer began, unless it has a session, a handshake
 // under way that was not refused, or may use this node as a relay.
 func (m *mesh) turnOut(c network.Conn) {
 	id := c.RemotePeer()
 	m.mu.Lock()
 	needed := m.serves || m.inbound.peers[id] > m.dismissing[id] || m.book.live(id) != nil
 	m.mu.Unlock()
-	if !needed && c.Stat().Direction == network.DirInbound {
-		_ = c.Close() // it is given up
+	if needed {
+		return
+	}
+	// Also those that a dial of several addresses at one time has left.
+	for _, c := range append(m.host.Network().ConnsToPeer(id), c) {
+		if c.Stat().Direction == network.DirInbound {
+			_ = c.Close() // it is given up
+		}
 	}
 }
 

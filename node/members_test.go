@@ -262,7 +262,7 @@ func TestAdminsDecide(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = a.Revoke(ctx, "R", RevokeOptions{})
-	wants(t, "again", err, ErrInvalid, "already")
+	wants(t, "again", err, ErrConflict, "already")
 
 	// The root key goes and comes back.
 	key, err := RootKey(dir)
