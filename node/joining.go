@@ -12,7 +12,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"vixp2p/protocols"
@@ -127,14 +126,16 @@ func redeem(ctx context.Context, h host.Host, t *trust.Ticket, more []string, la
 		return nil, "", fmt.Errorf("the ticket names no node: ask for a new one: %w", trust.ErrTicketDamaged)
 	}
 	c := connector{host: h, resolve: resolveHost, timeout: DefaultHelloTimeout}
+	for _, addr := range more {
+		if _, err := parseTarget(addr); err != nil {
+			return nil, "", fmt.Errorf("%w: %w", err, ErrInvalid)
+		}
+	}
 	var first error
 	for _, addr := range append(append([]string{}, more...), t.Addrs...) {
 		target, err := parseTarget(addr)
 		if err != nil {
-			if len(more) > 0 && addr == more[0] {
-				return nil, "", fmt.Errorf("%w: %w", err, ErrInvalid)
-			}
-			continue
+			continue // of the ticket: a form that this version does not know
 		}
 		target.ID = issuer
 		conn, err := c.connect(ctx, target, issuer, time.Now().Add(answerTime))
@@ -214,7 +215,7 @@ func settleMembership(cfg Config, dir *dataDir, key ed25519.PrivateKey, root rep
 	if addr != "" { // so that the node finds the network at its first start
 		if id, err := peerIDOf(issuer); err == nil {
 			book := openAddressBook(dir.path, cfg.Logger)
-			book.meet(id, "", dialText(addr, id), nil, cfg.Now())
+			book.meet(id, "", dialText(addr), nil, cfg.Now())
 			if err := book.save(); err != nil {
 				cfg.Logger.Warn("where the other node is reached is not remembered: give it with --connect", "addr", addr, "err", err)
 			}
@@ -231,7 +232,7 @@ func settleMembership(cfg Config, dir *dataDir, key ed25519.PrivateKey, root rep
 }
 
 // dialText is an address as the address book keeps it.
-func dialText(addr string, id peer.ID) string {
+func dialText(addr string) string {
 	if a, err := ma.NewMultiaddr(addr); err == nil {
 		return withoutPeer(a).String()
 	}

@@ -459,6 +459,9 @@ func TestUsedTicket(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := t.TempDir()
+	if _, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: t.TempDir(), Addrs: []string{"127.0.0.1:1", "no port"}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an address that is none: %v", err)
+	}
 	for range 2 { // whose answer was lost asks again
 		if m, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second, Label: "B"}); err != nil || m.Roles[0] != RoleWriter {
 			t.Fatalf("joined as %+v, %v", m, err)
