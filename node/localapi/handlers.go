@@ -12,9 +12,8 @@ import (
 // handler answers one request, or says why not before it has written anything.
 type handler func(w http.ResponseWriter, r *http.Request, q *query) error
 
-// routes is the table of the package comment.
-func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
+// table is the routes of the package comment.
+func (s *Server) table() map[string]handler {
 	routes := map[string]handler{
 		"GET " + provePath:    s.prove,
 		"GET " + pingPath:     s.ping,
@@ -37,7 +36,12 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/messages":    s.messages,
 	}
 	maps.Copy(routes, s.memberRoutes())
-	for pattern, h := range routes {
+	return routes
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range s.table() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			q, err := readQuery(r.URL.RawQuery)
 			if err == nil {

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -195,41 +193,4 @@ func TestLoadStops(t *testing.T) {
 	}
 	out.Close()
 	l.Wait()
-}
-
-// FuzzAPIBody sends any body to the routes that take one: each answers with its
-// own JSON, writes nothing on an error of the body, and never panics.
-func FuzzAPIBody(f *testing.F) {
-	routes := []string{"/v1/batch", "/v1/connect", "/v1/disconnect", "/v1/log?kind=k"}
-	for i, seed := range []string{
-		`{"op":"put","key":"k","value":"v"}`, `{"addr":"h:1"}`, `{"peer":"p1"}`, "\x1f\x8b",
-		`{"op":"append","kind":"n","payload_base64":"/w=="}{"op":"delete","key_base64":"AA=="}`, "{\"addr\":[1, 2]}\n{", `{"peer":"\ud83d"}`,
-	} {
-		f.Add(uint8(i), []byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, route uint8, body []byte) {
-		backend := newFake()
-		s := newServer(Config{Backend: backend}, endpoint{addr: "127.0.0.1:1", token: "t"})
-		path := routes[int(route)%len(routes)]
-		rec := newRecorder(t, s, http.MethodPost, path, body)
-		dec := json.NewDecoder(rec.Body)
-		for {
-			var line map[string]any
-			if err := dec.Decode(&line); err == io.EOF {
-				break
-			} else if err != nil {
-				t.Fatalf("%s answers with what is not JSON: %v", path, err)
-			}
-		}
-		if rec.Code != http.StatusOK && len(backend.commits) != 0 {
-			t.Fatalf("%s answers %d and has written", path, rec.Code)
-		}
-		for _, ops := range backend.commits {
-			for _, op := range ops {
-				if err := op.Check(); err != nil {
-					t.Fatalf("%s let through %+v: %v", path, op, err)
-				}
-			}
-		}
-	})
 }
