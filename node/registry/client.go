@@ -223,7 +223,8 @@ func (p *Peer) sensible() bool {
 		}
 	}
 	if p.Host != "" {
-		if _, err := netip.ParseAddr(p.Host); err != nil {
+		// A zone is an interface of another machine, and may hold any bytes.
+		if at, err := netip.ParseAddr(p.Host); err != nil || at.Zone() != "" {
 			return false
 		}
 	}

@@ -87,7 +87,7 @@ func parseFile(data []byte) ([]entry, error) {
 
 func readEntry(raw entryJSON) (e entry, ok bool) {
 	host, err := netip.ParseAddr(raw.Host)
-	if err != nil {
+	if err != nil || host.Zone() != "" {
 		return e, false
 	}
 	a, err := Decode(raw.Announcement)
