@@ -197,15 +197,9 @@ type Config struct {
 
 // withDefaults checks c and returns a copy with every default filled in.
 func (c Config) withDefaults() (Config, error) {
-	if err := checkLabel(c.Label); err != nil {
+	c, err := c.withDirectory()
+	if err != nil {
 		return c, err
-	}
-	if c.DataDir == "" {
-		dir, err := DefaultDataDir(c.Label)
-		if err != nil {
-			return c, err
-		}
-		c.DataDir = dir
 	}
 	if err := c.findNetwork(); err != nil {
 		return c, err
@@ -244,13 +238,29 @@ func (c Config) withDefaults() (Config, error) {
 	if c.repairPause == 0 {
 		c.repairPause = defaultRepairPause
 	}
+	return c, c.check()
+}
+
+// withDirectory fills in the directory, and the log and clock that whatever works on
+// one needs.
+func (c Config) withDirectory() (Config, error) {
+	if err := checkLabel(c.Label); err != nil {
+		return c, err
+	}
+	if c.DataDir == "" {
+		dir, err := DefaultDataDir(c.Label)
+		if err != nil {
+			return c, err
+		}
+		c.DataDir = dir
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return c, c.check()
+	return c, nil
 }
 
 // findNetwork fills in the network: that of the directory if it is one of members.

@@ -143,23 +143,11 @@ func checkNetworkTitle(name string) error {
 	return nil
 }
 
-// forDirectory fills in the directory and what goes with it.
+// forDirectory fills in what a command needs that works on a node's directory itself.
 func (c Config) forDirectory() (Config, error) {
-	if err := checkLabel(c.Label); err != nil {
+	c, err := c.withDirectory()
+	if err != nil {
 		return c, err
-	}
-	if c.DataDir == "" {
-		dir, err := DefaultDataDir(c.Label)
-		if err != nil {
-			return c, err
-		}
-		c.DataDir = dir
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Now == nil {
-		c.Now = time.Now
 	}
 	return c, CheckNodeDir(c.DataDir)
 }
