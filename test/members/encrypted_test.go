@@ -20,8 +20,8 @@ func TestEncryptedSpace(t *testing.T) {
 	says(t, "encryption of a space that exists", a.Run("space", "create", "--encrypted", "notes"), "notes", "not encrypted")
 	says(t, "encryption of the space default", a.Run("space", "create", "--encrypted", "default"), "never encrypted")
 	relay := join(t, a, "relay", "--role", "relay").Start()
-	var sent wiretap
-	b := join(t, a, "B").Start("--connect", sent.proxy(t, relay.Addr()), "--quic", "off")
+	var sent proxy
+	b := join(t, a, "B").Start("--connect", sent.listen(t, relay.Addr()), "--quic", "off")
 	first, second, public := marker(), marker(), marker()
 	a.OK(append([]string{"put", "k", first}, in...)...)
 	a.OK("put", "k", public)

@@ -3,13 +3,10 @@ package members_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -85,46 +82,6 @@ func TestTickets(t *testing.T) {
 	says(t, "an admin's second thoughts", a.Run("revoke", strings.Repeat("0", 64)), "no member is known")
 }
 
-// slowProxy passes bytes on to a node, and what comes back late.
-func slowProxy(t *testing.T, to string, late time.Duration) (addr string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var served sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); served.Wait() })
-	served.Go(func() {
-		for {
-			here, err := l.Accept()
-			if err != nil {
-				return
-			}
-			there, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = here.Close()
-				continue
-			}
-			served.Go(func() {
-				_, _ = io.Copy(there, here)
-				_ = there.Close()
-			})
-			served.Go(func() {
-				defer here.Close()
-				buf := make([]byte, 64<<10)
-				for {
-					n, err := there.Read(buf)
-					time.Sleep(late)
-					if _, werr := here.Write(buf[:n]); err != nil || werr != nil {
-						return
-					}
-				}
-			})
-		}
-	})
-	return l.Addr().String()
-}
-
 // TestJoinAnswerLost: the joiner is killed when the admin has certified it and the
 // answer is on its way. The same ticket completes it.
 func TestJoinAnswerLost(t *testing.T) {
@@ -132,10 +89,11 @@ func TestJoinAnswerLost(t *testing.T) {
 	t.Parallel()
 	a := found(t, "A").Start()
 	b := newNode(t, "B")
+	slow := (&proxy{late: 200 * time.Millisecond}).listen(t, a.Addr())
 	lost := false
 	var ticket string
 	for range 5 { // the answer may be faster
-		ticket = invite(a, "--addr", "tcp://"+slowProxy(t, a.Addr(), 200*time.Millisecond))
+		ticket = invite(a, "--addr", "tcp://"+slow)
 		before := len(linesWith(a.Stderr(), "has joined"))
 		cmd := exec.Command(proc.Binary(t), "join", "--id", "B", "--data-dir", b.Dir, "-")
 		cmd.Stdin = strings.NewReader(ticket)
