@@ -304,7 +304,8 @@ func TestStatusForPeople(t *testing.T) {
 		PeerID: "12D3KooWAyyXTq5w5HkenwD7kB4ryuNLQTJLMQ88nAxqqgZisqau", Label: "A", Instance: "9a55f0a4b13937bfc8996eec11d37517",
 		Network: "open", NetworkName: "dev", DataDir: "/data/A", Durability: "relaxed", Recovered: "the witness is ahead",
 		Listen: []string{"/ip4/127.0.0.1/tcp/9001", "/ip4/127.0.0.1/udp/9001/quic-v1"},
-		Spaces: map[string]localapi.Space{"default": {Ops: 63666, Bytes: 12_900_000, Keys: 63666, Logs: 2, ForkedLogs: 1, ViewDigest: "1bb80db4ff", FrontierDigest: "87449895ff"}},
+		Spaces: map[string]localapi.Space{"default": {Ops: 63666, Bytes: 12_900_000, Keys: 63666, Logs: 2, ForkedLogs: 1, ViewDigest: "1bb80db4ff", FrontierDigest: "87449895ff"},
+			"diary": {Logs: 1, ViewError: "a relay cannot read it", FrontierDigest: "aa"}, "notes": {Keys: 1, ViewError: "no key yet", ViewDigest: "bb", FrontierDigest: "cc"}},
 		Peers: []localapi.Peer{
 			{PeerID: "12D3KooWBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB", Label: "B", State: "Connected", Direction: "out", Addr: "tcp://127.0.0.1:9002", RTTMillis: 0.42,
 				PendingOps: 1200, PendingBytes: 34_000, MissingOps: 7, LastAck: &acked, Settled: true, Durability: "strict",
@@ -333,8 +334,13 @@ listen      /ip4/127.0.0.1/tcp/9001
 COPIES      another node runs from a copy of this data directory and takes over its sessions: stop one of them, or give one a new directory
 RECOVERED   the witness is ahead
 
-SPACE    OPS     BYTES     KEYS    CONFLICTS  LOGS          VIEW      FRONTIER
-default  63,666  12.3 MiB  63,666  0          2 (1 FORKED)  1bb80db4  87449895
+SPACE    OPS     BYTES     KEYS    CONFLICTS  LOGS          VIEW        FRONTIER
+default  63,666  12.3 MiB  63,666  0          2 (1 FORKED)  1bb80db4    87449895
+diary    0       0 B       0       0          1             UNREADABLE  aa
+notes    0       0 B       1       0          0             WAITING     cc
+
+the keys of space diary: a relay cannot read it
+the keys of space notes: no key yet
 
 PEER       LABEL  STATE                 ADDRESS               RTT     PENDING           MISSING  LAST ACK
 …BBBBBBBB  B      Connected (out)       tcp://127.0.0.1:9002  0.4 ms  1,200 (33.2 KiB)  7        1.5 s ago

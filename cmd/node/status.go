@@ -129,7 +129,7 @@ func durability(d string) string {
 }
 
 func printSpaces(w io.Writer, st *localapi.Status) {
-	t := table(w)
+	t, notes := table(w), []string{}
 	fmt.Fprintln(t, "SPACE\tOPS\tBYTES\tKEYS\tCONFLICTS\tLOGS\tVIEW\tFRONTIER")
 	for _, name := range slices.Sorted(maps.Keys(st.Spaces)) {
 		s := st.Spaces[name]
@@ -139,12 +139,16 @@ func printSpaces(w io.Writer, st *localapi.Status) {
 		}
 		view := short(s.ViewDigest)
 		if s.ViewError != "" {
-			view = "UNREADABLE: " + shown(s.ViewError, 0)
+			view = map[bool]string{true: "UNREADABLE", false: "WAITING"}[s.ViewDigest == ""]
+			notes = append(notes, "the keys of space "+shown(name, 40)+": "+shown(s.ViewError, 0))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shown(name, 40), grouped(s.Ops), size(s.Bytes),
 			grouped(s.Keys), grouped(s.Conflicts), logs, view, short(s.FrontierDigest))
 	}
 	_ = t.Flush()
+	if len(notes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
+	}
 }
 
 func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
