@@ -296,7 +296,7 @@ var apiCodes = []struct {
 	{ErrReplicas, localapi.CodeReplicas},
 	{ErrNotAdmin, localapi.CodeNotAllowed},
 	{ErrNoRootKey, localapi.CodeNotAllowed},
-	{ErrNoMembers, localapi.CodeUsage},
+	{ErrNoMembers, localapi.CodeNotAllowed},
 	{trust.ErrNotTicket, localapi.CodeUsage},
 	{trust.ErrTicketDamaged, localapi.CodeUsage},
 	{trust.ErrExpired, localapi.CodeTicket},

@@ -74,7 +74,7 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 		switch {
 		case o.Role != "":
 		case member.Revoked:
-			return nil, fmt.Errorf("peer %s was revoked: say with --role, and --in for single spaces, what it may do when it is admitted again: %w", originName(subject), ErrInvalid)
+			return nil, fmt.Errorf("peer %s was revoked: say with --role, and --in for single spaces, what it may do when it is admitted again: %w", originName(subject), ErrConflict)
 		case len(o.Spaces) == 0:
 			c.Grants = slices.Clone(member.Grants)
 		}

@@ -271,7 +271,7 @@ func (c *Config) findNetwork() error {
 		case c.NetworkName != "":
 			return &OtherNetworkError{Dir: c.DataDir, Have: have.describe(), Want: openNetwork(c.NetworkName).describe()}
 		case c.Open:
-			return fmt.Errorf("the data directory %s belongs to %s, to which only members connect: leave --open out", c.DataDir, have.describe())
+			return errorString{fmt.Sprintf("the data directory %s belongs to %s, to which only members connect: leave --open out", c.DataDir, have.describe()), ErrConflict}
 		}
 		c.members = &have
 		return nil

@@ -114,7 +114,7 @@ func TestIdentityIsMissing(t *testing.T) {
 	dir := written(t, "dev")
 	remove(t, dir, identityFile)
 	for range 2 {
-		if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "bring the file back") {
+		if _, err := Open(t.Context(), Config{DataDir: dir, Offline: true}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bring the file back") {
 			t.Errorf("open without the key: %v", err)
 		}
 		if slices.Contains(names(t, dir), identityFile) {

@@ -54,7 +54,7 @@ func (n *Node) CreateSpace(ctx context.Context, name string, encrypted bool) (*D
 func (n *Node) createSpace(ctx context.Context, e *engine, id replication.SpaceID, s *trust.SpaceStatement) error {
 	m := n.members
 	if s.Encrypted && !m.isEncrypted(id) && (m.isDeclared(id) || len(e.store.Logs(id)) > 0) {
-		return fmt.Errorf("the space %q exists and is not encrypted, and whether it is is fixed when it is created: use another name: %w", s.Name, ErrInvalid)
+		return fmt.Errorf("the space %q exists and is not encrypted, and whether it is is fixed when it is created: use another name: %w", s.Name, ErrConflict)
 	}
 	if !m.isDeclared(id) {
 		if err := n.state(ctx, e, []trust.Statement{s}); err != nil {

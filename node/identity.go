@@ -29,7 +29,7 @@ func (d *dataDir) loadIdentity() (ed25519.PrivateKey, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return key, err
 	case d.store:
-		return nil, errorString{fmt.Sprintf("the identity %s is missing, and the data beside it was written with its key: bring the file back from a copy, or name another data directory", path), ErrInvalid}
+		return nil, errorString{fmt.Sprintf("the identity %s is missing, and the data beside it was written with its key: bring the file back from a copy, or name another data directory", path), ErrDamaged}
 	}
 	_, fresh, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

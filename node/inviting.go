@@ -128,9 +128,12 @@ func (m *membership) grants(role string, spaces []string) ([]trust.Grant, error)
 	}
 	var out []trust.Grant
 	for _, name := range spaces {
+		if err := checkSpaceName(name); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, ErrInvalid)
+		}
 		id := replication.SpaceOf(m.network, name)
-		if checkSpaceName(name) != nil || !m.isDeclared(id) {
-			return nil, fmt.Errorf("there is no space %q in this network: create it with space create, or see space list: %w", name, ErrInvalid)
+		if !m.isDeclared(id) {
+			return nil, errorString{fmt.Sprintf("there is no space %q in this network: create it with space create, or see space list", name), ErrNotFound}
 		}
 		out = append(out, trust.Grant{Space: id, Role: r})
 	}

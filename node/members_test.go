@@ -223,7 +223,7 @@ func TestAdminsDecide(t *testing.T) {
 	_, err = a.Space("notes").Put(ctx, "k", []byte("v"))
 	wants(t, "a space that nobody declared", err, replication.ErrNotAllowed, "notes", "space create")
 	_, err = a.Invite(ctx, InviteOptions{Spaces: []string{"notes"}})
-	wants(t, "an invite to it", err, ErrInvalid, "notes")
+	wants(t, "an invite to it", err, ErrNotFound, "notes")
 	one, err := a.CreateSpace(ctx, "notes", false)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestAdminsDecide(t *testing.T) {
 	_, err = a.Revoke(ctx, stranger.String(), RevokeOptions{})
 	wants(t, "who never was a member", err, ErrNotFound, "never")
 	_, err = a.Revoke(ctx, "A", RevokeOptions{})
-	wants(t, "itself", err, ErrInvalid, "itself")
+	wants(t, "itself", err, replication.ErrNotAllowed, "itself")
 	if _, err := a.Revoke(ctx, "R", RevokeOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +470,7 @@ func TestUsedTicket(t *testing.T) {
 	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := a.Certify(deadline(t), CertifyOptions{Peer: "B"}); !errors.Is(err, ErrInvalid) {
+	if c, err := a.Certify(deadline(t), CertifyOptions{Peer: "B"}); !errors.Is(err, ErrConflict) {
 		t.Errorf("admitted again without a word of the role: %+v, %v", c, err)
 	}
 	again, err := a.Invite(deadline(t), InviteOptions{Role: RoleReader})

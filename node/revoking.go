@@ -59,7 +59,7 @@ func (n *Node) Revoke(ctx context.Context, name string, o RevokeOptions) (*Revok
 	case err != nil:
 		return nil, err
 	case subject == m.self:
-		return nil, fmt.Errorf("this is the node itself: have another admin revoke it: %w", ErrInvalid)
+		return nil, fmt.Errorf("this is the node itself: have another admin revoke it: %w", replication.ErrNotAllowed)
 	}
 	out := &Revoked{PeerID: originName(subject)}
 	out.Behind = n.gather(ctx, o.Gather)
@@ -232,7 +232,7 @@ func (m *membership) findInvite(name string) (trust.InviteState, bool) {
 func (n *Node) revokeInvite(ctx context.Context, in trust.InviteState) (*Revoked, error) {
 	m := n.members
 	if len(in.UsedBy) > 0 {
-		return nil, fmt.Errorf("the invite was used by %s: revoke that member: %w", originName(in.UsedBy[0]), ErrInvalid)
+		return nil, fmt.Errorf("the invite was used by %s: revoke that member: %w", originName(in.UsedBy[0]), ErrConflict)
 	}
 	m.issuing.Lock()
 	defer m.issuing.Unlock()

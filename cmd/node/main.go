@@ -140,6 +140,13 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }
 
+// isAboutState tells that a command line is fine, but for the directory or file that
+// it names.
+func isAboutState(err error) bool {
+	c := localapi.CodeOf(err)
+	return c == localapi.CodeConflict || c == localapi.CodeOtherNetwork
+}
+
 func exitCode(err error) int {
 	var usage *usageError
 	if errors.As(err, &usage) || localapi.CodeOf(err) == localapi.CodeUsage {

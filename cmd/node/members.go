@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -184,7 +185,10 @@ directory with a new ticket.`,
 			defer cancel()
 			m, err := node.Join(ctx, node.JoinOptions{Ticket: ticket, DataDir: dir, Label: p.flags.id, Addrs: addrs, Logger: p.warnings()})
 			if err != nil {
-				return p.explain(ctx, node.APIError(err))
+				if err = node.APIError(err); args[0] == "-" {
+					err = contentError(err)
+				}
+				return p.explain(ctx, err)
 			}
 			return p.printJoined(m)
 		},
@@ -216,7 +220,7 @@ func (p *program) smallText(what, arg string) (string, error) {
 		return "", fmt.Errorf("cannot read standard input: %w", err)
 	}
 	if len(b) > maxSmallText {
-		return "", localapi.Errorf(localapi.CodeUsage, "standard input is more than %d bytes, which is no %s", maxSmallText, what)
+		return "", localapi.Errorf(localapi.CodeTooLarge, "standard input is more than %d bytes, which is no %s", maxSmallText, what)
 	}
 	return string(b), nil
 }
@@ -481,7 +485,7 @@ renewed, also while its node is running.`,
 			}
 			m, err := node.ImportCertificate(node.ImportOptions{Text: text, DataDir: dir, Label: p.flags.id, Logger: p.warnings()})
 			if err != nil {
-				return node.APIError(err)
+				return contentError(err)
 			}
 			return p.printJoined(m)
 		},
@@ -509,15 +513,24 @@ func (p *program) smallFile(what, name string) (string, error) {
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
-		return "", localapi.Errorf(localapi.CodeUsage, "cannot read the %s: %w", what, err)
+		return "", fmt.Errorf("cannot read the %s: %w", what, err)
 	case info.Size() > maxSmallText:
-		return "", localapi.Errorf(localapi.CodeUsage, "%s is more than %d bytes, which is no %s: name the right file", name, maxSmallText, what)
+		return "", localapi.Errorf(localapi.CodeTooLarge, "%s is more than %d bytes, which is no %s: name the right file", name, maxSmallText, what)
 	}
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return "", localapi.Errorf(localapi.CodeUsage, "cannot read the %s: %w", what, err)
+		return "", fmt.Errorf("cannot read the %s: %w", what, err)
 	}
 	return string(b), nil
+}
+
+// contentError is an error about what a file holds or standard input says, with which
+// nothing is wrong in the command line.
+func contentError(err error) error {
+	if err = node.APIError(err); localapi.CodeOf(err) == localapi.CodeUsage {
+		return localapi.Errorf(localapi.CodeTicket, "%w", err)
+	}
+	return err
 }
 
 func (p *program) rootKeyCommand() *cobra.Command {
@@ -574,7 +587,7 @@ revoke an admin any more.`,
 				return err
 			}
 			if err := node.ImportRootKey(dir, []byte(text)); err != nil {
-				return node.APIError(err)
+				return contentError(err)
 			}
 			return nil
 		},
@@ -607,8 +620,11 @@ revoke an admin any more.`,
 // writeNewFile writes a secret to a file that does not exist yet.
 func writeNewFile(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return localapi.Errorf(localapi.CodeUsage, "cannot write a new file there: %w", err)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("the file %s exists, and is not written over: name a new one", name)
+	case err != nil:
+		return fmt.Errorf("cannot write a new file there: %w", err)
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())

@@ -132,6 +132,9 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		cfg.NetworkName = network
 	}
 	if err := cfg.Check(); err != nil {
+		if err := node.APIError(err); isAboutState(err) {
+			return err
+		}
 		return &usageError{err}
 	}
 	if note := idleNote(cmd.Flags()); note != "" {

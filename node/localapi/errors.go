@@ -17,7 +17,7 @@ const (
 	CodeUnauthorized Code = "unauthorized"   // no token, or not this node's
 	CodeNotFound     Code = "not_found"      // no such key, peer or route
 	CodeTooLarge     Code = "too_large"      // beyond a limit of the store or of the API
-	CodeConflict     Code = "conflict"       // a condition no longer holds
+	CodeConflict     Code = "conflict"       // a condition no longer holds, or what is there is in the way
 	CodeTimeout      Code = "timeout"        // what was waited for did not come in time
 	CodeReplicas     Code = "not_replicated" // durable here, not yet at as many members as asked for
 	CodeUndelivered  Code = "not_delivered"  // a message is durable here, and its recipient has not acknowledged it

@@ -8,7 +8,7 @@ import (
 )
 
 // Members is the part of a Backend about a network of members; of an open network
-// each call answers CodeUsage.
+// each call answers CodeNotAllowed.
 type Members interface {
 	// Members are who is certified, and the invites that nobody has used.
 	Members(ctx context.Context) (MemberList, error)
