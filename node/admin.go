@@ -215,20 +215,8 @@ func (n *Node) membershipStatus() *MembershipStatus {
 	m, now := n.members, n.members.now()
 	st, at := m.state.Load(), n.membershipNow()
 	out := &MembershipStatus{
-		NetworkName: at.NetworkName, Roles: at.Roles, Expires: at.Expires, State: "no certificate",
+		NetworkName: at.NetworkName, Roles: at.Roles, Expires: at.Expires, State: m.ownState(), Generation: m.generation(),
 		TrustDigest: st.Digest().String(), RootKey: fileExists(m.rootKeyPath()),
-	}
-	if c := m.shown.Load(); c != nil {
-		out.Generation = c.Leaf.Generation
-		out.State = string(trust.StatusStanding)
-		if member, ok := st.Member(m.self); ok {
-			out.State = string(member.Status(now))
-		} else if c.Leaf.ValidAt(now) != nil {
-			out.State = string(trust.StatusExpired)
-		}
-		if out.State == string(trust.StatusStanding) && m.refused.Load() {
-			out.State = StateRefused
-		}
 	}
 	for _, x := range st.Members() {
 		if x.Status(now) == trust.StatusStanding {
@@ -236,6 +224,30 @@ func (n *Node) membershipStatus() *MembershipStatus {
 		}
 	}
 	return out
+}
+
+// ownState is the state of this node, as MembershipStatus has it.
+func (m *membership) ownState() string {
+	c, now := m.shown.Load(), m.now()
+	if c == nil {
+		return "no certificate"
+	}
+	state := trust.StatusStanding
+	if member, ok := m.state.Load().Member(m.self); ok {
+		state = member.Status(now)
+	} else if c.Leaf.ValidAt(now) != nil {
+		state = trust.StatusExpired
+	}
+	if state == trust.StatusStanding && m.refused.Load() {
+		return StateRefused
+	}
+	return string(state)
+}
+
+// isRefused tells that members refuse this node as revoked, and that it has not heard
+// the revocation itself, so that it goes on to write.
+func (n *Node) isRefused() bool {
+	return n.members != nil && n.members.refused.Load() && n.members.ownState() == StateRefused
 }
 
 // parseMember finds a peer by its ID, or among members by label or the end of an ID.

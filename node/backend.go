@@ -167,6 +167,9 @@ func (b backend) Write(ctx context.Context, space string, w localapi.Write) (loc
 		return localapi.Written{}, apiError(err)
 	}
 	out := localapi.Written{Log: done.Log, Seq: done.Seq}
+	if b.n.isRefused() {
+		out.Note = "written here, but members refuse this node as revoked, and it will not reach them: ask an admin"
+	}
 	if w.Replicas > 0 {
 		if w.Durable != nil {
 			w.Durable(out)

@@ -27,7 +27,11 @@ func (b backend) Invite(ctx context.Context, in localapi.Invite) (localapi.Invit
 	if err != nil {
 		return localapi.Invited{}, apiError(err)
 	}
-	return localapi.Invited{Ticket: out.Ticket, Invite: out.Invite, Roles: out.Roles, Expires: apiTime(out.Expires)}, nil
+	res := localapi.Invited{Ticket: out.Ticket, Invite: out.Invite, Roles: out.Roles, Expires: apiTime(out.Expires)}
+	if b.n.isRefused() {
+		res.Note = "made here, but members refuse this node as revoked, and so whom it lets in: ask another admin"
+	}
+	return res, nil
 }
 
 func (b backend) Revoke(ctx context.Context, in localapi.Revoke) (localapi.Revoked, error) {

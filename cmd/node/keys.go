@@ -101,8 +101,9 @@ func (p *program) content(arg string) ([]byte, error) {
 
 // appended is the answer of append, which counts no replicas unless asked to.
 type appended struct {
-	Log string `json:"log"`
-	Seq uint64 `json:"seq"`
+	Log  string `json:"log"`
+	Seq  uint64 `json:"seq"`
+	Note string `json:"note,omitempty"`
 }
 
 // write writes one operation. A write that is durable here and not yet at as
@@ -139,11 +140,12 @@ func (p *program) write(cmd *cobra.Command, replicas int, op localapi.Op, plain 
 		default:
 			return err
 		}
+		p.note(written.Note)
 		if !p.flags.json {
 			return err
 		}
 		if plain && replicas == 0 {
-			return p.print(appended{written.Log, written.Seq})
+			return p.print(appended{written.Log, written.Seq, written.Note})
 		}
 		return errors.Join(err, p.print(written))
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,8 +69,10 @@ func (p *program) input(name string) (in io.ReadCloser, size int64, err error) {
 func (p *program) load(ctx context.Context, b localapi.Backend, in io.Reader, total int64) error {
 	read := &countingReader{r: in}
 	bar := p.progressBar(total)
+	note := ""
 	l := localapi.NewLoader(read, func(ctx context.Context, ops []localapi.Op) error {
-		_, err := b.Write(ctx, p.flags.space, localapi.Write{Ops: ops})
+		written, err := b.Write(ctx, p.flags.space, localapi.Write{Ops: ops})
+		note = cmp.Or(written.Note, note)
 		return err
 	})
 	done, err := l.Run(ctx, func(d localapi.Loaded) error {
@@ -85,6 +88,7 @@ func (p *program) load(ctx context.Context, b localapi.Backend, in io.Reader, to
 	if bar != nil {
 		_ = bar.Clear()
 	}
+	p.note(note)
 	if err != nil {
 		if isEnding(err) && ctx.Err() != nil {
 			return localapi.Errorf(localapi.CodeCancelled, "stopped (%w): %s: go on after %s, or load all again if nobody else writes these keys, whose edits that would replace",

@@ -135,6 +135,7 @@ can invite one.`,
 				if err != nil {
 					return err
 				}
+				p.note(in.Note)
 				if qr {
 					qrterminal.GenerateWithConfig(strings.ToUpper(in.Ticket), qrterminal.Config{
 						Level: qrterminal.L, Writer: p.stderr, HalfBlocks: true, QuietZone: 2,
@@ -312,11 +313,11 @@ An admin is revoked with the root key, by a node that holds it.`,
 					fmt.Fprintf(p.stdout, "kept of log %s in space %s: up to %d\n", short(c.Log), shown(c.Space, 0), c.Seq)
 				}
 				if r.Behind != "" {
-					fmt.Fprintf(p.stderr, "vix-node: note: connected members may hold more of it, which will not count: %s\n", r.Behind)
+					p.note("connected members may hold more of it, which will not count: " + r.Behind)
 				}
 				if len(r.Unreached) > 0 {
-					fmt.Fprintf(p.stderr, "vix-node: note: %s not connected here, and what they alone hold of it will not count: %s\n",
-						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(r.Unreached, ", "))
+					p.note(fmt.Sprintf("%s not connected here, and what they alone hold of it will not count: %s",
+						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(r.Unreached, ", ")))
 				}
 				return nil
 			})

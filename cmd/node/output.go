@@ -39,6 +39,13 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
+// note says on standard error what a command that has done its work has to add.
+func (p *program) note(text string) {
+	if text != "" {
+		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", text)
+	}
+}
+
 // shown is text fit for a line of a table or a terminal: control characters are
 // escaped, and more than most runes are cut.
 func shown(s string, most int) string {

@@ -137,9 +137,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 		}
 		return &usageError{err}
 	}
-	if note := idleNote(cmd.Flags()); note != "" {
-		fmt.Fprintf(p.stderr, "vix-node: note: %s\n", note)
-	}
+	p.note(idleNote(cmd.Flags()))
 	if p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}

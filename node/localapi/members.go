@@ -68,6 +68,7 @@ type Invited struct {
 	Invite  string   `json:"invite"`
 	Roles   []string `json:"roles"`
 	Expires *Time    `json:"expires"`
+	Note    string   `json:"note,omitempty"` // as of Written
 }
 
 // Revoke names a member or an invite. Gather is how long to wait for what connected

@@ -83,6 +83,8 @@ type Written struct {
 	Log      string `json:"log"`
 	Seq      uint64 `json:"seq"`
 	Replicas int    `json:"replicas"` // other members that stated that they hold it durably
+	// Note is a sentence about what a write that is durable here will not do.
+	Note string `json:"note,omitempty"`
 }
 
 // Kinds of events of a watch.

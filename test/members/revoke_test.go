@@ -177,7 +177,13 @@ func TestTwoAdmins(t *testing.T) {
 	}
 	f.Stop()
 	b.Start()
-	eventually(t, "B is refused", func() bool { return len(linesWith(a.Stderr(), b.PeerID, "revoked")) > 0 })
+	eventually(t, "B is refused", func() bool { return statusOf(t, b).Membership.State == "refused as revoked" })
+	for _, args := range [][]string{{"put", "k", "unheard"}, {"del", "unheard"}, {"append", "note", "x"}, {"invite"}} {
+		r := b.Run(args...)
+		if note := "refuse this node as revoked"; r.Code != 0 || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, note) {
+			t.Errorf("%s at B: exit %d, and it says %q", args[0], r.Code, r.Stderr)
+		}
+	}
 
 	// Whom it admitted before that stays.
 	e.Start("--connect", a.Addr())

@@ -1,0 +1,57 @@
+package node
+
+import (
+	"testing"
+
+	"vixp2p/node/localapi"
+)
+
+// A node that was revoked while it was away, and that nobody tells more than that, goes
+// on to write, and is told each time that it is in vain.
+func TestWritesOfTheRefusedSaySo(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	alone := func(dir string) *Node {
+		cfg := member(dir)
+		cfg.NoConnect = true
+		return open(t, cfg)
+	}
+	a := alone(dir)
+	away := joinDir(t, a, "B", InviteOptions{Role: RoleAdmin})
+	b := alone(away)
+	if _, _, err := b.Connect(deadline(t), a.Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "B knows A", func() bool { return b.membershipStatus().Members == 2 })
+	closeNow(t, b)
+	b = alone(away)
+	write := func() localapi.Written {
+		t.Helper()
+		var durable localapi.Written
+		out, err := Backend(b).Write(deadline(t), localapi.DefaultSpace, localapi.Write{
+			Ops: []localapi.Op{{Op: localapi.OpPut, Key: []byte("k"), Value: []byte("v")}}, Replicas: 1,
+			Durable: func(w localapi.Written) { durable = w }, Timeout: 1,
+		})
+		if failed, ok := err.(*localapi.Error); !ok || failed.Written == nil || *failed.Written != out || durable.Note != out.Note || out.Seq == 0 {
+			t.Fatalf("%+v, before that %+v, %v", out, durable, err)
+		}
+		return out
+	}
+	if note := write().Note; note != "" {
+		t.Errorf("before: %s", note)
+	}
+	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Connect(deadline(t), a.Addrs()[0]); err == nil {
+		t.Fatal("A lets B in")
+	}
+	until(t, "B is refused", func() bool { return b.membershipStatus().State == StateRefused })
+	if write().Note == "" {
+		t.Error("a write says nothing")
+	}
+	in, err := Backend(b).Invite(deadline(t), localapi.Invite{})
+	if err != nil || in.Ticket == "" || in.Note == "" {
+		t.Errorf("%+v, %v", in, err)
+	}
+}
