@@ -180,7 +180,7 @@ func ImportCertificate(o ImportOptions) (*Membership, error) {
 		copy(root[:], raw)
 	}
 	if err := chain.Verify(root[:]); err != nil {
-		return nil, fmt.Errorf("the certificate does not lead to the root key that the text names: export it again: %w", err)
+		return nil, fmt.Errorf("the certificate does not lead to the root key that the text names: export it again: %w", namingBy(err, endOfID))
 	}
 	cfg, err := Config{DataDir: o.DataDir, Label: o.Label, Logger: o.Logger, Now: o.Now}.forDirectory()
 	if err != nil {

@@ -207,8 +207,10 @@ func newSerial() (s trust.Serial) {
 	return s
 }
 
-// rolesText is grants for people: "writer", "reader notes".
-func rolesText(grants []trust.Grant) string { return strings.Join(roleNames(grants, nil), ", ") }
+// rolesText is grants for people: "writer, reader:notes".
+func (m *membership) rolesText(grants []trust.Grant) string {
+	return strings.Join(roleNames(grants, m.spaceName), ", ")
+}
 
 // roleNames are grants as text: the role, and the space unless it is every one;
 // names tells what a space is called.

@@ -235,7 +235,7 @@ func (n *Node) decideJoin(ctx context.Context, d protocols.JoinDemand) (protocol
 		if leaf, err = n.certify(ctx, c); err != nil {
 			return none, err
 		}
-		n.log.Info("a node has joined the network", "peer", originName(d.Key), "label", label, "roles", rolesText(leaf.Grants))
+		n.log.Info("a node has joined the network", "peer", originName(d.Key), "label", label, "roles", m.rolesText(leaf.Grants))
 	}
 	chain := &trust.Chain{Leaf: leaf}
 	if leaf.IssuerGeneration != 0 {

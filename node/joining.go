@@ -74,7 +74,7 @@ func Join(ctx context.Context, o JoinOptions) (*Membership, error) {
 	}
 	chain, err := trust.DecodeChain(res.Chain)
 	if err == nil {
-		err = chain.Verify(res.Root[:])
+		err = namingBy(chain.Verify(res.Root[:]), endOfID)
 	}
 	if err == nil && chain.Leaf.Subject != replication.OriginKey(key.Public().(ed25519.PublicKey)) {
 		err = errors.New("it is for another node")

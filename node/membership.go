@@ -92,7 +92,7 @@ func openMembership(dir *dataDir, key ed25519.PrivateKey, now func() time.Time, 
 	}
 	if chain != nil {
 		if err := chain.Verify(root[:]); err != nil {
-			return nil, fmt.Errorf("the certificate in %s is of no use here: %w", m.path, err)
+			return nil, fmt.Errorf("the certificate in %s is of no use here: %w", m.path, m.naming(err))
 		}
 		if chain.Leaf.Subject != self {
 			return nil, fmt.Errorf("the certificate in %s is another node's: bring back the file and identity.key of one node, or join again with a new data directory", m.path)
@@ -191,6 +191,7 @@ func (m *membership) limiter(st *trust.State) replication.Limiter {
 	generation := m.generation()
 	return func(g *replication.Genesis) replication.LogLimit {
 		limit := st.LogLimit(g)
+		limit.Err = m.naming(limit.Err)
 		if g.Origin != m.self || !limit.Entire() {
 			return limit
 		}
@@ -256,7 +257,7 @@ func (m *membership) renewShown() {
 		m.log.Warn("the new certificate is not kept for the next start", "err", err)
 	}
 	if have != nil {
-		m.log.Info("this node has a new certificate", "roles", rolesText(m.grantsOf(best)), "expires", expiryText(best.Leaf.NotAfter))
+		m.log.Info("this node has a new certificate", "roles", m.rolesText(m.grantsOf(best)), "expires", expiryText(best.Leaf.NotAfter))
 	}
 }
 
@@ -369,9 +370,9 @@ func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
 		return nil, fmt.Errorf("this node has no certificate of its network: join it with an invite: %w", replication.ErrNotAllowed)
 	}
 	if err := m.state.Load().MayWrite(m.self, space, raw); errors.Is(err, replication.ErrNotAllowed) {
-		return nil, fmt.Errorf("this node may not write in space %q (it is %s): ask an admin for the role writer: %w", m.spaceTitle(space), rolesText(m.grantsOf(m.shown.Load())), replication.ErrNotAllowed)
+		return nil, fmt.Errorf("this node may not write in space %q (it is %s): ask an admin for the role writer: %w", m.spaceTitle(space), m.rolesText(m.grantsOf(m.shown.Load())), replication.ErrNotAllowed)
 	} else if err != nil {
-		return nil, err
+		return nil, m.naming(err)
 	}
 	return raw, nil
 }
@@ -381,7 +382,7 @@ func (m *membership) grant(space replication.SpaceID) ([]byte, error) {
 func (m *membership) check(p protocols.PeerInfo) (*trust.Chain, error) {
 	chain, err := m.state.Load().CheckPeer(p.Certificate, p.Key, m.now())
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, refusalOf(m.naming(err))
 	}
 	return chain, nil
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"vixp2p/node/localapi"
+	"vixp2p/protocols"
+	"vixp2p/replication"
 )
 
 // A node that was revoked while it was away, and that nobody tells more than that, goes
@@ -50,6 +52,14 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	if write().Note == "" {
 		t.Error("a write says nothing")
 	}
+	// Whoever reads the log of A knows whom it means.
+	shown := b.members.shown.Load()
+	_, err := a.members.check(protocols.PeerInfo{Key: shown.Leaf.Subject, Certificate: shown.Encode()})
+	wants(t, "B at A", err, replication.ErrRevoked, "peer B (…"+shortID(b.host.ID())+") was revoked in generation 1")
+	if protocols.CodeOf(err) != replication.CodeCertRevoked {
+		t.Errorf("the code is %v", protocols.CodeOf(err))
+	}
+
 	in, err := Backend(b).Invite(deadline(t), localapi.Invite{})
 	if err != nil || in.Ticket == "" || in.Note == "" {
 		t.Errorf("%+v, %v", in, err)

@@ -15,17 +15,17 @@ import (
 // ErrExpired or ErrRevoked.
 func (s *State) CheckPeer(raw []byte, peer replication.OriginKey, now time.Time) (*Chain, error) {
 	if len(raw) == 0 {
-		return nil, refuse(ErrNoCertificate, "peer %s shows no certificate: it has not joined this network", short(peer))
+		return nil, refuse(ErrNoCertificate, "peer %s shows no certificate: it has not joined this network", peer)
 	}
 	c, err := DecodeChain(raw)
 	if err != nil {
-		return nil, refuse(ErrNoCertificate, "the certificate of peer %s cannot be read: %v", short(peer), err)
+		return nil, refuse(ErrNoCertificate, "the certificate of peer %s cannot be read: %v", peer, err)
 	}
 	if err := c.Verify(s.root[:]); err != nil {
 		return nil, err
 	}
 	if c.Leaf.Subject != peer {
-		return nil, refuse(ErrNotThisPeer, "peer %s shows the certificate of %s", short(peer), short(c.Leaf.Subject))
+		return nil, refuse(ErrNotThisPeer, "peer %s shows the certificate of %s", peer, c.Leaf.Subject)
 	}
 	shown := s.counts(c)
 	for _, cert := range s.standing(peer, shown) {
@@ -35,9 +35,9 @@ func (s *State) CheckPeer(raw []byte, peer replication.OriginKey, now time.Time)
 	}
 	switch {
 	case shown == nil:
-		return nil, refuse(ErrRevoked, "the certificate of peer %s was issued by %s, which was revoked and had not said so before: ask an admin for a new one", short(peer), short(c.Leaf.Issuer))
+		return nil, refuse(ErrRevoked, "the certificate of peer %s was issued by %s, which was revoked and had not said so before: ask an admin for a new one", peer, c.Leaf.Issuer)
 	case s.revocation(shown.peer(), shown) != nil:
-		return nil, refuse(ErrRevoked, "peer %s was revoked in generation %d: only an admin can admit it again", short(peer), shown.Generation)
+		return nil, refuse(ErrRevoked, "peer %s was revoked in generation %d: only an admin can admit it again", peer, shown.Generation)
 	}
 	return nil, shown.ValidAt(now)
 }

@@ -160,7 +160,7 @@ func DecodeCertificate(b []byte) (*Certificate, error) {
 // has a right one.
 func (c *Certificate) Verify() error {
 	if len(c.sig) != ed25519.SignatureSize || !ed25519.Verify(c.Issuer[:], certSigned(c.id), c.sig) {
-		return refuse(replication.ErrSignature, "the signature of the certificate for %s is not that of its issuer %s: ask for a new one", short(c.Subject), short(c.Issuer))
+		return refuse(replication.ErrSignature, "the signature of the certificate for %s is not that of its issuer %s: ask for a new one", c.Subject, c.Issuer)
 	}
 	return nil
 }
@@ -247,9 +247,9 @@ func (c *Certificate) IsAdmin() bool { return slices.ContainsFunc(c.Grants, isAd
 func (c *Certificate) ValidAt(now time.Time) error {
 	switch at := now.Unix(); {
 	case at < c.NotBefore:
-		return refuse(ErrExpired, "the certificate of %s is valid from %s only: check the clocks", short(c.Subject), showTime(c.NotBefore))
+		return refuse(ErrExpired, "the certificate of %s is valid from %s only: check the clocks", c.Subject, showTime(c.NotBefore))
 	case c.NotAfter != 0 && at >= c.NotAfter:
-		return refuse(ErrExpired, "the certificate of %s was valid until %s: ask an admin to renew it", short(c.Subject), showTime(c.NotAfter))
+		return refuse(ErrExpired, "the certificate of %s was valid until %s: ask an admin to renew it", c.Subject, showTime(c.NotAfter))
 	}
 	return nil
 }

@@ -82,25 +82,25 @@ func certificateIn(f canonical.Field) (*Certificate, error) {
 func (c *Chain) Verify(root ed25519.PublicKey) error {
 	network, rootKey := replication.NetworkOfRoot(root), replication.OriginKey(root)
 	if c.Leaf.Network != network {
-		return refuse(ErrOtherNetwork, "the certificate of %s is for network %s, this one is %s", short(c.Leaf.Subject), short(c.Leaf.Network), short(network))
+		return refuse(ErrOtherNetwork, "the certificate of %s is for network %s, this one is %s", c.Leaf.Subject, short(c.Leaf.Network), short(network))
 	}
 	if c.Leaf.Subject == rootKey {
 		return refuse(ErrNoCertificate, "the certificate is for the root key itself, which is no member")
 	}
 	if c.Leaf.IssuerGeneration == 0 {
 		if c.Leaf.Issuer != rootKey || c.Issuer != nil {
-			return refuse(ErrNoCertificate, "the certificate of %s is not issued by the root key of this network", short(c.Leaf.Subject))
+			return refuse(ErrNoCertificate, "the certificate of %s is not issued by the root key of this network", c.Leaf.Subject)
 		}
 		return nil
 	}
 	a := c.Issuer
 	switch {
 	case a == nil:
-		return refuse(ErrNoCertificate, "the certificate of %s comes without that of its issuer %s", short(c.Leaf.Subject), short(c.Leaf.Issuer))
+		return refuse(ErrNoCertificate, "the certificate of %s comes without that of its issuer %s", c.Leaf.Subject, c.Leaf.Issuer)
 	case a.Network != network || a.peer() != c.Leaf.issuer():
-		return refuse(ErrNoCertificate, "the second certificate of the chain is not that of the issuer %s", short(c.Leaf.Issuer))
+		return refuse(ErrNoCertificate, "the second certificate of the chain is not that of the issuer %s", c.Leaf.Issuer)
 	case a.Issuer != rootKey || a.IssuerGeneration != 0 || !slices.ContainsFunc(a.Grants, isAdminGrant):
-		return refuse(ErrNoCertificate, "the issuer %s of the certificate of %s is no admin of this network", short(c.Leaf.Issuer), short(c.Leaf.Subject))
+		return refuse(ErrNoCertificate, "the issuer %s of the certificate of %s is no admin of this network", c.Leaf.Issuer, c.Leaf.Subject)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"vixp2p/replication"
 )
@@ -40,15 +41,32 @@ var (
 // Error is what this package answers where a rule of trust says no.
 type Error struct {
 	Kind   error // a sentinel
-	Reason string
+	format string
+	args   []any
 }
 
-func (e *Error) Error() string        { return e.Reason }
+func (e *Error) Error() string        { return e.Naming(short[replication.OriginKey]) }
 func (e *Error) Is(target error) bool { return target == e.Kind }
 
-func refuse(kind error, format string, args ...any) error {
-	return &Error{Kind: kind, Reason: fmt.Sprintf(format, args...)}
+// Naming is the error's text with peers as name calls them; Error calls them by the
+// first digits of their keys.
+func (e *Error) Naming(name func(replication.OriginKey) string) string {
+	args := slices.Clone(e.args)
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case replication.OriginKey:
+			args[i] = name(arg)
+		case peerGen:
+			args[i] = arg.naming(name)
+		}
+	}
+	return fmt.Sprintf(e.format, args...)
 }
 
-// short is how a key or id is named in an error.
+// refuse makes an Error; a peer among args is an OriginKey or a peerGen.
+func refuse(kind error, format string, args ...any) error {
+	return &Error{Kind: kind, format: format, args: args}
+}
+
+// short is how a key or id is named where nothing better is known.
 func short[T fmt.Stringer](id T) string { return id.String()[:8] }

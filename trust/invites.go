@@ -57,18 +57,18 @@ func (s *State) CheckInvite(issuer, public, joiner replication.OriginKey, now ti
 	in, ok := s.Invite(issuer, public)
 	switch {
 	case !ok:
-		return refuse(ErrInviteUnknown, "the issuer %s knows no such invite: ask for a new ticket", short(issuer))
+		return refuse(ErrInviteUnknown, "the issuer %s knows no such invite: ask for a new ticket", issuer)
 	case len(in.UsedBy) > 0 && !slices.Contains(in.UsedBy, joiner):
-		return refuse(ErrInviteUsed, "the ticket was used by peer %s: each is for one peer, ask for another", short(in.UsedBy[0]))
+		return refuse(ErrInviteUsed, "the ticket was used by peer %s: each is for one peer, ask for another", in.UsedBy[0])
 	case in.Revoked:
-		return refuse(ErrRevoked, "the ticket was revoked, or its issuer %s: ask an admin for another", short(issuer))
+		return refuse(ErrRevoked, "the ticket was revoked, or its issuer %s: ask an admin for another", issuer)
 	case len(in.UsedBy) > 0:
 		// What it gave must stand: a used ticket gives nothing back that a revocation
 		// took.
 		if !slices.ContainsFunc(s.standing(joiner, nil), func(c *Certificate) bool {
 			return c.Invite == public && (c.Issuer == issuer || c.Issuer == s.root)
 		}) {
-			return refuse(ErrRevoked, "peer %s used the ticket and was revoked since: ask an admin for another", short(joiner))
+			return refuse(ErrRevoked, "peer %s used the ticket and was revoked since: ask an admin for another", joiner)
 		}
 		return nil
 	case in.Expires != 0 && now.Unix() >= in.Expires:

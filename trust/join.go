@@ -26,7 +26,7 @@ func SignJoin(t *Ticket, joiner replication.OriginKey, nonce [32]byte) []byte {
 // crypto/ed25519 as replication.VerifyBlockSig.
 func VerifyJoin(network replication.NetworkID, invite, joiner, responder replication.OriginKey, nonce [32]byte, sig []byte) error {
 	if len(sig) != ed25519.SignatureSize || !ed25519.Verify(invite[:], JoinBytes(network, invite, joiner, responder, nonce), sig) {
-		return refuse(replication.ErrSignature, "peer %s does not have the key of the ticket that it names", short(joiner))
+		return refuse(replication.ErrSignature, "peer %s does not have the key of the ticket that it names", joiner)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func (s *State) writer(origin replication.OriginKey, space replication.SpaceID, 
 	}
 	gen, ok := GrantGeneration(grant)
 	if !ok {
-		return nil, refuse(replication.ErrNotAllowed, "a log of %s names no certificate under which it is written", short(origin))
+		return nil, refuse(replication.ErrNotAllowed, "a log of %s names no certificate under which it is written", origin)
 	}
 	peer := peerGen{origin, gen}
 	writes := func(c *Certificate) bool {

@@ -54,7 +54,7 @@ func Op(s Statement) (replication.Op, error) {
 		return replication.Op{}, err
 	}
 	if c, ok := s.(*Certificate); ok && c.sig == nil {
-		return replication.Op{}, refuse(ErrNoCertificate, "the certificate for %s is not signed", short(c.Subject))
+		return replication.Op{}, refuse(ErrNoCertificate, "the certificate for %s is not signed", c.Subject)
 	}
 	return replication.Op{Kind: replication.KindApp, Name: s.opName(), Payload: s.Encode()}, nil
 }
@@ -139,4 +139,8 @@ type peerGen struct {
 	gen uint64
 }
 
-func (p peerGen) String() string { return fmt.Sprintf("%s (generation %d)", short(p.key), p.gen) }
+func (p peerGen) String() string { return p.naming(short) }
+
+func (p peerGen) naming(name func(replication.OriginKey) string) string {
+	return fmt.Sprintf("%s in generation %d", name(p.key), p.gen)
+}
