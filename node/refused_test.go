@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"testing"
 
 	"vixp2p/node/localapi"
@@ -34,7 +35,7 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 			Ops: []localapi.Op{{Op: localapi.OpPut, Key: []byte("k"), Value: []byte("v")}}, Replicas: 1,
 			Durable: func(w localapi.Written) { durable = w }, Timeout: 1,
 		})
-		if failed, ok := err.(*localapi.Error); !ok || failed.Written == nil || *failed.Written != out || durable.Note != out.Note || out.Seq == 0 {
+		if failed, ok := errors.AsType[*localapi.Error](err); !ok || failed.Written == nil || *failed.Written != out || durable.Note != out.Note || out.Seq == 0 {
 			t.Fatalf("%+v, before that %+v, %v", out, durable, err)
 		}
 		return out
