@@ -511,7 +511,7 @@ func TestSpaceThatEnds(t *testing.T) {
 	if _, err := a.Space("notes").Put(deadline(t), "early", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "B reads the space", func() bool {
+	until(t, "B reads the space", func() bool {
 		_, err := b.Space("notes").Get(deadline(t), "early")
 		return err == nil
 	})
@@ -519,8 +519,8 @@ func TestSpaceThatEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the certificate ends", func() bool { return !a.members.carries(key, nil)(a.Space("notes").id) })
-	eventually(t, "the session with it", func() bool {
+	until(t, "the certificate ends", func() bool { return !a.members.carries(key, nil)(a.Space("notes").id) })
+	until(t, "the session with it", func() bool {
 		s := a.mesh.book.live(b.id)
 		return s != nil && !s.rights.has(a.Space("notes").id)
 	})
@@ -530,7 +530,7 @@ func TestSpaceThatEnds(t *testing.T) {
 	if _, err := a.Space("").Put(deadline(t), "other", []byte("3")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "B reads what goes on", func() bool {
+	until(t, "B reads what goes on", func() bool {
 		_, err := b.Space("").Get(deadline(t), "other")
 		return err == nil
 	})
