@@ -309,40 +309,12 @@ func (s *Store) readArrivals(space r.SpaceID, after uint64, maxBytes int) (arriv
 	if after >= newest {
 		return nil, last, nil
 	}
-	bytesRead, at := 0, after
+	reader := arrivalReader{s: s, space: space, after: after, newest: newest, max: max(1, maxBytes)}
 	err = s.view(func(txn *badger.Txn) error {
-		opt := arrivalPrefix(space)
-		err := each(txn, opt, arrivalKey(space, after+1), func(key, value []byte) (bool, error) {
-			a, number, err := parseArrival(key, value)
-			if err != nil {
-				return false, err
-			}
-			if number > newest {
-				return false, nil // committed after newest was read
-			}
-			if a.prev > at || (len(arrivals) > 0 && a.prev != at) {
-				return false, problem("an entry of the arrival index is missing")
-			}
-			l, ok := s.stateOf(a.num)
-			if !ok {
-				return false, problem("the arrival index names an unknown log")
-			}
-			last = r.Dot{Log: l.id, Seq: a.firstSeq}
-			b, err := arrived(txn, &l, a, number)
-			if err != nil {
-				return false, err
-			}
-			at = number
-			arrivals = append(arrivals, r.Arrival{Number: number, Block: b, Origin: l.origin})
-			bytesRead += b.EncodedLen()
-			return at < newest && bytesRead < maxBytes, nil
-		})
-		if err == nil && at < newest && (len(arrivals) == 0 || bytesRead < maxBytes) {
-			err = problem("the arrival index ends early")
-		}
-		return err
+		reader.txn = txn
+		return reader.read()
 	})
-	return arrivals, last, err
+	return reader.list, reader.reading, err
 }
 
 // stateOf returns a copy of the state of a log by its local number.
@@ -367,25 +339,4 @@ func parseArrival(key, value []byte) (arrivalRecord, uint64, error) {
 	}
 	a, err := decodeArrival(raw)
 	return a, number, err
-}
-
-// arrived reads the block that an arrival names.
-func arrived(txn *badger.Txn, l *logState, a arrivalRecord, number uint64) (*r.Block, error) {
-	key := blockKey(l.num, a.firstSeq)
-	item, err := txn.Get(key)
-	if err != nil {
-		return nil, readProblem(err)
-	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, readProblem(err)
-	}
-	b, sb, err := parseStored(l, key, value)
-	if err != nil {
-		return nil, err
-	}
-	if sb.arrival != number {
-		return nil, problem("a block and the arrival index disagree")
-	}
-	return b, nil
 }
