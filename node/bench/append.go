@@ -1,0 +1,69 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vixp2p/node"
+)
+
+// openNode opens a node that takes part in nothing but what is measured.
+func openNode(ctx context.Context, dir string, change func(*node.Config)) (*node.Node, error) {
+	cfg := node.Config{DataDir: dir, NetworkName: "bench", NoDiscovery: true, NoConnect: true, NoQUIC: true}
+	if change != nil {
+		change(&cfg)
+	}
+	return node.Open(ctx, cfg)
+}
+
+// measureAppend appends through the library, every writer waiting for its own to
+// be durable.
+func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) {
+	return func(ctx context.Context, s *scene) ([][]turn, error) {
+		perWriter := max(20, pick(s.stage, 40_000, 4_000)/writers/10)
+		if writers == 1 {
+			perWriter = pick(s.stage, 1500, 300)
+		}
+		return withRaw(s, func(raw *rawFile) ([][]turn, error) {
+			dir, err := s.sub()
+			if err != nil {
+				return nil, err
+			}
+			n, err := openNode(ctx, dir, func(c *node.Config) { c.Offline = true })
+			if err != nil {
+				return nil, err
+			}
+			turns, err := byTurns(ctx, pick(s.stage, 7, 3), raw.rate(payloadBytes, pick(s.stage, 500, 200)),
+				appends(n.Space("default"), writers, perWriter, payloadBytes))
+			return [][]turn{turns}, errors.Join(err, n.Close())
+		})
+	}
+}
+
+// appends is operations per second of so many concurrent writers.
+func appends(space *node.Space, writers, perWriter, size int) measure {
+	return func(ctx context.Context) (float64, error) {
+		payload := make([]byte, size)
+		var failed atomic.Pointer[error]
+		var wg sync.WaitGroup
+		start := time.Now()
+		for range writers {
+			wg.Go(func() {
+				for range perWriter {
+					if _, err := space.Append(ctx, "bench", payload); err != nil {
+						failed.Store(&err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := failed.Load(); err != nil {
+			return 0, *err
+		}
+		return perSecond(writers*perWriter, start), nil
+	}
+}
