@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vixp2p/internal/rawdisk"
 	"vixp2p/node"
 )
 
@@ -19,6 +20,8 @@ func openNode(ctx context.Context, dir string, change func(*node.Config)) (*node
 	return node.Open(ctx, cfg)
 }
 
+func offline(c *node.Config) { c.Offline = true }
+
 // measureAppend appends through the library, every writer waiting for its own to
 // be durable.
 func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) {
@@ -27,16 +30,16 @@ func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) 
 		if writers == 1 {
 			perWriter = pick(s.stage, 1500, 300)
 		}
-		return withRaw(s, func(raw *rawFile) ([][]turn, error) {
+		return withRaw(s, func(raw *rawdisk.File) ([][]turn, error) {
 			dir, err := s.sub()
 			if err != nil {
 				return nil, err
 			}
-			n, err := openNode(ctx, dir, func(c *node.Config) { c.Offline = true })
+			n, err := openNode(ctx, dir, offline)
 			if err != nil {
 				return nil, err
 			}
-			turns, err := byTurns(ctx, pick(s.stage, 7, 3), raw.rate(payloadBytes, pick(s.stage, 500, 200)),
+			turns, err := byTurns(ctx, pick(s.stage, 7, 3), rawRate(raw, payloadBytes, pick(s.stage, 500, 200)),
 				appends(n.Space("default"), writers, perWriter, payloadBytes))
 			return [][]turn{turns}, errors.Join(err, n.Close())
 		})

@@ -71,11 +71,22 @@ func (s *stage) prepare(ctx context.Context, w workload) (*prepared, error) {
 	return p, nil
 }
 
-// source is the far end of a catch-up: a member with a prepared log.
+// drop removes a prepared workload that is not needed again.
+func (s *stage) drop(w workload) error {
+	p := s.logs[w.name]
+	if p == nil {
+		return nil
+	}
+	delete(s.logs, w.name)
+	return os.RemoveAll(p.dir)
+}
+
+// source is the far end of a catch-up: a member with a prepared log, on a link.
 type source struct {
 	*member
-	link *link
-	w    workload
+	link   *link
+	w      workload
+	shared bool // the member is another source's
 }
 
 func (s *stage) openSource(ctx context.Context, w workload) (*source, *prepared, error) {
@@ -93,15 +104,16 @@ func (s *stage) openSource(ctx context.Context, w workload) (*source, *prepared,
 	return src, p, nil
 }
 
-func (s *source) close() error { return errors.Join(s.member.close(), s.link.close()) }
+func (src *source) close() error {
+	if src.shared {
+		return src.link.close()
+	}
+	return errors.Join(src.member.close(), src.link.close())
+}
 
 // catchUp brings the log to a new member and returns how long it took until all of
 // it is durable there.
-func (src *source) catchUp(ctx context.Context, s *scene) (took time.Duration, err error) {
-	dir, err := s.sub()
-	if err != nil {
-		return 0, err
-	}
+func (src *source) catchUp(ctx context.Context, dir string) (took time.Duration, err error) {
 	to, err := openMember(dir, src.link.keys[0], false)
 	if err != nil {
 		return 0, err
@@ -114,6 +126,15 @@ func (src *source) catchUp(ctx context.Context, s *scene) (took time.Duration, e
 		sess.end()
 	}
 	return took, errors.Join(err, to.close(), os.RemoveAll(dir))
+}
+
+// catchUpIn is catchUp in a new directory of a scene.
+func (src *source) catchUpIn(ctx context.Context, s *scene) (time.Duration, error) {
+	dir, err := s.sub()
+	if err != nil {
+		return 0, err
+	}
+	return src.catchUp(ctx, dir)
 }
 
 // measureCatchUp measures the catch-up beside the bare pipe, and what the same
@@ -132,7 +153,7 @@ func measureCatchUp(load func(*stage) workload) func(context.Context, *scene) ([
 			}
 		}
 		turns, err := byTurns(ctx, pick(s.stage, 3, 1), rate(s.pipe(p.blocks, p.blockSize)),
-			rate(func(ctx context.Context) (time.Duration, error) { return src.catchUp(ctx, s) }))
+			rate(func(ctx context.Context) (time.Duration, error) { return src.catchUpIn(ctx, s) }))
 		wire := 0.0
 		if err == nil {
 			wire, err = src.wire(ctx, s)
@@ -150,7 +171,7 @@ func (src *source) wire(ctx context.Context, s *scene) (float64, error) {
 	if err := src.link.through(ctx, p); err != nil {
 		return 0, errors.Join(err, p.close())
 	}
-	_, err = src.catchUp(ctx, s)
+	_, err = src.catchUpIn(ctx, s)
 	return float64(p.bytes.Load()), errors.Join(err, p.close())
 }
 
@@ -171,7 +192,7 @@ func measureCatchUpLarge(ctx context.Context, s *scene) ([][]turn, error) {
 		return min(stream, perSec*(1<<20)/1e6), err
 	}
 	turns, err := byTurns(ctx, pick(s.stage, 3, 1), limit, func(ctx context.Context) (float64, error) {
-		d, err := src.catchUp(ctx, s)
+		d, err := src.catchUpIn(ctx, s)
 		return w.payload() / 1e6 / d.Seconds(), err
 	})
 	return [][]turn{turns}, errors.Join(err, src.close())

@@ -9,66 +9,32 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"vixp2p/internal/rawdisk"
 )
 
-// rawFile is a file that is appended to with an fsync each time: the least that
-// one durable write can cost.
-type rawFile struct{ f *os.File }
-
-func openRaw(dir string) (*rawFile, error) {
-	f, err := os.Create(filepath.Join(dir, "raw"))
-	return &rawFile{f}, err
-}
-
-func (r *rawFile) close() error { return r.f.Close() }
-
-// appends makes n appends of size bytes and returns what each took.
-func (r *rawFile) appends(ctx context.Context, size, n int) ([]time.Duration, error) {
-	buf := make([]byte, size)
-	took := make([]time.Duration, 0, n)
-	for range n {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		start := time.Now()
-		if _, err := r.f.Write(buf); err != nil {
-			return nil, err
-		}
-		if err := r.f.Sync(); err != nil {
-			return nil, err
-		}
-		took = append(took, time.Since(start))
-	}
-	return took, nil
-}
-
-// rate is appends of size bytes per second.
-func (r *rawFile) rate(size, n int) measure {
-	return func(ctx context.Context) (float64, error) {
-		start := time.Now()
-		_, err := r.appends(ctx, size, n)
-		return perSecond(n, start), err
-	}
+// rawRate is appends of size bytes to a file, each with an fsync, per second.
+func rawRate(raw *rawdisk.File, size, n int) measure {
+	return func(ctx context.Context) (float64, error) { return raw.Rate(ctx, size, n) }
 }
 
 // withRaw runs fn with a raw file of the scene.
-func withRaw(s *scene, fn func(*rawFile) ([][]turn, error)) ([][]turn, error) {
-	raw, err := openRaw(s.dir)
+func withRaw(s *scene, fn func(*rawdisk.File) ([][]turn, error)) ([][]turn, error) {
+	raw, err := rawdisk.Open(s.dir)
 	if err != nil {
 		return nil, err
 	}
 	turns, err := fn(raw)
-	return turns, errors.Join(err, raw.close())
+	return turns, errors.Join(err, raw.Close())
 }
 
 func measureRawAppend(ctx context.Context, s *scene) ([][]turn, error) {
-	return withRaw(s, func(raw *rawFile) ([][]turn, error) {
-		return one(byTurns(ctx, 5, nil, raw.rate(payloadBytes, pick(s.stage, 1000, 200))))
+	return withRaw(s, func(raw *rawdisk.File) ([][]turn, error) {
+		return one(byTurns(ctx, 5, nil, rawRate(raw, payloadBytes, pick(s.stage, 1000, 200))))
 	})
 }
 

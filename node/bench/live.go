@@ -6,29 +6,30 @@ import (
 	"slices"
 	"time"
 
+	"vixp2p/internal/rawdisk"
 	"vixp2p/replication"
 )
 
 // measureLive appends one operation after the other on one member and waits each
 // time until it is durable on the other too.
 func measureLive(ctx context.Context, s *scene) ([][]turn, error) {
-	return withRaw(s, func(raw *rawFile) ([][]turn, error) {
+	return withRaw(s, func(raw *rawdisk.File) ([][]turn, error) {
 		pair, err := s.openPair(ctx)
 		if err != nil {
 			return nil, err
 		}
-		s.live = nil
+		s.latencies = nil
 		n := pick(s.stage, 1000, 200)
 		p50, p99 := make([]turn, pick(s.stage, 7, 2)), make([]turn, pick(s.stage, 7, 2))
 		for i := range p50 {
 			var fsyncs, took []time.Duration
-			if fsyncs, err = raw.appends(ctx, payloadBytes, n/2); err != nil {
+			if fsyncs, err = raw.Append(ctx, payloadBytes, n/2); err != nil {
 				break
 			}
 			if took, err = pair.live(ctx, n); err != nil {
 				break
 			}
-			s.live = append(s.live, took...)
+			s.latencies = append(s.latencies, took...)
 			fsync := microseconds(quantile(fsyncs, 0.5))
 			p50[i] = turn{fsync, microseconds(quantile(took, 0.5))}
 			p99[i] = turn{fsync, microseconds(quantile(took, 0.99))}

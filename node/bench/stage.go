@@ -19,7 +19,8 @@ type stage struct {
 	dir  string // of this run, removed at its end
 	disk string // where that is, for people
 	logs map[string]*prepared
-	live []time.Duration // latencies of the last measurement, for the plot
+	// latencies of the last measurement of live rows, for the plot
+	latencies []time.Duration
 }
 
 // scene is what one measurement works with.

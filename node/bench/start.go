@@ -58,7 +58,7 @@ func measureOpen(ctx context.Context, s *scene) ([][]turn, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openNode(ctx, dir, func(c *node.Config) { c.Offline = true })
+	n, err := openNode(ctx, dir, offline)
 	if err != nil {
 		return nil, err
 	}
