@@ -26,10 +26,8 @@ func offline(c *node.Config) { c.Offline = true }
 // be durable.
 func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) {
 	return func(ctx context.Context, s *scene) ([][]turn, error) {
-		perWriter := max(20, pick(s.stage, 40_000, 4_000)/writers/10)
-		if writers == 1 {
-			perWriter = pick(s.stage, 1500, 300)
-		}
+		// Short turns: a shared disk changes within a second.
+		perWriter := max(10, 200/writers)
 		return withRaw(s, func(raw *rawdisk.File) ([][]turn, error) {
 			dir, err := s.sub()
 			if err != nil {
@@ -39,7 +37,7 @@ func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) 
 			if err != nil {
 				return nil, err
 			}
-			turns, err := byTurns(ctx, pick(s.stage, 7, 3), rawRate(raw, payloadBytes, pick(s.stage, 500, 200)),
+			turns, err := byTurns(ctx, pick(s.stage, 21, 5), rawRate(raw, payloadBytes, 100),
 				appends(n.Space("default"), writers, perWriter, payloadBytes))
 			return [][]turn{turns}, errors.Join(err, n.Close())
 		})

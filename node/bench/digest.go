@@ -82,11 +82,11 @@ func (p *pair) fillLogs(ctx context.Context, n int) error {
 	}
 }
 
-// forget drops the advances and comparisons of before.
+// forget drops what came and was compared before.
 func (m *member) forget() {
+	m.grown.Store(0)
 	for {
 		select {
-		case <-m.grown:
 		case <-m.settled:
 		default:
 			return
@@ -107,7 +107,7 @@ func measureDigest(logs int) func(context.Context, *scene) ([][]turn, error) {
 		}
 		turns := make([][]turn, 4)
 		if err = p.fillLogs(ctx, logs); err == nil {
-			for range pick(s.stage, 5, 2) {
+			for range pick(s.stage, 3, 1) {
 				if err = p.digests(ctx, turns); err != nil {
 					break
 				}

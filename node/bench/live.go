@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"vixp2p/internal/rawdisk"
@@ -19,22 +18,18 @@ func measureLive(ctx context.Context, s *scene) ([][]turn, error) {
 			return nil, err
 		}
 		s.latencies = nil
-		n := pick(s.stage, 1000, 200)
 		p50, p99 := make([]turn, pick(s.stage, 7, 2)), make([]turn, pick(s.stage, 7, 2))
 		for i := range p50 {
-			var fsyncs, took []time.Duration
-			if fsyncs, err = raw.Append(ctx, payloadBytes, n/2); err != nil {
-				break
-			}
-			if took, err = pair.live(ctx, n); err != nil {
-				break
+			fsyncs, took, err := pair.liveBeside(ctx, raw, pick(s.stage, 20, 4))
+			if err != nil {
+				return nil, errors.Join(err, pair.close())
 			}
 			s.latencies = append(s.latencies, took...)
 			fsync := microseconds(quantile(fsyncs, 0.5))
 			p50[i] = turn{fsync, microseconds(quantile(took, 0.5))}
 			p99[i] = turn{fsync, microseconds(quantile(took, 0.99))}
 		}
-		return [][]turn{p50, p99}, errors.Join(err, pair.close())
+		return [][]turn{p50, p99}, pair.close()
 	})
 }
 
@@ -74,6 +69,23 @@ func (p *pair) close() (err error) {
 	return errors.Join(err, p.link.close())
 }
 
+// liveBeside measures raw appends and live ones in short turns, as many as said.
+func (p *pair) liveBeside(ctx context.Context, raw *rawdisk.File, turns int) (fsyncs, took []time.Duration, err error) {
+	const each = 50
+	for range turns {
+		f, err := raw.Append(ctx, payloadBytes, each)
+		if err != nil {
+			return nil, nil, err
+		}
+		t, err := p.live(ctx, each)
+		if err != nil {
+			return nil, nil, err
+		}
+		fsyncs, took = append(fsyncs, f...), append(took, t...)
+	}
+	return fsyncs, took, nil
+}
+
 // live returns how long each append took until it was durable on both.
 func (p *pair) live(ctx context.Context, n int) ([]time.Duration, error) {
 	if p.session == nil {
@@ -97,5 +109,5 @@ func (p *pair) live(ctx context.Context, n int) ([]time.Duration, error) {
 		}
 		took = append(took, time.Since(start))
 	}
-	return slices.Clip(took), nil
+	return took, nil
 }

@@ -133,9 +133,10 @@ func (l *link) through(ctx context.Context, p *proxy) error {
 type member struct {
 	store   *wal.Store
 	repl    *replicator.Replicator
-	settled chan struct{} // a session has compared the frontiers
-	grown   chan replication.Advance
 	cancel  func()
+	settled chan struct{} // holds one for each session that has compared the frontiers
+	grown   atomic.Uint64 // operations that came from elsewhere, are durable, and were not awaited yet
+	more    chan struct{} // holds one after grown has changed
 }
 
 // openMember opens a store and replicates it.
@@ -144,12 +145,12 @@ func openMember(dir string, key ed25519.PrivateKey, relaxed bool) (*member, erro
 	if err != nil {
 		return nil, err
 	}
-	m := &member{store: store, settled: make(chan struct{}, 16), grown: make(chan replication.Advance, 1<<16)}
+	m := &member{store: store, settled: make(chan struct{}, 16), more: make(chan struct{}, 1)}
 	m.repl, err = replicator.New(replicator.Options{
 		Store: store, Spaces: benchSpaces,
 		Observe: func(_ *replicator.Peer, e replication.Effect) {
 			if _, ok := e.(replication.Settled); ok {
-				m.settled <- struct{}{}
+				ring(m.settled)
 			}
 		},
 	})
@@ -157,8 +158,9 @@ func openMember(dir string, key ed25519.PrivateKey, relaxed bool) (*member, erro
 		return nil, errors.Join(err, store.Close())
 	}
 	m.cancel = store.Subscribe(func(a replication.Advance) {
-		if a.Source != 0 { // from a peer
-			m.grown <- a
+		if a.Source != 0 {
+			m.grown.Add(a.Ops)
+			ring(m.more)
 		}
 	})
 	return m, nil
@@ -176,16 +178,24 @@ func (m *member) close() error {
 	return errors.Join(err, m.store.Close())
 }
 
-// await waits until so many operations have come from peers and are durable.
+// ring puts one into a channel, unless it is full. Those who call it must not wait.
+func ring(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until so many operations have come from elsewhere and are durable.
 func (m *member) await(ctx context.Context, ops uint64) error {
-	for ops > 0 {
+	for m.grown.Load() < ops {
 		select {
-		case a := <-m.grown:
-			ops -= min(ops, a.Ops)
+		case <-m.more:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	m.grown.Add(-ops)
 	return nil
 }
 
