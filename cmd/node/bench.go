@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"runtime"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 func (p *program) benchCommand() *cobra.Command {
 	var o bench.Options
 	var only texts
+	var compare string
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure this machine, and the node on it",
@@ -34,19 +36,41 @@ which it gives back. Nothing else should run meanwhile.`,
 				return &usageError{err}
 			}
 			p.tidies.Store(true)
-			return p.explain(ctx, p.bench(ctx, o))
+			earlier, err := readEarlier(compare)
+			if err != nil {
+				return err
+			}
+			return p.explain(ctx, p.bench(ctx, o, earlier))
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.BoolVar(&o.Quick, "quick", false, "small sizes: a first impression in half a minute")
 	f.Var(&only, "only", "measure these `rows` only, by name")
+	f.StringVar(&compare, "compare", "", "compare with rows that other runs printed with --json, in this `file`")
 	f.StringVar(&o.Dir, "dir", "", "the `directory` to write in, whose disk is measured (default: the system's temporary folder)")
 	f.StringVar(&o.Plots, "plots", "", "also measure over sizes, writers and peers, and draw it as SVG files in this `directory`")
 	return cmd
 }
 
-func (p *program) bench(ctx context.Context, o bench.Options) error {
+// readEarlier reads the rows of other runs; none without a file.
+func readEarlier(path string) (bench.Earlier, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what to compare with: %w", err)
+	}
+	defer f.Close()
+	earlier, err := bench.ReadEarlier(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot compare with %s: %w", path, err)
+	}
+	return earlier, nil
+}
+
+func (p *program) bench(ctx context.Context, o bench.Options, earlier bench.Earlier) error {
 	o.StartNode = startIdle
 	clear := func() {}
 	if p.terminal(p.stderr) {
@@ -59,6 +83,7 @@ func (p *program) bench(ctx context.Context, o bench.Options) error {
 	if p.flags.json {
 		err := bench.Run(ctx, o, func(r bench.Result) error {
 			clear()
+			earlier.Compare(&r)
 			return p.print(r)
 		})
 		clear()
@@ -66,11 +91,12 @@ func (p *program) bench(ctx context.Context, o bench.Options) error {
 	}
 	var results []bench.Result
 	err := bench.Run(ctx, o, func(r bench.Result) error {
+		earlier.Compare(&r)
 		results = append(results, r)
 		return nil
 	})
 	clear()
-	return errors.Join(printBench(p.stdout, results), err)
+	return errors.Join(printBench(p.stdout, results, earlier != nil), err)
 }
 
 // startIdle runs a node as a process of this program.
@@ -86,13 +112,17 @@ func startIdle(ctx context.Context, dir string) (pid int, stop func() error, err
 }
 
 // printBench prints a table for people, and below it what the limits are.
-func printBench(w io.Writer, results []bench.Result) error {
+func printBench(w io.Writer, results []bench.Result, compared bool) error {
 	if len(results) == 0 {
 		return nil
 	}
 	fmt.Fprintf(w, "In %s, %d processors, %s. Medians of turns; low and high in parentheses.\n\n", results[0].Disk, runtime.GOMAXPROCS(0), runtime.Version())
 	t := table(w)
-	fmt.Fprintln(t, "ROW\tMEASURED\tLIMIT\tRATIO\tTARGET\tREACHED")
+	head := "ROW\tMEASURED\tLIMIT\tRATIO\tTARGET\tREACHED"
+	if compared {
+		head += "\tBEFORE\tTIMES BETTER"
+	}
+	fmt.Fprintln(t, head)
 	for _, r := range results {
 		if r.Note != "" {
 			fmt.Fprintf(t, "%s\t%s\t\t\t\t\n", r.Name, r.Note)
@@ -106,7 +136,11 @@ func printBench(w io.Writer, results []bench.Result) error {
 		if r.Reached != nil {
 			reached = map[bool]string{true: "yes", false: "NO"}[*r.Reached]
 		}
-		fmt.Fprintf(t, "%s\t%s %s (%s to %s)\t%s\t%s\t%s\t%s\n", r.Name, figure(r.Value), r.Unit, figure(r.Low), figure(r.High), limit, ratio, r.Target, reached)
+		fmt.Fprintf(t, "%s\t%s %s (%s to %s)\t%s\t%s\t%s\t%s", r.Name, figure(r.Value), r.Unit, figure(r.Low), figure(r.High), limit, ratio, r.Target, reached)
+		if r.Change > 0 {
+			fmt.Fprintf(t, "\t%s\t%s", figure(r.Before), figure(r.Change))
+		}
+		fmt.Fprintln(t)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,35 @@ func TestBenchOfSomeRows(t *testing.T) {
 	}
 	checkEmpty(t, dir)
 	vix(t, "bench", "--only", "speed").fails(t, exitUsage, `no row "speed"`, "append-1")
+}
+
+// A run is compared with the rows of others, by the ratio.
+func TestBenchCompares(t *testing.T) {
+	dir := t.TempDir()
+	before := filepath.Join(dir, "before.json")
+	args := []string{"bench", "--quick", "--only", "append-1,sha256", "--json", "--dir", dir, "--compare", before}
+	vix(t, args...).fails(t, exitFailed, "before.json")
+	rows := `{"name":"append-1","unit":"ops/s","value":1,"limit":"append + fsync of the same bytes to a file","ratio":0.0001}
+{"name":"sha256","unit":"MB/s","value":1e9}
+`
+	if err := os.WriteFile(before, []byte(rows), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := vix(t, args...).ok(t)
+	for i, line := range strings.Split(strings.TrimSpace(r.out), "\n") {
+		var row struct{ Before, Change float64 }
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		hash := i == 0 // limits come first
+		if row.Before == 0 || hash != (row.Change < 1) {
+			t.Errorf("compared with %s the row is %s", rows, line)
+		}
+	}
+	if err := os.WriteFile(before, []byte("raw 5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vix(t, args...).fails(t, exitFailed, "before.json", "line 1 is no row")
 }
 
 // An interrupt ends it, and what it wrote is removed.

@@ -9,6 +9,7 @@
 //	limits.go   file, Badger, streams, cryptography, and the bare pipe
 //	member.go   a store and its replicator on a libp2p host, without a view
 //	append.go   catchup.go  live.go  view.go  digest.go  start.go  bytes.go: what is measured
+//	compare.go  with rows of other runs
 //	plots.go    the same over sizes, writers and peers, as SVG
 package bench
 
@@ -62,6 +63,11 @@ type Result struct {
 	// Empty and null without one.
 	Target  string `json:"target,omitempty"`
 	Reached *bool  `json:"reached"`
+	// Before is the ratio, or without a limit the value, of earlier runs that it was
+	// compared with (Earlier.Compare), and Change how many times better it is now: less
+	// than 1 is worse. 0 without such a run.
+	Before float64 `json:"before,omitempty"`
+	Change float64 `json:"change,omitempty"`
 	// Note says why there is no figure; Value is then 0.
 	Note string `json:"note,omitempty"`
 	Disk string `json:"disk"` // directory and file system
