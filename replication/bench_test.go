@@ -1,6 +1,7 @@
 package replication_test
 
 import (
+	"crypto/sha256"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,6 +34,37 @@ func BenchmarkParseBlockHeader(b *testing.B) {
 		if _, _, err := replication.ParseBlockHeader(raw); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkParseBlock(b *testing.B) {
+	raw := benchLog(1, 1000).Raw(0, 1)
+	b.SetBytes(int64(len(raw)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := replication.ParseBlock(raw); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMakeBlock hashes, signs and puts together blocks of one operation and of
+// 1,000, whose bodies are encoded already.
+func BenchmarkMakeBlock(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		b.Run("ops="+strconv.Itoa(n), func(b *testing.B) {
+			blk, key := benchLog(1, n).Block(0), logtest.Key(1)
+			h := *blk.Header
+			b.SetBytes(int64(len(blk.Body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				body := h.SetBody(blk.Body, nil)
+				raw := replication.AppendHeader(nil, &h)
+				sig := replication.SignBlock(key, sha256.Sum256(raw))
+				buf := make([]byte, 0, len(raw)+len(sig)+len(body)+16)
+				replication.AppendBlock(buf, raw, sig, body)
+			}
+		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"vixp2p/node/bench"
 	"vixp2p/node/localapi"
 )
 
@@ -159,6 +160,16 @@ func TestEveryCommandAndFlagIsDocumented(t *testing.T) {
 	}
 }
 
+// Every row of bench is on the page.
+func TestEveryBenchRowIsDocumented(t *testing.T) {
+	section := commandsSections(t)["bench"]
+	for _, name := range bench.Names() {
+		if !strings.Contains(section, "`"+name+"`") {
+			t.Errorf("the row %s of bench is missing in %s: add it to the table", name, commandsPage)
+		}
+	}
+}
+
 // Every field that a command prints with --json is on the page: as `name` where it
 // is explained, or in an example.
 func TestEveryFieldIsDocumented(t *testing.T) {
@@ -203,6 +214,7 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 		{localapi.Message{}, in("messages", "JSON"), false},
 		{versionInfo{}, in("version"), false},
 		{demoRow{}, in("demo"), false},
+		{bench.Result{}, in("bench"), false},
 	} {
 		for _, name := range slices.Sorted(maps.Keys(fieldNames(reflect.TypeOf(c.value), map[string]bool{}))) {
 			if !strings.Contains(c.text, "`"+name+"`") && (c.plain || !strings.Contains(c.text, `"`+name+`":`)) {

@@ -92,7 +92,7 @@ VIX_DATA_DIR too. Exit codes: 0 done, 1 failed or not found, 2 wrong usage.`,
 	add("node", p.runCommand(), p.statusCommand(), p.peersCommand(), p.connectCommand(), p.disconnectCommand(), p.sendCommand(), p.messagesCommand(), p.forgetCommand(), p.waitCommand())
 	add("network", p.initCommand(), p.inviteCommand(), p.joinCommand(), p.membersCommand(), p.revokeCommand(), p.spaceCommand(), p.certCommand(), p.rootKeyCommand())
 	add("data", p.putCommand(), p.getCommand(), p.delCommand(), p.lsCommand(), p.watchCommand(), p.appendCommand(), p.tailCommand(), p.loadCommand())
-	add("tools", p.verifyCommand(), p.registryCommand(), p.relayCommand(), p.demoCommand(), p.versionCommand())
+	add("tools", p.verifyCommand(), p.registryCommand(), p.relayCommand(), p.benchCommand(), p.demoCommand(), p.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")
@@ -135,7 +135,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 // idle are the flags of every command that a command has no use for. One that is
 // given by hand is refused; its variable may be there for other commands.
 var idle = map[string][]string{
-	"demo": {"id", "data-dir", "space"}, "registry": {"id", "data-dir", "space", "timeout"}, "relay": {"space", "timeout"},
+	"demo": {"id", "data-dir", "space"}, "bench": {"id", "data-dir", "space"}, "registry": {"id", "data-dir", "space", "timeout"}, "relay": {"space", "timeout"},
 	"version": {"id", "data-dir", "space", "timeout"}, "help": {"id", "data-dir", "space", "timeout"},
 	"completion": {"id", "data-dir", "space", "timeout"}, "vix-node": {"id", "data-dir", "space", "timeout"},
 	"run": {"space"}, "status": {"space"}, "peers": {"space"}, "connect": {"space"}, "disconnect": {"space"}, "forget": {"space"},

@@ -2,8 +2,10 @@ package logtest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
+	"testing"
 
 	"vixp2p/replication"
 )
@@ -11,6 +13,7 @@ import (
 var arrivalTests = []test{
 	{"OrderOverLogsAndSpaces", testArrivalOrder},
 	{"Steps", testArrivalSteps},
+	{"Random", testArrivalsRandom},
 	{"Subscribe", testSubscribe},
 	{"SubscribeBeforeAnswer", testSubscribeBeforeAnswer},
 	{"SubscribeCancel", testSubscribeCancel},
@@ -110,6 +113,94 @@ func testArrivalSteps(e *env) {
 	if part, err := e.store.ReadArrivals(e.spaceNamed("empty"), 0, 1); err != nil || len(part) != 0 {
 		e.Errorf("an empty space has %d arrivals, %v", len(part), err)
 	}
+}
+
+// testArrivalsRandom: whatever is written, cut and comes back in whatever order, what
+// arrives are the blocks that count, each log's in its order, and from every number the
+// same ones.
+func testArrivalsRandom(e *env) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	spaces := []replication.SpaceID{e.space, e.spaceNamed("b")}
+	var writers []*Writer
+	stored := map[replication.LogID]int{} // blocks
+	for i := range 6 {
+		writers = append(writers, NewWriter(e.opts.Network, spaces[i%2], uint64(i)))
+	}
+	l := limits{}
+	counted := func(w *Writer) int {
+		n := stored[w.Log]
+		if limit, ok := l[w.Log]; ok {
+			n = min(n, int(limit.Cut.Seq))
+		}
+		return n
+	}
+	check := func() {
+		e.Helper()
+		for i, space := range spaces {
+			all := e.arrivals(space, 0, 1<<30)
+			seen := map[replication.LogID]int{}
+			for k, a := range all {
+				if k > 0 && a.Number <= all[k-1].Number {
+					e.Fatalf("arrival %d after %d", a.Number, all[k-1].Number)
+				}
+				seen[a.Block.Header.Log]++
+				if got := a.Block.Header.FirstSeq; got != uint64(seen[a.Block.Header.Log]) {
+					e.Fatalf("log %s: seq %d arrives as block %d", a.Block.Header.Log.Short(), got, seen[a.Block.Header.Log])
+				}
+			}
+			for k, w := range writers {
+				if k%2 == i && seen[w.Log] != counted(w) {
+					e.Fatalf("of log %d arrive %d blocks, %d count", k, seen[w.Log], counted(w))
+				}
+			}
+			after := rnd.Uint64N(e.store.Head() + 1)
+			rest := slices.IndexFunc(all, func(a replication.Arrival) bool { return a.Number > after })
+			if rest < 0 {
+				rest = len(all)
+			}
+			part := e.arrivals(space, after, 1<<rnd.IntN(16))
+			if !slices.EqualFunc(part, all[rest:], func(a, b replication.Arrival) bool { return a.Number == b.Number && a.Block.Hash == b.Block.Hash }) {
+				e.Fatalf("after %d arrive %d blocks, of all %d", after, len(part), len(all)-rest)
+			}
+		}
+	}
+	for range rounds {
+		w := writers[rnd.IntN(len(writers))]
+		switch rnd.IntN(6) {
+		case 0: // a cut, lower or higher
+			if n := stored[w.Log]; n > 0 {
+				l[w.Log] = cutAt(w.Pos(rnd.IntN(n + 1)))
+				e.restrict(l)
+			}
+		case 1:
+			clear(l)
+			e.restrict(l)
+		case 2:
+			e.reopen()
+			e.restrict(l)
+		default:
+			if _, limited := l[w.Log]; limited {
+				continue
+			}
+			n := 1 + rnd.IntN(50)
+			from := w.Len()
+			for range n {
+				if w.Len() == 0 || rnd.IntN(8) > 0 {
+					w.Add()
+				} else {
+					w.Add(App("big", make([]byte, 9<<10)))
+				}
+			}
+			e.want(e.ingest(w.Run(e, from, w.Len())), replication.Committed, w.Tip())
+			stored[w.Log] = w.Len()
+		}
+		check()
+	}
+	e.sound()
 }
 
 // heard collects advances.

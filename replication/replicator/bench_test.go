@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,28 +13,26 @@ import (
 	"vixp2p/replication/wal"
 )
 
-const (
-	benchOps   = 1_000_000
-	benchBatch = 1000
-	benchBytes = 256
-)
+const benchBytes = 256
 
-func openWAL(b *testing.B, dir string, seed byte) *wal.Store {
+// load is how the operations of a benchmark were written.
+type load struct{ ops, batch int }
+
+func openWAL(b *testing.B, dir string, seed byte, relaxed bool) *wal.Store {
 	b.Helper()
 	key := make([]byte, 32)
 	key[0] = seed
-	s, err := wal.Open(wal.Options{Dir: filepath.Join(dir, "log"), Network: network, Key: ed25519.NewKeyFromSeed(key)})
+	s, err := wal.Open(wal.Options{Dir: filepath.Join(dir, "log"), Network: network, Key: ed25519.NewKeyFromSeed(key), Relaxed: relaxed})
 	if err != nil {
 		b.Fatal(err)
 	}
 	return s
 }
 
-// fill writes benchOps operations in blocks of benchBatch.
-func fill(b *testing.B, s replication.Store) {
+func (l load) fill(b *testing.B, s replication.Store) {
 	b.Helper()
-	for range benchOps / benchBatch {
-		if _, err := s.Append(context.Background(), replication.Batch{Space: space, Ops: makeOps(benchBatch, benchBytes)}); err != nil {
+	for range l.ops / l.batch {
+		if _, err := s.Append(context.Background(), replication.Batch{Space: space, Ops: makeOps(l.batch, benchBytes)}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -90,33 +89,43 @@ func benchReplicator(b *testing.B, s replication.Store) *replicator.Replicator {
 	return r
 }
 
-// BenchmarkCatchUp brings 1,000,000 durable operations of 256 bytes from one
-// store to another over an in-memory connection, and copies the same without
-// replication for comparison. Run it with -benchtime 1x.
+// BenchmarkCatchUp brings durable operations of 256 bytes from one store to
+// another over an in-memory connection, and copies the same without replication
+// for comparison: 1,000,000 that were written in batches of 1,000, and 200,000
+// that were written one by one. Run it with -benchtime 1x.
 func BenchmarkCatchUp(b *testing.B) {
-	source := openWAL(b, b.TempDir(), 1)
+	b.Run("batches", func(b *testing.B) { load{1_000_000, 1000}.catchUp(b) })
+	b.Run("single", func(b *testing.B) { load{200_000, 1}.catchUp(b) })
+}
+
+func (l load) catchUp(b *testing.B) {
+	source := openWAL(b, b.TempDir(), 1, true)
 	defer source.Close()
-	fill(b, source)
-	var bare, whole time.Duration
+	l.fill(b, source)
+	var bare, whole, bareCPU, wholeCPU time.Duration
 	for b.Loop() {
-		target := openWAL(b, b.TempDir(), 2)
+		target := openWAL(b, b.TempDir(), 2, false)
+		cpu := processorTime(b)
 		bare += bareIngest(b, source, target)
+		bareCPU += processorTime(b) - cpu
 		if err := target.Close(); err != nil {
 			b.Fatal(err)
 		}
 
-		target = openWAL(b, b.TempDir(), 2)
+		target = openWAL(b, b.TempDir(), 2, false)
 		ra, rb := benchReplicator(b, source), benchReplicator(b, target)
 		ca, cb := newConns()
 		ca.account, cb.account = ra.Budget().Open(), rb.Budget().Open()
 		start := time.Now()
+		cpu = processorTime(b)
 		attach(b, ra, target, ca)
 		attach(b, rb, source, cb)
 		if err := rb.WaitSynced(context.Background(), 1, nil); err != nil {
 			b.Fatal(err)
 		}
 		whole += time.Since(start)
-		if got := rb.Counters(); got.OpsIn != benchOps {
+		wholeCPU += processorTime(b) - cpu
+		if got := rb.Counters(); got.OpsIn != uint64(l.ops) {
 			b.Fatalf("counters: %+v", got)
 		}
 		for _, close := range []func() error{
@@ -128,11 +137,23 @@ func BenchmarkCatchUp(b *testing.B) {
 			}
 		}
 	}
-	ops := float64(b.N) * benchOps
+	ops := float64(b.N) * float64(l.ops)
 	b.ReportMetric(ops/whole.Seconds(), "ops/s")
 	b.ReportMetric(ops/bare.Seconds(), "bare-ops/s")
 	b.ReportMetric(float64(bare)/float64(whole), "of-bare")
+	b.ReportMetric(float64(wholeCPU.Nanoseconds())/ops, "cpu-ns/op")
+	b.ReportMetric(float64(bareCPU.Nanoseconds())/ops, "bare-cpu-ns/op")
 	b.ReportMetric(0, "ns/op")
+}
+
+// processorTime is what this process has used so far.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 func attach(b *testing.B, r *replicator.Replicator, to replication.Store, c *conn) {

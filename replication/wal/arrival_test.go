@@ -190,3 +190,63 @@ func TestVerifyFindsArrivalOrder(t *testing.T) {
 		t.Errorf("after the repair %d blocks arrive: %v", len(arrivals), err)
 	}
 }
+
+// TestOlderFormat opens a directory of format 1, in which each block has an entry of
+// the arrival index of its own: nothing is lost, and it is a directory of today.
+func TestOlderFormat(t *testing.T) {
+	dir := fastDir(t)
+	s := openAt(t, dir, "a")
+	const blocks = 70
+	for range blocks {
+		mustAppend(t, s, put("k", "v"))
+	}
+	before, err := s.ReadArrivals(testSpace, 0, 1<<20)
+	if err != nil || len(before) != blocks {
+		t.Fatalf("%d blocks arrive: %v", len(before), err)
+	}
+	l, _ := s.state(before[0].Block.Header.Log)
+	entries := 0
+	err = s.db.Update(func(txn *badger.Txn) error {
+		if err := each(txn, arrivalPrefix(testSpace), nil, func([]byte, []byte) (bool, error) {
+			entries++
+			return true, nil
+		}); err != nil {
+			return err
+		}
+		for i, a := range before {
+			key, prev := arrivalKey(testSpace, a.Number), uint64(0)
+			if i > 0 {
+				prev = before[i-1].Number
+			}
+			if err := txn.Set(key, seal(key, arrivalRecord{l.num, a.Block.Header.FirstSeq, prev}.encode())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (blocks + maxCovered - 1) / maxCovered; entries != want {
+		t.Errorf("%d blocks have %d entries, want %d", blocks, entries, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, formatName), []byte(formatLine(1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "a")
+	if got := s.Info().Recovered; got != "" {
+		t.Errorf("opened with a note: %s", got)
+	}
+	mustBeWhole(t, s)
+	mustAppend(t, s, put("k", "v"))
+	for after := range uint64(blocks) {
+		rest, err := s.ReadArrivals(testSpace, after, 1<<20)
+		if err != nil || len(rest) != blocks+1-int(after) || rest[0].Number != after+1 {
+			t.Fatalf("after %d arrive %d blocks: %v", after, len(rest), err)
+		}
+	}
+	mustBeWhole(t, s)
+}

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"vixp2p/internal/rawdisk"
 	r "vixp2p/replication"
 	"vixp2p/replication/logtest"
 )
@@ -18,24 +18,16 @@ import (
 // an fsync, per second.
 func rawSync(b *testing.B, dir string) float64 {
 	b.Helper()
-	f, err := os.Create(filepath.Join(dir, "raw"))
+	f, err := rawdisk.Open(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer f.Close()
-	buf := make([]byte, 256)
-	n := 0
-	start := time.Now()
-	for time.Since(start) < 500*time.Millisecond {
-		if _, err := f.Write(buf); err != nil {
-			b.Fatal(err)
-		}
-		if err := f.Sync(); err != nil {
-			b.Fatal(err)
-		}
-		n++
+	rate, err := f.Rate(context.Background(), 256, 1000)
+	if err != nil {
+		b.Fatal(err)
 	}
-	return float64(n) / time.Since(start).Seconds()
+	return rate
 }
 
 // BenchmarkAppend reports durable appends of 256 bytes by 1, 64 and 512 writers,

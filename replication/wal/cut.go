@@ -124,12 +124,13 @@ func (c *committer) retreat(t *tx, l *logState, taken *moves, kept *moving, beyo
 	}
 	cut.end, cut.hlc = max(cut.end, prev.Seq), max(cut.hlc, l.lastHLC)
 	l.cut = &cut
+	var gone []uint64
 	for _, m := range taken.blocks {
 		seq := m.b.Header.FirstSeq
 		key := cutKey(l.num, seq)
 		t.set(key, sealBlock(key, m.sb.data, uint64(now), 0))
 		t.del(blockKey(l.num, seq))
-		t.goneArrivals(l.space.id, m.sb.arrival)
+		gone = append(gone, m.sb.arrival)
 		l.blocks--
 		l.bytes -= uint64(len(m.sb.data))
 	}
@@ -137,6 +138,9 @@ func (c *committer) retreat(t *tx, l *logState, taken *moves, kept *moving, beyo
 	if l.tip, l.lastHLC, l.arrival = (r.Position{}), 0, 0; kept != nil {
 		l.tip, l.lastHLC, l.arrival = kept.b.End(), kept.b.Header.LastHLC, kept.sb.arrival
 		signed = len(kept.b.Sig) > 0
+	}
+	for _, number := range gone {
+		t.goneArrival(l.space.id, number, l.arrival)
 	}
 	c.endIn(t, l, signed, beyond)
 	t.advances = append(t.advances, r.Advance{
@@ -168,89 +172,6 @@ func upToSignature(chain []*r.Block) []*r.Block {
 		if len(b.Sig) > 0 {
 			return chain[:i+1]
 		}
-	}
-	return nil
-}
-
-// goneArrivals notes an arrival number that no block has any more.
-func (t *tx) goneArrivals(space r.SpaceID, number uint64) {
-	if t.gone == nil {
-		t.gone = map[r.SpaceID][]uint64{}
-	}
-	t.gone[space] = append(t.gone[space], number)
-	t.lsm += moveCost // dropArrivals needs it
-}
-
-// dropArrivals takes the entries of blocks that are gone out of the arrival index,
-// and mends its chain. Nothing may have been added to it in this transaction.
-func (c *committer) dropArrivals(t *tx) error {
-	if len(t.gone) == 0 {
-		return nil
-	}
-	freed := c.s.freed
-	defer func() { t.setFreed(freed) }()
-	return c.s.view(func(txn *badger.Txn) error {
-		for space, numbers := range t.gone {
-			freed += uint64(len(numbers))
-			if err := dropArrivals(txn, t, space, numbers); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// setFreed stages how many arrival numbers no block has any more because of cuts,
-// so that a repair does not miss them.
-func (t *tx) setFreed(n uint64) {
-	t.freed = n
-	t.setOther([]byte{kindFreed}, encodeCount(n))
-}
-
-func dropArrivals(txn *badger.Txn, t *tx, space r.SpaceID, numbers []uint64) error {
-	opt := badger.DefaultIteratorOptions
-	opt.PrefetchValues = false
-	opt.Prefix = arrivalPrefix(space)
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	mended := map[uint64]arrivalRecord{} // what follows a gap
-	read := func() (a arrivalRecord, number uint64, err error) {
-		value, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return a, 0, readProblem(err)
-		}
-		a, number, err = parseArrival(it.Item().Key(), value)
-		if m, ok := mended[number]; ok {
-			a = m
-		}
-		return a, number, err
-	}
-	slices.Sort(numbers)
-	for _, number := range numbers {
-		key := arrivalKey(space, number)
-		if it.Seek(key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
-			return problem("an entry of the arrival index is missing")
-		}
-		a, _, err := read()
-		if err != nil {
-			return err
-		}
-		delete(mended, number)
-		t.del(key)
-		if it.Next(); !it.Valid() {
-			t.spaces[space] = a.prev
-			continue
-		}
-		next, at, err := read()
-		if err != nil {
-			return err
-		}
-		next.prev = a.prev
-		mended[at] = next
-	}
-	for number, a := range mended {
-		key := arrivalKey(space, number)
-		t.set(key, seal(key, a.encode()))
 	}
 	return nil
 }

@@ -32,7 +32,8 @@
 //	'x' log number 8 | segment 6 | seq in it 2   a block set aside: damage took one before it
 //	'z' log number 8 | segment 6 | seq in it 2   a block set aside: it lies beyond a cut
 //	'z' log number 8 | highest seq               the headers that were the log's tail then
-//	'a' space 16 | arrival 8                     log number, first seq, arrival before in the space
+//	'a' space 16 | arrival 8                     log number, first seq, arrival before in the space;
+//	                                             for that block and up to 31 that follow it (arrival.go)
 //	'l' log id 32                                number, space, origin, epoch, base, tip, HLC, sums, flags
 //	                                             [, end, HLC and time of what a cut set aside]
 //	't' log id 32                                headers beyond the tip up to a signature
@@ -50,7 +51,8 @@
 // checksum; where a cut set it aside, the time of that (Unix milliseconds) and 0
 // stand for the first two. The head's digest is a sum over 'l', 't', 'd', 'f', 'C',
 // 'm', 'n' and 'i', so that an older version of one of them, which damage can bring back, is found;
-// blocks prove each other by their hash chain and arrivals by theirs.
+// blocks prove each other by their hash chain and arrivals by theirs and by the
+// blocks' trailers.
 //
 // Values of 64 KiB and more are in Badger's value log, written once: one block
 // of a bulk load or of a peer's catch-up. Smaller ones are in the memtable's log

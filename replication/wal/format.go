@@ -14,7 +14,10 @@ import (
 // storeFormat is the version of the directory's layout that this code writes.
 // It is written to a file of its own, so that an older program can refuse a
 // newer directory before it touches the database.
-const storeFormat = 1
+//
+// 2: an entry of the arrival index may stand for several blocks. A directory of format
+// 1, where each has its own, is read as it is and marked anew.
+const storeFormat = 2
 
 const formatName = "FORMAT"
 
@@ -43,7 +46,10 @@ func checkFormat(dir string) (note string, err error) {
 			if version > storeFormat {
 				return "", &r.VersionError{What: "the store in " + dir + " has format", Got: version, Want: storeFormat}
 			}
-			return "", nil
+			if version == storeFormat {
+				return "", nil
+			}
+			break // an older one
 		}
 		note = "the file " + formatName + " was damaged"
 	}

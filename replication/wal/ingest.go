@@ -43,23 +43,27 @@ type runAnswer struct {
 // stageRuns fills the transaction with runs, fairly among the sources.
 func (c *committer) stageRuns(t *tx) []runAnswer {
 	var answers []runAnswer
-	touched := map[r.LogID]bool{}
 	for {
 		req := c.s.queue.takeRun(func(req *ingestReq) bool {
-			if t.raw == 0 {
-				return true
-			}
-			// A second run of a log waits for the first, so that it can be
-			// compared with what is stored.
-			return !touched[req.run.Log] && t.logs[req.run.Log] == nil &&
-				t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM
+			return t.raw == 0 || t.joins(req.run) && t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM
 		})
 		if req == nil {
 			return answers
 		}
-		touched[req.run.Log] = true
-		answers = append(answers, runAnswer{req, c.stageRun(t, req)})
+		a := runAnswer{req, c.stageRun(t, req)}
+		if l := t.log(req.run.Log); l != nil {
+			a.res.Tip = l.tip
+		}
+		answers = append(answers, a)
 	}
+}
+
+// joins tells whether a run may be staged beside what is staged of its log: as its
+// continuation. Any other run waits for the next transaction, so that it can be
+// compared with what is stored.
+func (t *tx) joins(run *r.VerifiedRun) bool {
+	l := t.logs[run.Log]
+	return l == nil || l.tip == run.From && l.flags&flagTail == 0
 }
 
 // runCost is what a run counts against Badger's limit.
@@ -78,9 +82,9 @@ func runCost(run *r.VerifiedRun) int {
 func (c *committer) answerRun(a runAnswer, err error) {
 	if err != nil {
 		a.res = r.IngestResult{Code: r.Refused, Err: err}
-	}
-	if l, ok := c.s.Log(a.req.run.Log); ok {
-		a.res.Tip = l.Tip
+		if l, ok := c.s.Log(a.req.run.Log); ok {
+			a.res.Tip = l.Tip
+		}
 	}
 	a.req.done(a.res)
 }

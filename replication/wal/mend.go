@@ -38,6 +38,7 @@ type arrivalEntry struct {
 	arrival uint64
 	num     uint64
 	seq     uint64
+	size    int
 }
 
 func newMender(o *Options, c *collector) *mender {
@@ -179,14 +180,17 @@ func (m *mender) mendLog(txn *badger.Txn, num uint64) error {
 // index writes the arrival index anew.
 func (m *mender) index() error {
 	slices.SortFunc(m.arrivals, func(a, b arrivalEntry) int { return cmp.Compare(a.arrival, b.arrival) })
-	prev := map[r.SpaceID]uint64{}
+	prev, open := map[r.SpaceID]uint64{}, map[r.SpaceID]openEntry{}
 	for _, a := range m.arrivals {
-		key := arrivalKey(a.space, a.arrival)
-		value := arrivalRecord{a.num, a.seq, prev[a.space]}.encode()
-		prev[a.space] = a.arrival
-		if err := m.out.Set(key, seal(key, value)); err != nil {
-			return err
+		entry := open[a.space]
+		if !entry.covers(a.num, a.size) {
+			key := arrivalKey(a.space, a.arrival)
+			value := arrivalRecord{a.num, a.seq, prev[a.space]}.encode()
+			if err := m.out.Set(key, seal(key, value)); err != nil {
+				return err
+			}
 		}
+		prev[a.space], open[a.space] = a.arrival, entry
 	}
 	return nil
 }

@@ -301,7 +301,7 @@ func (p *prefix) keep(k *link) error {
 	}
 	p.m.given[k.arrival] = true
 	l.arrival = k.arrival
-	p.m.arrivals = append(p.m.arrivals, arrivalEntry{l.space.id, k.arrival, l.num, first})
+	p.m.arrivals = append(p.m.arrivals, arrivalEntry{l.space.id, k.arrival, l.num, first, int(k.size)})
 	p.m.res.kept++
 	if !stale && !renumber && k.through == l.bytes {
 		return nil

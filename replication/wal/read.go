@@ -13,11 +13,21 @@ import (
 // parseStored checks a stored block: checksum, canonical header, body hash, its
 // log and its key. The block aliases value.
 func parseStored(l *logState, key, value []byte) (*r.Block, storedBlock, error) {
+	return parseWith(r.ParseBlock, l, key, value)
+}
+
+// parseToSend is parseStored without the body's hash: the checksum tells damage of
+// the disk as well, and whoever is sent the block computes the hash.
+func parseToSend(l *logState, key, value []byte) (*r.Block, storedBlock, error) {
+	return parseWith(r.ParseBlockHeader, l, key, value)
+}
+
+func parseWith(parse func([]byte) (*r.Block, []byte, error), l *logState, key, value []byte) (*r.Block, storedBlock, error) {
 	sb, err := unsealBlock(key, value)
 	if err != nil {
 		return nil, sb, err
 	}
-	b, rest, err := r.ParseBlock(sb.data)
+	b, rest, err := parse(sb.data)
 	switch {
 	case err != nil:
 		return nil, sb, problem("a stored block is not valid: " + err.Error())
@@ -67,7 +77,10 @@ func (s *Store) readRun(log r.LogID, after r.Position, maxBytes int) (r.RunBytes
 // cutRun reads the run that follows a position below the tip.
 func cutRun(txn *badger.Txn, l *logState, after r.Position, maxBytes int) (r.RunBytes, error) {
 	start := blockKey(l.num, after.Seq+1)
-	c := chainReader{l: l, at: after}
+	if maxBytes <= 0 || maxBytes > r.MaxRunBytes {
+		maxBytes = r.MaxRunBytes
+	}
+	c := chainReader{l: l, at: after, most: maxBytes}
 	cutter := r.RunCutter{Max: maxBytes}
 	var ends []r.Position
 	var sizes []int
@@ -75,7 +88,7 @@ func cutRun(txn *badger.Txn, l *logState, after r.Position, maxBytes int) (r.Run
 		if len(ends) == 0 && !bytes.Equal(key, start) {
 			return false, c.notABoundary(txn, key, value)
 		}
-		b, err := c.next(key, value)
+		b, sb, err := c.next(key, value)
 		if err != nil {
 			var forked *r.ForkedError
 			if len(ends) == 0 || errors.As(err, &forked) || cutter.Len() == 0 {
@@ -86,6 +99,7 @@ func cutRun(txn *badger.Txn, l *logState, after r.Position, maxBytes int) (r.Run
 		if !cutter.Add(b.EncodedLen(), len(b.Sig) > 0) {
 			return false, nil
 		}
+		c.append(sb)
 		ends = append(ends, b.End())
 		sizes = append(sizes, b.EncodedLen())
 		return c.at.Seq < l.tip.Seq, nil
@@ -128,31 +142,40 @@ func cutRun(txn *badger.Txn, l *logState, after r.Position, maxBytes int) (r.Run
 // chainReader reads the blocks of a log in order and checks each against the one
 // before.
 type chainReader struct {
-	l   *logState
-	at  r.Position // where the next block must follow
-	out []byte     // bytes of all blocks so far
+	l    *logState
+	at   r.Position // where the next block must follow
+	most int        // bytes that are wanted
+	out  []byte     // of all blocks so far
 }
 
-// next checks a block and appends its bytes to out, which the block aliases.
-func (c *chainReader) next(key, value []byte) (*r.Block, error) {
-	start := len(c.out)
-	c.out = append(c.out, value...)
-	b, _, err := parseStored(c.l, key, c.out[start:])
+// next checks a block, which aliases value.
+func (c *chainReader) next(key, value []byte) (*r.Block, storedBlock, error) {
+	b, sb, err := parseToSend(c.l, key, value)
 	if err != nil {
-		c.out = c.out[:start]
-		return nil, err
+		return nil, sb, err
 	}
 	prev := b.PrevPosition()
 	if prev != c.at {
-		c.out = c.out[:start]
-		if prev.Seq == c.at.Seq && start == 0 {
-			return nil, &r.ForkedError{Log: c.l.id, Seq: c.at.Seq, Held: prev.Hash}
+		if prev.Seq == c.at.Seq && len(c.out) == 0 {
+			return nil, sb, &r.ForkedError{Log: c.l.id, Seq: c.at.Seq, Held: prev.Hash}
 		}
-		return nil, problem("a block does not follow the one before")
+		return nil, sb, problem("a block does not follow the one before")
 	}
-	c.out = c.out[:len(c.out)-trailerLen]
 	c.at = b.End()
-	return b, nil
+	return b, sb, nil
+}
+
+// append copies the bytes of a block, the first time into a buffer for all that is
+// wanted and there.
+func (c *chainReader) append(sb storedBlock) {
+	if c.out == nil {
+		follow := 0
+		if c.l.bytes > sb.through {
+			follow = int(min(c.l.bytes-sb.through, uint64(c.most)))
+		}
+		c.out = make([]byte, 0, max(len(sb.data), min(c.most, len(sb.data)+follow)))
+	}
+	c.out = append(c.out, sb.data...)
 }
 
 // notABoundary tells why no block starts after c.at although the log goes on
@@ -286,40 +309,12 @@ func (s *Store) readArrivals(space r.SpaceID, after uint64, maxBytes int) (arriv
 	if after >= newest {
 		return nil, last, nil
 	}
-	bytesRead, at := 0, after
+	reader := arrivalReader{s: s, space: space, after: after, newest: newest, max: max(1, maxBytes)}
 	err = s.view(func(txn *badger.Txn) error {
-		opt := arrivalPrefix(space)
-		err := each(txn, opt, arrivalKey(space, after+1), func(key, value []byte) (bool, error) {
-			a, number, err := parseArrival(key, value)
-			if err != nil {
-				return false, err
-			}
-			if number > newest {
-				return false, nil // committed after newest was read
-			}
-			if a.prev > at || (len(arrivals) > 0 && a.prev != at) {
-				return false, problem("an entry of the arrival index is missing")
-			}
-			l, ok := s.stateOf(a.num)
-			if !ok {
-				return false, problem("the arrival index names an unknown log")
-			}
-			last = r.Dot{Log: l.id, Seq: a.firstSeq}
-			b, err := arrived(txn, &l, a, number)
-			if err != nil {
-				return false, err
-			}
-			at = number
-			arrivals = append(arrivals, r.Arrival{Number: number, Block: b, Origin: l.origin})
-			bytesRead += b.EncodedLen()
-			return at < newest && bytesRead < maxBytes, nil
-		})
-		if err == nil && at < newest && (len(arrivals) == 0 || bytesRead < maxBytes) {
-			err = problem("the arrival index ends early")
-		}
-		return err
+		reader.txn = txn
+		return reader.read()
 	})
-	return arrivals, last, err
+	return reader.list, reader.reading, err
 }
 
 // stateOf returns a copy of the state of a log by its local number.
@@ -344,25 +339,4 @@ func parseArrival(key, value []byte) (arrivalRecord, uint64, error) {
 	}
 	a, err := decodeArrival(raw)
 	return a, number, err
-}
-
-// arrived reads the block that an arrival names.
-func arrived(txn *badger.Txn, l *logState, a arrivalRecord, number uint64) (*r.Block, error) {
-	key := blockKey(l.num, a.firstSeq)
-	item, err := txn.Get(key)
-	if err != nil {
-		return nil, readProblem(err)
-	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, readProblem(err)
-	}
-	b, sb, err := parseStored(l, key, value)
-	if err != nil {
-		return nil, err
-	}
-	if sb.arrival != number {
-		return nil, problem("a block and the arrival index disagree")
-	}
-	return b, nil
 }

@@ -37,6 +37,7 @@ type spaceState struct {
 	id      r.SpaceID
 	logs    []*logState // ascending by id
 	arrival uint64      // newest arrival number in this space
+	open    openEntry   // of the arrival index
 }
 
 // index is what is durable, in memory. The committer alone changes it, after a

@@ -415,3 +415,45 @@ func TestOpenOnANearlyFullDisk(t *testing.T) {
 	mustAppend(t, s, put("k", "w"))
 	mustBeWhole(t, s)
 }
+
+// TestRunsShareACommit: runs of one log that wait together are one transaction, and
+// a run of another branch among them is compared with what is stored.
+func TestRunsShareACommit(t *testing.T) {
+	const runs = 20
+	s := openAt(t, t.TempDir(), "a")
+	w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs)
+	rival := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs / 2)
+	rival.Add(put("k", "another branch"))
+
+	begun, hold := make(chan struct{}), make(chan struct{})
+	var held sync.WaitGroup
+	held.Go(func() {
+		if err := s.control(context.Background(), func(*tx) error {
+			close(begun)
+			<-hold
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	answers := make(chan r.IngestResult, runs+1)
+	for k := range runs {
+		s.Ingest(1, w.Run(t, k, k+1), func(res r.IngestResult) { answers <- res })
+	}
+	s.Ingest(1, rival.Run(t, runs/2, runs/2+1), func(res r.IngestResult) { answers <- res })
+	close(hold)
+	held.Wait()
+	for k := range runs {
+		if res := <-answers; res.Code != r.Committed || res.Tip != w.Pos(k+1) {
+			t.Errorf("run %d: %+v", k, res)
+		}
+	}
+	if res := <-answers; res.Code != r.Forked || res.Proof == nil {
+		t.Errorf("the other branch: %+v", res)
+	}
+	if n := s.idx.head.commits; n > 4 { // the first, of the identity; the runs; the fork
+		t.Errorf("%d runs took %d commits", runs, n)
+	}
+	mustBeWhole(t, s)
+}

@@ -26,11 +26,12 @@ const (
 type tx struct {
 	s      *Store
 	head   head
-	logs   map[r.LogID]*logState  // staged copies
-	spaces map[r.SpaceID]uint64   // staged newest arrivals
-	gone   map[r.SpaceID][]uint64 // arrivals that a cut took
-	freed  uint64                 // count of all that cuts took; 0: not changed
-	others map[string]digest      // staged hashes of other records; zero: removed
+	logs   map[r.LogID]*logState   // staged copies
+	spaces map[r.SpaceID]uint64    // staged newest arrivals
+	open   map[r.SpaceID]openEntry // of spaces in spaces
+	gone   map[r.SpaceID][]gone    // arrivals that a cut took
+	freed  uint64                  // count of all that cuts took; 0: not changed
+	others map[string]digest       // staged hashes of other records; zero: removed
 
 	sets     []*badger.Entry
 	deletes  [][]byte
@@ -47,7 +48,7 @@ type tx struct {
 func (s *Store) newTx() *tx {
 	return &tx{
 		s: s, head: s.idx.head,
-		logs: map[r.LogID]*logState{}, spaces: map[r.SpaceID]uint64{}, others: map[string]digest{},
+		logs: map[r.LogID]*logState{}, spaces: map[r.SpaceID]uint64{}, open: map[r.SpaceID]openEntry{}, others: map[string]digest{},
 	}
 }
 
@@ -140,22 +141,15 @@ func (t *tx) hasOther(key []byte) bool {
 // the log's new state. buf holds the block's bytes and room for the trailer.
 func (t *tx) addBlock(l *logState, h *r.Header, hash r.Hash, buf []byte) {
 	t.head.arrivals++
-	prev, ok := t.spaces[l.space.id]
-	if !ok {
-		if sp := t.s.idx.spaces[l.space.id]; sp != nil {
-			prev = sp.arrival
-		}
-	}
-	t.spaces[l.space.id] = t.head.arrivals
 	l.bytes += uint64(len(buf))
 	l.blocks++
 	l.tip = r.Position{Seq: h.LastSeq(), Hash: hash}
 	l.lastHLC = h.LastHLC
 	l.arrival = t.head.arrivals
+	size := len(buf)
 	key := blockKey(l.num, h.FirstSeq)
 	t.set(key, sealBlock(key, buf, l.bytes, l.arrival))
-	akey := arrivalKey(l.space.id, l.arrival)
-	t.set(akey, seal(akey, arrivalRecord{l.num, h.FirstSeq, prev}.encode()))
+	t.indexArrival(l, h.FirstSeq, size)
 }
 
 // finish stages the logs' records and the head.
@@ -234,7 +228,8 @@ func (s *Store) apply(t *tx, hash r.Hash) {
 		s.idx.insert(l)
 	}
 	for id, arrival := range t.spaces {
-		s.idx.space(id).arrival = arrival
+		sp := s.idx.space(id)
+		sp.arrival, sp.open = arrival, t.open[id]
 	}
 	s.idx.head = t.head
 	s.headHash = hash

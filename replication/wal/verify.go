@@ -3,6 +3,7 @@ package wal
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -113,6 +114,9 @@ type verifier struct {
 	byNum  map[uint64]*logState
 	spaces map[r.SpaceID]uint64 // newest arrival by the logs' records
 	blocks uint64
+	// leads sums up what the blocks say of the arrival index; partial: not of all.
+	leads   digest
+	partial bool
 }
 
 func (v *verifier) found(l *logState, seq uint64, problem string) {
@@ -267,6 +271,9 @@ func (v *verifier) otherRecords(kind byte) error {
 func (v *verifier) logBlocks(l *logState) error {
 	at := r.Position{Seq: l.base - 1}
 	var bytesSeen, blocks, arrival uint64
+	var led span
+	whole := false
+	defer func() { v.partial = v.partial || !whole }()
 	sigs := signatureCheck{origin: l.origin}
 	err := each(v.txn, blockPrefix(l.num), nil, func(key, value []byte) (bool, error) {
 		if err := v.stopped(); err != nil {
@@ -290,23 +297,26 @@ func (v *verifier) logBlocks(l *logState) error {
 			v.found(l, b.Header.FirstSeq, "the log's bytes do not add up")
 		}
 		if sb.arrival <= arrival {
+			v.partial = true
 			v.found(l, b.Header.FirstSeq, "the block arrives before the one that it follows")
 		}
 		arrival = sb.arrival
 		if err := sigs.add(b); err != nil {
 			v.found(l, b.Header.FirstSeq, err.Error())
 		}
-		return true, v.checkArrival(l, b, sb)
+		return true, v.checkArrival(l, b, sb, &led)
 	})
 	v.blocks += blocks
 	if err != nil {
 		return err
 	}
+	v.leads.add(led.digest(l.space.id))
 	if at != l.tip || blocks != l.blocks || bytesSeen != l.bytes {
 		v.found(l, at.Seq+1, fmt.Sprintf("the log ends at seq %d after %s where its record says %d after %d",
 			at.Seq, many(blocks, "block", "blocks"), l.tip.Seq, l.blocks))
 		return nil
 	}
+	whole = true
 	if l.flags&flagTail != 0 {
 		tail, err := readTail(v.txn, l.id)
 		if err != nil {
@@ -359,48 +369,74 @@ func (v *verifier) setAside(l *logState) error {
 	return err
 }
 
-// checkArrival looks a block up in the arrival index.
-func (v *verifier) checkArrival(l *logState, b *r.Block, sb storedBlock) error {
+// span is what an entry of the arrival index stands for: from its own number to the
+// last one. The zero value is none.
+type span struct{ number, last uint64 }
+
+func (p span) digest(space r.SpaceID) digest {
+	if p == (span{}) {
+		return digest{}
+	}
+	return recordHash(arrivalKey(space, p.number), binary.BigEndian.AppendUint64(nil, p.last))
+}
+
+// checkArrival looks a block up in the arrival index. led is what leads to the block
+// before it.
+func (v *verifier) checkArrival(l *logState, b *r.Block, sb storedBlock, led *span) error {
 	key := arrivalKey(l.space.id, sb.arrival)
 	raw, err := get(v.txn, key)
 	if err != nil {
 		return err
 	}
+	if raw == nil && led.number > 0 {
+		led.last = sb.arrival
+		return nil
+	}
 	a, err := decodeArrival(raw)
 	if err != nil || a.num != l.num || a.firstSeq != b.Header.FirstSeq {
-		v.found(l, b.Header.FirstSeq, "the arrival index does not name this block")
+		v.found(l, b.Header.FirstSeq, "the arrival index does not lead to this block")
 	}
+	v.leads.add(led.digest(l.space.id))
+	*led = span{sb.arrival, sb.arrival}
 	return nil
 }
 
-// arrivals checks the arrival index as a chain. With as many entries as blocks,
-// each block named by its entry, none is left that names none.
+// arrivals checks the arrival index as a chain. Its entries must lead from and to the
+// same numbers as the blocks say.
 func (v *verifier) arrivals() error {
-	var n uint64
-	newest := map[r.SpaceID]uint64{}
+	var leads digest
+	newest := map[r.SpaceID]span{}
 	err := each(v.txn, []byte{kindArrival}, nil, func(key, value []byte) (bool, error) {
 		a, number, err := parseArrival(key, value)
 		if err != nil {
 			return false, err
 		}
 		space, _, _ := parseArrivalKey(key)
-		if a.prev != newest[space] {
+		if before, ok := newest[space]; ok {
+			before.last = a.prev
+			leads.add(before.digest(space))
+			if a.prev < before.number {
+				v.found(v.byNum[a.num], a.firstSeq, "the arrival index is not in order")
+			}
+		} else if a.prev != 0 {
 			v.found(v.byNum[a.num], a.firstSeq, "an entry of the arrival index before this block's is missing")
 		}
-		newest[space] = number
-		n++
+		newest[space] = span{number: number}
 		return true, v.stopped()
 	})
 	if err != nil {
 		return err
 	}
 	for space, arrival := range v.spaces {
-		if newest[space] != arrival {
+		before, ok := newest[space]
+		before.last = arrival
+		leads.add(before.digest(space))
+		if arrival < before.number || !ok && arrival > 0 {
 			v.found(nil, 0, "the arrival index ends early")
 		}
 	}
-	if n != v.blocks {
-		v.found(nil, 0, fmt.Sprintf("the arrival index has %s for %s", many(n, "entry", "entries"), many(v.blocks, "block", "blocks")))
+	if leads != v.leads && !v.partial {
+		v.found(nil, 0, "the arrival index and the blocks do not agree: entries are missing, or lead to other blocks")
 	}
 	return nil
 }
