@@ -78,19 +78,28 @@ func TestFloodEndsTheConnection(t *testing.T) {
 		}
 		return conn
 	}
+	for range 8 {
+		a.mesh.gate.offence(b.id, true) // so that it stays away during the test
+	}
 	until(t, "the connection is closed", flood(b).IsClosed)
 	until(t, "the log names it", func() bool { return log.has("a peer broke the protocol", b.ID(), "streams without end") })
 	until(t, "the session has ended", func() bool { return a.mesh.book.live(b.id) == nil })
-	if !a.mesh.gate.keepsAway(b.id) {
-		t.Error("it is not kept away")
+	if n := offences(a.mesh.gate, b); n != 9 || !a.mesh.gate.keepsAway(b.id) {
+		t.Errorf("%d offences are noted", n)
 	}
 	flood(relay)
 	put(t, c, "k", "v")
 	converge(t, 1, a, c)
-	if a.mesh.gate.keepsAway(relay.id) || a.mesh.book.live(relay.id) == nil {
+	if offences(a.mesh.gate, relay) != 0 || a.mesh.book.live(relay.id) == nil {
 		t.Error("the relay is put out")
 	}
 	if n := log.count("a peer broke the protocol"); n != 1 {
 		t.Errorf("the log says %d times who broke the protocol", n)
 	}
+}
+
+func offences(g *gate, of *Node) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.peers[of.id].offences
 }
