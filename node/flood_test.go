@@ -3,8 +3,6 @@ package node
 import (
 	"testing"
 	"time"
-
-	"github.com/libp2p/go-libp2p/core/network"
 )
 
 // TestGateCountsStreams: a peer may begin a burst of streams, then so many a second;
@@ -65,32 +63,31 @@ func TestFloodEndsTheConnection(t *testing.T) {
 		}
 	}
 	a.host.ConnManager().Protect(relay.id, relayTag)
-	// Twice what is allowed at once, silent and short, so that no limit on streams at
-	// one time is met.
-	flood := func(from *Node) network.Conn {
+	// Silent and short streams, so that no limit on those at one time is met.
+	flood := func(from *Node, enough func() bool) {
 		conn := from.host.Network().ConnsToPeer(a.id)[0]
-		for range 2 * streamBurst * peerStreams(a.cfg.MaxPeers) {
-			st, err := conn.NewStream(deadline(t))
-			if err != nil {
-				break
+		until(t, "a flood from "+from.Label(), func() bool {
+			for i := 0; i < 100 && !conn.IsClosed(); i++ {
+				if st, err := conn.NewStream(deadline(t)); err == nil {
+					_ = st.Reset()
+				}
 			}
-			_ = st.Reset()
-		}
-		return conn
+			return enough() || conn.IsClosed()
+		})
 	}
 	for range 8 {
 		a.mesh.gate.offence(b.id, true) // so that it stays away during the test
 	}
-	until(t, "the connection is closed", flood(b).IsClosed)
+	flood(b, func() bool { return false })
 	until(t, "the log names it", func() bool { return log.has("a peer broke the protocol", b.ID(), "streams without end") })
 	until(t, "the session has ended", func() bool { return a.mesh.book.live(b.id) == nil })
-	if n := offences(a.mesh.gate, b); n != 9 || !a.mesh.gate.keepsAway(b.id) {
+	if n := record(a.mesh.gate, b).offences; n != 9 || !a.mesh.gate.keepsAway(b.id) {
 		t.Errorf("%d offences are noted", n)
 	}
-	flood(relay)
+	flood(relay, func() bool { return record(a.mesh.gate, relay).streams.Tokens() < 1 })
 	put(t, c, "k", "v")
 	converge(t, 1, a, c)
-	if offences(a.mesh.gate, relay) != 0 || a.mesh.book.live(relay.id) == nil {
+	if record(a.mesh.gate, relay).offences != 0 || a.mesh.book.live(relay.id) == nil {
 		t.Error("the relay is put out")
 	}
 	if n := log.count("a peer broke the protocol"); n != 1 {
@@ -98,8 +95,9 @@ func TestFloodEndsTheConnection(t *testing.T) {
 	}
 }
 
-func offences(g *gate, of *Node) int {
+// record is what a gate knows of a node.
+func record(g *gate, of *Node) gated {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.peers[of.id].offences
+	return *g.peers[of.id]
 }
