@@ -51,71 +51,94 @@ const (
 // anybody is a peer; in one of members it is a member that turned bad, or one that is
 // none.
 func TestHostilePeers(t *testing.T) {
-	t.Run("open", func(t *testing.T) { attackAll(t, openWorld(t), open) })
-	t.Run("members", func(t *testing.T) { attackAll(t, membersWorld(t), member, outside) })
+	t.Run("open", func(t *testing.T) {
+		todo := planned(open)
+		attackAll(t, openWorld(t), todo)
+	})
+	t.Run("members", func(t *testing.T) {
+		todo := planned(member, outside)
+		attackAll(t, membersWorld(t, len(todo)), todo)
+	})
 }
 
-// attackAll lets a world go through all attacks that are for it, and says in the end
-// what honest peers kept.
-func attackAll(t *testing.T, w *world, as ...where) {
+// plan is an attack and who attacks.
+type plan struct {
+	attack
+	as where
+}
+
+func (p plan) String() string {
+	if p.as == outside {
+		return p.name + ", not a member"
+	}
+	return p.name
+}
+
+// planned are the attacks by these.
+func planned(as ...where) (out []plan) {
+	for _, a := range attacks {
+		for _, who := range as {
+			if a.where&who != 0 && (!testing.Short() || a.short&who != 0) {
+				out = append(out, plan{a, who})
+			}
+		}
+	}
+	return out
+}
+
+// attackAll lets a world go through attacks, and says in the end what honest peers
+// kept.
+func attackAll(t *testing.T, w *world, todo []plan) {
+	w.victim.Start()
+	pair := newPair(t, w)
+	peak := watchMemory(t, w.victim)
+	table := &strings.Builder{}
+	for _, a := range todo {
+		t.Run(a.String(), func(t *testing.T) {
+			peak.Store(0)
+			pair.goThrough(t, a, table)
+			fmt.Fprintf(table, ", at most %3d MiB\n", peak.Load())
+			if mib := peak.Load(); mib >= maxMemory {
+				t.Errorf("the node held %d MiB, more than %d", mib, maxMemory)
+			}
+			t.Run("newcomer", pair.newcomer)
+		})
+	}
+	pair.finish(t)
+	t.Logf("what honest peers kept of their undisturbed rate:\n%s", table)
+}
+
+// goThrough lets the node be attacked, and adds to a table what honest peers kept.
+func (p *pair) goThrough(t *testing.T, a plan, table io.Writer) {
 	calm, storm := 800*time.Millisecond, 2*time.Second
 	if testing.Short() {
 		calm, storm = 400*time.Millisecond, time.Second
 	}
-	w.victim.Start()
-	pair := newPair(t, w)
-	peak := watchMemory(t, w.victim)
-	var table strings.Builder
-	for _, a := range attacks {
-		for _, who := range as {
-			in := a.where
-			if testing.Short() {
-				in = a.short
-			}
-			if in&who == 0 {
-				continue
-			}
-			name := a.name
-			if who == outside {
-				name += " of a stranger"
-			}
-			t.Run(name, func(t *testing.T) {
-				peak.Store(0)
-				pair.calm = append(pair.calm, pair.measure(t, calm, nil))
-				before := median(pair.calm)
-				running := begin(t, w.orders(a, who))
-				enough := running.enough
-				if a.amount == 0 || testing.Short() {
-					enough = nil
-				}
-				during := pair.measure(t, storm, enough)
-				written := pair.written.Load()
-				waitFor(t, "honest peers go on during the attack", func() bool { return pair.written.Load() >= written+4*batchOps })
-				if a.log != "" {
-					waitFor(t, "the log names the attacker", func() bool { return named(w.victim.Stderr(), running.id, a.log) })
-				}
-				did := running.end(t)
-				kept := fmt.Sprintf("%-38s %5.2f a second, %5.2f a second of the node's processor time; at most %3d MiB", t.Name()[len("TestHostilePeers/"):],
-					during.perSecond/before.perSecond, during.perNode/before.perNode, peak.Load())
-				fmt.Fprintln(&table, kept)
-				t.Logf("undisturbed %s", before)
-				t.Logf("attacked    %s", during)
-				t.Logf("attacker: %s", did)
-				if during.perNode < leastShare*before.perNode && os.Getenv(shareVar) != "" {
-					t.Errorf("honest peers have %.0f operations for a second of the node's processor time, of %.0f undisturbed", during.perNode, before.perNode)
-				}
-				if mib := peak.Load(); mib >= maxMemory {
-					t.Errorf("the node held %d MiB, more than %d", mib, maxMemory)
-				}
-				if !w.victim.Running() {
-					t.Fatalf("the node is gone:\n%s", w.victim.Stderr())
-				}
-				t.Run("newcomer", pair.newcomer)
-			})
-		}
+	victim := p.world.victim
+	p.calm = append(p.calm, p.measure(t, calm, nil))
+	before := median(p.calm) // what an attack leaves behind does not make the next one look better
+	running := begin(t, p.world.orders(t, a.attack, a.as))
+	enough := running.enough
+	if a.amount == 0 || testing.Short() {
+		enough = nil
 	}
-	pair.finish(t)
-	t.Logf("what honest peers kept of their undisturbed rate:\n%s", table.String())
+	during := p.measure(t, storm, enough)
+	written := p.written.Load()
+	waitFor(t, "honest peers go on during the attack", func() bool { return p.written.Load() >= written+4*batchOps })
+	if a.log != "" {
+		waitFor(t, "the log names the attacker", func() bool { return named(victim.Stderr(), running.id, a.log) })
+	}
+	t.Logf("attacker: %s", running.end(t))
+	t.Logf("undisturbed %s", before)
+	t.Logf("attacked    %s", during)
+	fmt.Fprintf(table, "%-40s %3.0f%% a second, %3.0f%% a second of the node's processor time, of which the attack took %3.0f%% of a core",
+		a, 100*during.perSecond/before.perSecond, 100*during.perNode/before.perNode, 100*during.wasted(before))
+	if during.perNode < leastShare*before.perNode && os.Getenv(shareVar) != "" {
+		t.Errorf("honest peers have %.0f operations for a second of the node's processor time, of %.0f undisturbed", during.perNode, before.perNode)
+	}
+	if !victim.Running() {
+		t.Fatalf("the node is gone:\n%s", victim.Stderr())
+	}
 }
 
 // named tells whether a line of a log has all of these.
@@ -371,6 +394,8 @@ type rate struct {
 	// perNode is for a second of the node's own processor time, whatever it was spent
 	// on.
 	perNode float64
+	// node is the node's processor time for a second.
+	node float64
 	// perAvailable is for a second of processor time that the node and the honest peers
 	// used or left idle: what the attacker's process and others on this machine took is
 	// not counted, and what an attack makes the node waste is.
@@ -378,7 +403,13 @@ type rate struct {
 }
 
 func (r rate) String() string {
-	return fmt.Sprintf("%6.0f ops/s, %6.0f a second of the node's processor time, %6.0f a second of what was available", r.perSecond, r.perNode, r.perAvailable)
+	return fmt.Sprintf("%6.0f ops/s, %6.0f a second of the node's processor time (%.2f of a core), %6.0f a second of what was available", r.perSecond, r.perNode, r.node, r.perAvailable)
+}
+
+// wasted is the node's processor time for a second beyond what its honest operations
+// cost undisturbed.
+func (r rate) wasted(undisturbed rate) float64 {
+	return max(0, r.node-r.perSecond/undisturbed.perNode)
 }
 
 // median is the middle of each figure.
@@ -394,6 +425,7 @@ func median(all []rate) rate {
 	return rate{
 		perSecond:    middle(func(r rate) float64 { return r.perSecond }),
 		perNode:      middle(func(r rate) float64 { return r.perNode }),
+		node:         middle(func(r rate) float64 { return r.node }),
 		perAvailable: middle(func(r rate) float64 { return r.perAvailable }),
 	}
 }
@@ -415,7 +447,7 @@ func (p *pair) measure(t *testing.T, d time.Duration, enough <-chan struct{}) ra
 	spent := (victim.CPU() - cpu).Seconds()
 	others := max(0, (machineBusy(t)-busy).Seconds()-spent-(ownCPU()-own).Seconds())
 	available := max(wall*float64(runtime.NumCPU())-others, spent, 0.01)
-	return rate{perSecond: n / wall, perNode: n / max(spent, 0.01), perAvailable: n / available}
+	return rate{perSecond: n / wall, perNode: n / max(spent, 0.01), node: spent / wall, perAvailable: n / available}
 }
 
 // ownCPU is the processor time of this process.
