@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -42,21 +43,51 @@ const (
 	slowPause  = time.Minute
 )
 
-// quota is one session's share of this node's work: token buckets that may be
-// overdrawn.
+// share is what a peer may have of this node's work, in all of its sessions: token
+// buckets that may be overdrawn.
+type share struct{ work, refused, looks *rate.Limiter }
+
+func newShare() *share {
+	return &share{
+		work: rate.NewLimiter(workRate, workBurst), refused: rate.NewLimiter(workRate, refusedBurst),
+		looks: rate.NewLimiter(lookRate, lookBurst),
+	}
+}
+
+// untouched tells whether a new share would be the same.
+func (s *share) untouched(now time.Time) bool {
+	for _, l := range []*rate.Limiter{s.work, s.refused, s.looks} {
+		if l.TokensAt(now) < float64(l.Burst()) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxShares bounds the peers of which it is remembered what they took; whoever takes
+// the work of so many within a minute has other means.
+const maxShares = 4096
+
+// shareLocked is the share of a peer, which a new session does not renew.
+func (r *Replicator) shareLocked(id string, now time.Time) *share {
+	if s := r.shares[id]; s != nil {
+		return s
+	}
+	maps.DeleteFunc(r.shares, func(_ string, s *share) bool { return s.untouched(now) })
+	s := newShare()
+	if len(r.shares) < maxShares {
+		r.shares[id] = s
+	}
+	return s
+}
+
+// quota is how one session uses its peer's share.
 type quota struct {
-	work, refused, looks *rate.Limiter
+	*share
 
 	// The rest is the reader's.
 	paused time.Duration // since it was last logged
 	told   time.Time     // when that was
-}
-
-func newQuota() *quota {
-	return &quota{
-		work: rate.NewLimiter(workRate, workBurst), refused: rate.NewLimiter(workRate, refusedBurst),
-		looks: rate.NewLimiter(lookRate, lookBurst),
-	}
 }
 
 // costOf is what a message costs by itself.
