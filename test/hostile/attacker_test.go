@@ -111,8 +111,9 @@ func (a *attacker) count(what string, n int) {
 	}
 }
 
-// again is the pause between connections, of which loopback may make any number: ten
-// times as many as one address of another machine may.
+// again is the pause between connections of all goroutines of an attack. Loopback may
+// make any number, and an address of another machine 10 a second: this is what ten such
+// addresses may make.
 const again = 10 * time.Millisecond
 
 // loop runs fn again and again, in n goroutines, each with a host of its own that is
@@ -127,7 +128,7 @@ func (a *attacker) loop(ctx context.Context, n, lives int, fn func(ctx context.C
 					if err := fn(ctx, h); err != nil {
 						a.count("errors", 1)
 					}
-					pause(ctx, again)
+					pause(ctx, time.Duration(n)*again)
 				}
 				_ = h.Close()
 			}

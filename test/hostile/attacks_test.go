@@ -58,6 +58,17 @@ var attacks = []attack{
 	{name: "streams without end", run: streamsWithoutEnd, where: member | outside, log: "streams without end"},
 	{name: "a thousand reconnects", run: reconnects, where: member, log: "one handshake after the other", amount: 1000, unit: "dials", short: member},
 	{name: "a million logs", run: millionLogs, where: member, log: "a frontier difference of more than", amount: 1_000_000, unit: "logs claimed"},
+	{name: busy, run: spin},
+}
+
+// busy is no attack: a process that takes what an attacker may take of the machine, and
+// leaves the node alone.
+const busy = "busy"
+
+func spin(ctx context.Context, a *attacker) {
+	a.begun(a.newHost(0))
+	for ctx.Err() == nil {
+	}
 }
 
 // garbage sends random bytes: to the port, in place of a Hello, and after one.
