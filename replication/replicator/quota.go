@@ -26,9 +26,9 @@ const (
 	// Runs that are refused are counted by themselves too: a session begins with
 	// questions, and has no reason to begin with thousands of such runs.
 	refusedBurst = 256 * refusedCost
-	// entriesPerCost entries of a frontier take as long as any message: a thousand
-	// spaces of 1,000 logs are within the burst.
-	entriesPerCost = 10
+	// entriesPerCost entries of a frontier take as long as any message, some 10 us: as
+	// many as may be held of all peers (see frontiers.go) are within the burst.
+	entriesPerCost = 4
 	// Each look at a space goes over all of its logs, and they are counted: 100,000
 	// logs five times at once, and then every two seconds, which takes about a tenth of
 	// a core.

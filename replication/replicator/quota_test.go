@@ -153,7 +153,7 @@ func TestASessionRenewsNoShare(t *testing.T) {
 	})
 }
 
-// TestEntriesOfFrontiersAreCounted: a message full of them costs as much as a dozen.
+// TestEntriesOfFrontiersAreCounted: a message full of them costs as much as thirty.
 func TestEntriesOfFrontiersAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, "A")
@@ -168,7 +168,7 @@ func TestEntriesOfFrontiersAreCounted(t *testing.T) {
 		})
 		time.Sleep(10 * time.Second)
 		// The burst, ten seconds' worth, and what lies in the connection's buffers.
-		if n := said.Load(); n < (2048+9*100)*100/13 || n > (2048+10*100)*100/13+200 {
+		if n := said.Load(); n < (2048+9*100)*100/31 || n > (2048+10*100)*100/31+200 {
 			t.Errorf("%d were read in ten seconds", n)
 		}
 		select {

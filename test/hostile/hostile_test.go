@@ -118,9 +118,9 @@ func (p *pair) goThrough(t *testing.T, a plan, table io.Writer) {
 	}
 	victim := p.world.victim
 	p.calm = append(p.calm, p.measure(t, calm, nil))
-	p.signal(t, syscall.SIGCONT)
+	load := begin(t, orders{Attack: busy, Target: "/p2p/" + victim.PeerID})
 	p.beside = append(p.beside, p.measure(t, calm, nil))
-	p.signal(t, syscall.SIGSTOP)
+	load.end(t)
 	// What an attack leaves behind does not make the next one look better.
 	before, beside := median(p.calm), median(p.beside)
 	running := begin(t, p.world.orders(t, a.attack, a.as))
@@ -274,7 +274,6 @@ type pair struct {
 	writer, reader *node.Node
 	calm           []rate       // undisturbed
 	beside         []rate       // beside load that leaves the node alone
-	load           *exec.Cmd    // which does not run
 	written        atomic.Int64 // operations that the attacked node has acknowledged
 	stop           context.CancelFunc
 	writing        sync.WaitGroup
@@ -304,18 +303,8 @@ func newPair(t *testing.T, w *world) *pair {
 		p.stop()
 		p.writing.Wait()
 	})
-	p.load = begin(t, orders{Attack: busy, Target: fmt.Sprintf("/p2p/%s", w.victim.PeerID)}).cmd
-	p.signal(t, syscall.SIGSTOP)
 	waitFor(t, "the first writes", func() bool { return p.written.Load() > 0 })
 	return p
-}
-
-// signal stops the load and lets it go on.
-func (p *pair) signal(t *testing.T, s syscall.Signal) {
-	t.Helper()
-	if err := p.load.Process.Signal(s); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // write writes a batch and waits until the attacked node holds it.
