@@ -38,6 +38,10 @@ type gate struct {
 	// joiners tells that somebody may come with a ticket, who may have been kept
 	// away before; nil: nobody. Set before the first connection.
 	joiners func() bool
+	// streams is how many streams a peer may have, and begin in a second; 0: no bound.
+	// flooded hears of one that begins more. Both are set before the first connection.
+	streams int
+	flooded func(peer.ID)
 
 	mu    sync.Mutex // guards below
 	peers map[peer.ID]*gated
@@ -50,6 +54,8 @@ type gated struct {
 	until    time.Time // kept away until then; zero: not
 	broke    bool      // the last offence was in a session, not in Hello
 	hellos   *rate.Limiter
+	streams  *rate.Limiter // nil: it has begun none
+	flooding bool          // it has begun too many, until calm
 }
 
 func newGate(now func() time.Time) *gate { return &gate{now: now, peers: map[peer.ID]*gated{}} }
@@ -70,12 +76,57 @@ func (g *gate) hello(id peer.ID) bool {
 	return p.hellos.AllowN(p.seen, 1)
 }
 
+// stream counts a stream that a peer begins; false if there are too many. news: it is
+// the first that is, and flood is due.
+func (g *gate) stream(id peer.ID) (ok, news bool) {
+	if g.streams == 0 {
+		return true, false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	if p == nil {
+		p = g.seenLocked(id)
+	}
+	if p.streams == nil {
+		p.streams = rate.NewLimiter(rate.Limit(g.streams), streamBurst*g.streams)
+	}
+	if p.streams.AllowN(g.now(), 1) {
+		return true, false
+	}
+	news = !p.flooding
+	p.flooding = true
+	return false, news
+}
+
+// calm ends what stream has called news, with or without flood.
+func (g *gate) calm(id peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.peers[id]; p != nil {
+		p.flooding = false
+	}
+}
+
+// flood notes that a peer opens streams without end, and returns for how long it is
+// kept away. No person does that by mistake: not even the first time is free.
+func (g *gate) flood(id peer.ID) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.seenLocked(id)
+	p.offences = max(p.offences, 1)
+	return g.offenceLocked(p, true)
+}
+
 // offence notes that a peer was refused by Hello, or, with inSession, that it broke
 // the protocol after it, and returns for how long it is kept away.
 func (g *gate) offence(id peer.ID, inSession bool) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := g.seenLocked(id)
+	return g.offenceLocked(g.seenLocked(id), inSession)
+}
+
+func (g *gate) offenceLocked(p *gated, inSession bool) time.Duration {
 	p.offences++
 	p.broke = inSession
 	if p.offences == 1 {

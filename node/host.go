@@ -42,6 +42,9 @@ func newHost(cfg *Config, key ed25519.PrivateKey, r *reach, gate *gate) (host.Ho
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the network's limits: %w", err)
 	}
+	if gate != nil {
+		limits = meteredStreams{limits, gate}
+	}
 	// Sessions are bounded by MaxPeers before this trims; it ends connections
 	// that carry none. It trims before inboundConns are reached.
 	connections, err := connmgr.NewConnManager(2*cfg.MaxPeers+16, inboundConns(cfg.MaxPeers)-16, connmgr.WithGracePeriod(30*time.Second))

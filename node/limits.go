@@ -45,6 +45,10 @@ func inboundConns(maxPeers int) int { return 3*maxPeers + 48 }
 // of what others may begin.
 func hostConns(maxPeers int) int { return inboundConns(maxPeers) / 2 }
 
+// peerStreams is how many streams one peer may have in each direction: a peer that is
+// the relay of all others has one for each of them.
+func peerStreams(maxPeers int) int { return maxPeers + 32 }
+
 // streams is a limit on streams in each direction; both together have as much room.
 func streams(in, out int) rcmgr.ResourceLimits {
 	return rcmgr.ResourceLimits{
@@ -62,8 +66,7 @@ func hostLimits(maxPeers int) rcmgr.PartialLimitConfig {
 	// Connections before their peer is known, and streams before their protocol is.
 	transient := streams(4*all, 4*all)
 	transient.Conns, transient.ConnsInbound, transient.ConnsOutbound = system.Conns, system.ConnsInbound, system.ConnsOutbound
-	// A peer that is the relay of all others has a stream for each of them.
-	onePeer := streams(maxPeers+32, maxPeers+32)
+	onePeer := streams(peerStreams(maxPeers), peerStreams(maxPeers))
 	onePeer.Conns, onePeer.ConnsInbound, onePeer.ConnsOutbound = maxPeerConns, maxPeerConns, maxPeerConns
 	onePeer.Memory = rcmgr.LimitVal64(peerMemory + maxPeers*leastWindow)
 	return rcmgr.PartialLimitConfig{

@@ -192,6 +192,8 @@ func (n *Node) join() error {
 func (n *Node) openHost(ctx context.Context) error {
 	h := n.cfg.Host
 	gate := newGate(time.Now)
+	gate.streams = peerStreams(n.cfg.MaxPeers)
+	gate.flooded = func(id peer.ID) { n.mesh.flooded(id) }
 	if n.members != nil {
 		gate.joiners = n.members.expectsJoiners
 	}

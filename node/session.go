@@ -219,7 +219,7 @@ func (m *mesh) watch(s *session) {
 	if end.Code == replication.CodeProtocol && !end.FromPeer {
 		m.gate.offence(s.id, true)
 		m.named("a peer broke the protocol", s.conn, end)
-	} else {
+	} else if !m.gate.keepsAway(s.id) { // else it has just been put out
 		m.gate.forgive(s.id)
 	}
 	level := slog.LevelInfo

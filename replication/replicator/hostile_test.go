@@ -450,13 +450,13 @@ func TestWarningsAreLimited(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		bad(150) // within what a peer may have checked at once
+		bad(25) // within what a peer may have checked at once
 		if n := warnings(); n != 10 {
-			t.Errorf("%d lines for 150 bad runs", n)
+			t.Errorf("%d lines for 25 bad runs", n)
 		}
 		time.Sleep(10 * time.Second)
 		bad(1)
-		if n := warnings(); n != 11 || !strings.Contains(lines.String(), "left_out_before=140") {
+		if n := warnings(); n != 11 || !strings.Contains(lines.String(), "left_out_before=15") {
 			t.Errorf("%d lines later: %s", n, lines.String()[max(0, lines.Len()-300):])
 		}
 		bad(7)

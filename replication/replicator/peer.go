@@ -74,7 +74,7 @@ type incoming struct {
 	err     error
 }
 
-func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
+func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64, share *share) *Peer {
 	p := &Peer{
 		r: r, info: info, conn: conn, source: source, since: time.Now(),
 		log:      r.o.Logger.With("peer", info.ID),
@@ -83,7 +83,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64) *Peer {
 		done:     make(chan struct{}),
 		timer:    time.NewTimer(time.Hour),
 		pushed:   map[replication.LogID]uint64{},
-		quota:    newQuota(),
+		quota:    &quota{share: share},
 	}
 	p.now.heard = p.since
 	p.reads.wg, p.commits.wg = &p.io, &p.io

@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,6 +23,12 @@ const (
 	// twice; after that come 100 questions, or 10,000 other messages, a second.
 	workBurst = 2048 * questionCost
 	workRate  = 100 * questionCost
+	// Runs that are refused are counted by themselves too: a session begins with
+	// questions, and has no reason to begin with thousands of such runs.
+	refusedBurst = 256 * refusedCost
+	// entriesPerCost entries of a frontier take as long as any message, some 10 us: as
+	// many as may be held of all peers (see frontiers.go) are within the burst.
+	entriesPerCost = 4
 	// Each look at a space goes over all of its logs, and they are counted: 100,000
 	// logs five times at once, and then every two seconds, which takes about a tenth of
 	// a core.
@@ -36,18 +43,51 @@ const (
 	slowPause  = time.Minute
 )
 
-// quota is one session's share of this node's work: token buckets that may be
-// overdrawn.
+// share is what a peer may have of this node's work, in all of its sessions: token
+// buckets that may be overdrawn.
+type share struct{ work, refused, looks *rate.Limiter }
+
+func newShare() *share {
+	return &share{
+		work: rate.NewLimiter(workRate, workBurst), refused: rate.NewLimiter(workRate, refusedBurst),
+		looks: rate.NewLimiter(lookRate, lookBurst),
+	}
+}
+
+// untouched tells whether a new share would be the same.
+func (s *share) untouched(now time.Time) bool {
+	for _, l := range []*rate.Limiter{s.work, s.refused, s.looks} {
+		if l.TokensAt(now) < float64(l.Burst()) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxShares bounds the peers of which it is remembered what they took; whoever takes
+// the work of so many within a minute has other means.
+const maxShares = 4096
+
+// shareLocked is the share of a peer, which a new session does not renew.
+func (r *Replicator) shareLocked(id string, now time.Time) *share {
+	if s := r.shares[id]; s != nil {
+		return s
+	}
+	maps.DeleteFunc(r.shares, func(_ string, s *share) bool { return s.untouched(now) })
+	s := newShare()
+	if len(r.shares) < maxShares {
+		r.shares[id] = s
+	}
+	return s
+}
+
+// quota is how one session uses its peer's share.
 type quota struct {
-	work, looks *rate.Limiter
+	*share
 
 	// The rest is the reader's.
 	paused time.Duration // since it was last logged
 	told   time.Time     // when that was
-}
-
-func newQuota() *quota {
-	return &quota{work: rate.NewLimiter(workRate, workBurst), looks: rate.NewLimiter(lookRate, lookBurst)}
 }
 
 // costOf is what a message costs by itself.
@@ -60,6 +100,8 @@ func costOf(m replication.Message) int {
 	case *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
 		*replication.Receipt, *replication.ForkProofMsg:
 		return questionCost
+	case *replication.FrontierDiff:
+		return 1 + len(m.Entries)/entriesPerCost
 	}
 	return 1
 }
@@ -84,14 +126,19 @@ func overdraw(l *rate.Limiter, now time.Time, n int) (wait time.Duration) {
 	return wait
 }
 
-// charge counts work that is done already.
-func (q *quota) charge(n int) { overdraw(q.work, time.Now(), n) }
+// charge counts what a run that was refused has cost.
+func (q *quota) charge(n int) {
+	now := time.Now()
+	overdraw(q.work, now, n)
+	overdraw(q.refused, now, n)
+}
 
 // pace counts the cost of a message and waits if the peer is ahead of its share. It
 // tells whether that should be logged. The reader alone calls it.
 func (q *quota) pace(ctx context.Context, cost int) (notice bool) {
 	now := time.Now()
-	wait := min(overdraw(q.work, now, cost), longestPause)
+	owed := q.refused.ReserveN(now, 0).DelayFrom(now)
+	wait := min(max(overdraw(q.work, now, cost), owed), longestPause)
 	sleep(ctx, wait)
 	q.paused += wait
 	if q.paused < slowNotice || now.Sub(q.told) < slowPause {

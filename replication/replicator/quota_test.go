@@ -123,10 +123,58 @@ func TestRunsThatDoNotVerifyCostTheirSender(t *testing.T) {
 			return &m
 		})
 		time.Sleep(time.Minute)
-		// 204 at once; then the session's own bounds on what waits leave some out
+		// 26 are the burst; then the session's own bounds on what waits leave some out
 		// unchecked, and one a second comes through.
 		if n := said.Load(); n > 3000 {
 			t.Errorf("%d were read in a minute", n)
+		}
+		bad.c.cut()
+	})
+}
+
+// TestASessionRenewsNoShare: what a peer took in one session is missing in the next.
+func TestASessionRenewsNoShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		total := int64(0)
+		for range 20 {
+			bad := play(a, "evil")
+			bad.settle()
+			said := bad.flood(func(i int) replication.Message { return &replication.Ping{Nonce: uint64(i)} })
+			time.Sleep(time.Second)
+			bad.c.cut()
+			<-bad.peer.Done()
+			total += said.Load()
+		}
+		// One burst, 20 seconds' worth, and what lies in the buffers of each connection.
+		if total > 2048+20*100+20*200 {
+			t.Errorf("%d were read in twenty sessions", total)
+		}
+	})
+}
+
+// TestEntriesOfFrontiersAreCounted: a message full of them costs as much as thirty.
+func TestEntriesOfFrontiersAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		bad := play(a, "evil")
+		bad.settle()
+		entries := make([]replication.FrontierEntry, 120)
+		for i := range entries {
+			entries[i] = replication.FrontierEntry{Log: replication.LogID{1, byte(i)}, Base: 1, Pos: replication.Position{Seq: 1, Hash: replication.Hash{1}}}
+		}
+		said := bad.flood(func(i int) replication.Message {
+			return &replication.FrontierDiff{Space: space, Round: 1 << 40, Part: uint64(i), Entries: entries}
+		})
+		time.Sleep(10 * time.Second)
+		// The burst, ten seconds' worth, and what lies in the connection's buffers.
+		if n := said.Load(); n < (2048+9*100)*100/31 || n > (2048+10*100)*100/31+200 {
+			t.Errorf("%d were read in ten seconds", n)
+		}
+		select {
+		case <-bad.peer.Done():
+			t.Error("its session has ended: ", bad.peer.Err())
+		default:
 		}
 		bad.c.cut()
 	})

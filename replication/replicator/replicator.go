@@ -128,9 +128,10 @@ type Replicator struct {
 
 	mu      sync.Mutex // guards below; never held during a call of the store, a hook or a connection
 	closed  bool
-	sources uint64       // the last session's number
-	entries atomic.Int64 // of peers' frontiers that are held, see frontiers.go
-	peers   []*Peer      // live sessions, oldest first
+	sources uint64            // the last session's number
+	entries atomic.Int64      // of peers' frontiers that are held, see frontiers.go
+	peers   []*Peer           // live sessions, oldest first
+	shares  map[string]*share // by peer
 	spaces  map[replication.SpaceID]replication.SpaceInfo
 	// grown is how many operations of a space became durable since New; retreats
 	// counts the cuts that took some back.
@@ -146,7 +147,7 @@ func New(o Options) (*Replicator, error) {
 	o = o.withDefaults()
 	r := &Replicator{
 		o: o, store: o.Store, self: o.Store.Info(),
-		verify: make(chan struct{}, o.Verifiers),
+		verify: make(chan struct{}, o.Verifiers), shares: map[string]*share{},
 		quit:   make(chan struct{}),
 		spaces: map[replication.SpaceID]replication.SpaceInfo{},
 		grown:  map[replication.SpaceID]uint64{},
@@ -190,7 +191,7 @@ func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 		return nil, replication.ErrClosed
 	}
 	r.sources++
-	p := newPeer(r, info, conn, r.sources)
+	p := newPeer(r, info, conn, r.sources, r.shareLocked(info.ID, time.Now()))
 	r.peers = append(r.peers, p)
 	// The session starts with the spaces of this moment and hears of all later
 	// ones, because both happen under the lock.

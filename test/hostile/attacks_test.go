@@ -5,6 +5,7 @@ package hostile
 import (
 	"context"
 	"encoding/binary"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -21,26 +22,53 @@ import (
 type attack struct {
 	name string
 	run  func(ctx context.Context, a *attacker)
+	// where says in which networks it runs, and as whom.
+	where where
 	// log is what the node's log must say beside the attacker's peer ID; empty: the
 	// node may find nothing wrong.
 	log string
-	// short: it is one of those that run with -short.
-	short bool
+	// The attack is worth its name once it has done so much of unit. One without goes
+	// on for as long as is measured.
+	amount int64
+	unit   string
+	// short: it is one of those that run with -short, where amounts are not reached.
+	short where
 }
 
+// where is a set of networks.
+type where int
+
+const (
+	open    where = 1 << iota
+	member        // of members, by members
+	outside       // of members, by somebody who is none
+)
+
 var attacks = []attack{
-	{"garbage", garbage, "handshake refused", true},
-	{"strangers", strangers, "other network", false},
-	{"frame of 4 GiB", hugeFrame, "a frame of 4294967296 bytes", false},
-	{"a million tiny frames", tinyFrames, "read slowly", true},
-	{"bad runs", badRuns, "bad run", true},
-	{"rewritten history", rewrites, "two branches", false},
-	{"clock of 2500", farClock, "", false},
-	{"zip bombs", zipBombs, "", false},
-	{"never reads", neverReads, "", false},
-	{"streams without end", streamsWithoutEnd, "handshake refused", false},
-	{"a thousand reconnects", reconnects, "one handshake after the other", true},
-	{"a million logs", millionLogs, "a frontier difference of more than", false},
+	{name: "garbage", run: garbage, where: open | outside, log: "handshake refused", short: open},
+	{name: "strangers", run: strangers, where: outside, log: "other network"},
+	{name: "frame of 4 GiB", run: hugeFrame, where: member, log: "a frame of 4294967296 bytes"},
+	// A million frames are on offer; how many the node takes is its decision.
+	{name: "tiny frames without end", run: tinyFrames, where: member, log: "read slowly", amount: 10_000, unit: "pings taken", short: member},
+	{name: "bad runs", run: badRuns, where: open | member, log: "bad run", short: member},
+	{name: "rewritten history", run: rewrites, where: open | member, log: "two branches"},
+	{name: "clock of 2500", run: farClock, where: member},
+	{name: "zip bombs", run: zipBombs, where: member},
+	{name: "never reads", run: neverReads, where: member},
+	{name: "streams without end", run: streamsWithoutEnd, where: member | outside, log: "streams without end"},
+	{name: "a thousand reconnects", run: reconnects, where: member, log: "one handshake after the other", amount: 1000, unit: "dials", short: member},
+	{name: "a million logs", run: millionLogs, where: member, log: "a frontier difference of more than", amount: 1_000_000, unit: "logs claimed"},
+	{name: busy, run: spin},
+}
+
+// busy is no attack: a process that takes what an attacker may take of the machine, and
+// leaves the node alone.
+const busy = "busy"
+
+func spin(ctx context.Context, a *attacker) {
+	a.begun(a.newHost(0))
+	for ctx.Err() == nil {
+	}
 }
 
 // garbage sends random bytes: to the port, in place of a Hello, and after one.
@@ -75,24 +103,35 @@ func garbage(ctx context.Context, a *attacker) {
 			_, err = st.Read(noise)
 		}
 		a.begun(h)
+		if a.As == outside {
+			return err // it gets no session
+		}
 		if c, st, err := a.session(ctx, h); err == nil {
 			_, _ = st.Write(noise)
 			a.count("sessions with noise", 1)
-			pump(c, nil)
+			a.pump(c, nil)
 		}
 		return err
 	})
 }
 
-// strangers are nodes of another network, each with a new identity.
+// strangers are nodes of another network, each with a new identity, and in a network
+// of members some that know which one it is and have no certificate.
 func strangers(ctx context.Context, a *attacker) {
+	var n atomic.Int64
 	a.loop(ctx, 4, 4, func(ctx context.Context, h host.Host) error {
 		st, err := a.stream(ctx, h, protocols.SyncProtocol)
 		if err != nil {
 			return err
 		}
-		_, err = a.hello(h, st, "another")
-		a.count("hellos", 1)
+		id, what := replication.OpenNetwork("another"), "hellos"
+		if a.As == outside && n.Add(1)%8 > 4 {
+			id, what = a.Network, "hellos without a certificate"
+		}
+		if _, err = a.hello(h, st, id); err == nil {
+			a.count("SESSIONS OF STRANGERS", 1)
+		}
+		a.count(what, 1)
 		a.begun(h)
 		return err
 	})
@@ -113,7 +152,7 @@ func hugeFrame(ctx context.Context, a *attacker) {
 		}
 		if _, err = st.Write(huge); err == nil {
 			a.count("in a session", 1)
-			pump(c, nil)
+			a.pump(c, nil)
 			a.begun(h)
 		}
 		return err
@@ -127,7 +166,7 @@ func tinyFrames(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		go pump(c, nil)
+		go a.pump(c, nil)
 		a.begun(h)
 		pings := make([]replication.Message, 500)
 		for i := range pings {
@@ -149,10 +188,10 @@ func badRuns(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		go pump(c, nil)
+		go a.pump(c, nil)
 		a.begun(h)
 		for err == nil {
-			hash, sig, gap, wrong := newAuthor(now()), newAuthor(now()), newAuthor(now()), newAuthor(now())
+			hash, sig, gap, wrong := a.author(h, now()), a.author(h, now()), a.author(h, now()), a.author(h, now())
 			badHash := hash.push(replication.Position{}, hash.block("evil", "hash"))
 			badHash.Data[len(badHash.Data)-1] ^= 1
 			blk, _, _ := replication.ParseBlock(sig.block("evil", "signature"))
@@ -161,7 +200,7 @@ func badRuns(ctx context.Context, a *attacker) {
 			gap.block("evil", "not sent")
 			before := gap.pos
 			other := wrong.push(replication.Position{}, wrong.block("evil", "origin"))
-			other.Log = newAuthor(now()).log
+			other.Log = a.author(h, now()).log
 			err = c.Write(badHash,
 				sig.push(replication.Position{}, replication.AppendBlock(nil, blk.HeaderRaw, badSig, blk.Body)),
 				gap.push(before, gap.block("evil", "after a gap")), other)
@@ -178,10 +217,10 @@ func rewrites(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		go pump(c, nil)
+		go a.pump(c, nil)
 		a.begun(h)
 		for err == nil {
-			o := newAuthor(now())
+			o := a.author(h, now())
 			err = c.Write(o.push(replication.Position{}, o.block("evil", "first"), o.block("evil", "second")))
 			for i := 0; i < 50 && err == nil; i++ {
 				o.pos = replication.Position{}
@@ -201,9 +240,9 @@ func farClock(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		go pump(c, nil)
+		go a.pump(c, nil)
 		a.begun(h)
-		o := newAuthor(at)
+		o := a.author(h, at)
 		for err == nil {
 			from := o.pos
 			err = c.Write(o.push(from, o.block("contested", "evil")))
@@ -234,10 +273,10 @@ func zipBombs(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		go pump(c, nil)
+		go a.pump(c, nil)
 		a.begun(h)
 		for err == nil {
-			o := newAuthor(now())
+			o := a.author(h, now())
 			for i := 0; i < 64 && err == nil; i++ {
 				o.hlc++
 				b := bombs[i%len(bombs)]
@@ -278,8 +317,8 @@ func neverReads(ctx context.Context, a *attacker) {
 		a.begun(h)
 		for round := uint64(1); err == nil; round++ {
 			err = c.Write(
-				&replication.FrontierDigest{Space: devSpace, Round: round, Digest: replication.Hash{1}, Logs: 1},
-				&replication.OutboxPull{ID: round, Space: devSpace},
+				&replication.FrontierDigest{Space: a.space, Round: round, Digest: replication.Hash{1}, Logs: 1},
+				&replication.OutboxPull{ID: round, Space: a.space},
 				&replication.Ping{Nonce: round})
 			a.count("questions", 3)
 		}
@@ -318,16 +357,13 @@ func streamsWithoutEnd(ctx context.Context, a *attacker) {
 	})
 }
 
-// reconnects comes a thousand times, and makes a session each time if it may.
+// reconnects comes again and again, and makes a session each time if it may.
 func reconnects(ctx context.Context, a *attacker) {
 	a.loop(ctx, 1, 0, func(ctx context.Context, h host.Host) error {
-		for i := 0; i < 1000 && ctx.Err() == nil; i++ {
-			a.begun(h)
-			a.count("attempts", 1)
-			pause(ctx, again)
-			if _, st, err := a.session(ctx, h); err == nil {
-				_ = st.Reset()
-			}
+		_, st, err := a.session(ctx, h)
+		a.begun(h)
+		if err == nil {
+			_ = st.Reset()
 		}
 		return nil
 	})
@@ -340,7 +376,7 @@ func millionLogs(ctx context.Context, a *attacker) {
 		if err != nil {
 			return err
 		}
-		pump(c, func(q *replication.FrontierDigest) {
+		a.pump(c, func(q *replication.FrontierDigest) {
 			go a.claim(c, q, 1_000_000)
 		})
 		a.begun(h)

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"testing"
+	"time"
+)
+
+// TestGateCountsStreams: a peer may begin a burst of streams, then so many a second;
+// the first beyond is news once, and whoever floods is kept away at once.
+func TestGateCountsStreams(t *testing.T) {
+	clock := &testClock{time.Unix(1000, 0)}
+	g := newGate(clock.now)
+	if ok, news := g.stream("x"); !ok || news {
+		t.Error("a gate without a bound")
+	}
+	g.streams = 10
+	all := func() (n int, news bool) {
+		for {
+			ok, first := g.stream("x")
+			if !ok {
+				return n, first
+			}
+			n++
+		}
+	}
+	if n, news := all(); n != streamBurst*10 || !news {
+		t.Errorf("%d at once, news %v", n, news)
+	}
+	if ok, _ := g.stream("y"); !ok {
+		t.Error("another peer's stream is refused")
+	}
+	clock.advance(time.Second)
+	if n, news := all(); n != 10 || news {
+		t.Errorf("%d a second later, news %v", n, news)
+	}
+	if g.keepsAway("x") {
+		t.Error("kept away for streams alone")
+	}
+	g.calm("x")
+	if _, news := g.stream("x"); !news {
+		t.Error("once the first is dealt with, the next is no news")
+	}
+	for _, want := range []time.Duration{1, 2, 4} {
+		if d := g.flood("x"); d != want*time.Second || !g.keepsAway("x") {
+			t.Errorf("kept away for %s", d)
+		}
+	}
+	if g.welcome("x"); !g.keepsAway("x") {
+		t.Error("a Hello has made up for it")
+	}
+}
+
+// TestFloodEndsTheConnection: a peer with a session that opens streams without end is
+// put out and named once; a relay of this node is not, and others go on.
+func TestFloodEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	var log logBuffer
+	a := open(t, Config{Label: "A", NoQUIC: true, Logger: log.logger()})
+	b, c, relay := open(t, Config{Label: "B", NoQUIC: true}), open(t, Config{Label: "C", NoQUIC: true}), open(t, Config{Label: "R", NoQUIC: true})
+	for _, n := range []*Node{b, c, relay} {
+		if _, _, err := n.Connect(deadline(t), addr(t, a, tcp4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.host.ConnManager().Protect(relay.id, relayTag)
+	// Silent and short streams, so that no limit on those at one time is met.
+	flood := func(from *Node, enough func() bool) {
+		conn := from.host.Network().ConnsToPeer(a.id)[0]
+		until(t, "a flood from "+from.Label(), func() bool {
+			for i := 0; i < 100 && !conn.IsClosed(); i++ {
+				if st, err := conn.NewStream(deadline(t)); err == nil {
+					_ = st.Reset()
+				}
+			}
+			return enough() || conn.IsClosed()
+		})
+	}
+	for range 8 {
+		a.mesh.gate.offence(b.id, true) // so that it stays away during the test
+	}
+	flood(b, func() bool { return false })
+	until(t, "the log names it", func() bool { return log.has("a peer broke the protocol", b.ID(), "streams without end") })
+	until(t, "the session has ended", func() bool { return a.mesh.book.live(b.id) == nil })
+	if n := record(a.mesh.gate, b).offences; n != 9 || !a.mesh.gate.keepsAway(b.id) {
+		t.Errorf("%d offences are noted", n)
+	}
+	flood(relay, func() bool { return record(a.mesh.gate, relay).streams.Tokens() < 1 })
+	put(t, c, "k", "v")
+	converge(t, 1, a, c)
+	if record(a.mesh.gate, relay).offences != 0 || a.mesh.book.live(relay.id) == nil {
+		t.Error("the relay is put out")
+	}
+	if n := log.count("a peer broke the protocol"); n != 1 {
+		t.Errorf("the log says %d times who broke the protocol", n)
+	}
+}
+
+// record is what a gate knows of a node.
+func record(g *gate, of *Node) gated {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return *g.peers[of.id]
+}
