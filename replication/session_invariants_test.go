@@ -213,10 +213,14 @@ func (f *fuzzSession) step() bool {
 		f.do(Tick{})
 	case 1:
 		if len(f.loads) > 0 {
-			ev := LocalFrontier{Space: f.loads[0].Space, Stored: f.entries()}
-			for _, e := range f.entries() {
-				ev.Entries = append(ev.Entries, e)
+			ev := LocalFrontier{Space: f.loads[0].Space}
+			held := f.entries()
+			for _, e := range held {
 				f.told(e.Log, e.Pos)
+			}
+			ev.Frontier = NewFrontier(held)
+			if f.loads[0].Stored {
+				ev.Stored = StoredDifference(ev.Frontier, f.entries())
 			}
 			f.loads = f.loads[1:]
 			f.do(ev)

@@ -85,6 +85,9 @@ func (n *names) effect(e Effect) string {
 	case ControlLate:
 		return fmt.Sprintf("control late, settled %v missing %d", e.Settled, e.Missing)
 	case LoadFrontier:
+		if e.Stored {
+			return "load " + n.spaces[e.Space] + " and stored"
+		}
 		return "load " + n.spaces[e.Space]
 	case ReadRun:
 		what := "read"

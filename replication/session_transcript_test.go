@@ -188,10 +188,12 @@ func (a args) local(name string) Event {
 	case "refuse":
 		return SpaceRefused{Space: n.space(a.bare[0])}
 	case "frontier": // space entries... stored:entry,entry
-		ev := LocalFrontier{Space: n.space(a.bare[0]), Entries: n.entries(a.bare[1:])}
+		ev := LocalFrontier{Space: n.space(a.bare[0]), Frontier: NewFrontier(n.entries(a.bare[1:]))}
+		var stored []FrontierEntry
 		if st := a.kv["stored"]; st != "" {
-			ev.Stored = n.entries(strings.Split(st, ","))
+			stored = n.entries(strings.Split(st, ","))
 		}
+		ev.Stored = StoredDifference(ev.Frontier, stored)
 		return ev
 	case "advance", "advance-from-peer": // space A:4..5
 		log, prev, tip := a.p.run(a.bare[1])

@@ -66,15 +66,5 @@ func walkFrontiers(a, b, c []FrontierEntry, fn func(log LogID, a, b, c Position)
 	}
 }
 
-// differ tells whether two lists state different positions; both are sorted
-// here.
-func differ(a, b []FrontierEntry) bool {
-	found := false
-	walkFrontiers(sortedEntries(a), sortedEntries(b), nil, func(_ LogID, a, b, _ Position) {
-		found = found || a != b
-	})
-	return found
-}
-
 // validPosition: a position has a hash exactly where it has a seq.
 func validPosition(p Position) bool { return (p.Seq == 0) == p.Hash.IsZero() }

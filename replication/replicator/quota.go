@@ -22,9 +22,9 @@ const (
 	// twice; after that come 100 questions, or 10,000 other messages, a second.
 	workBurst = 2048 * questionCost
 	workRate  = 100 * questionCost
-	// Each look at a space goes over all of its logs, and they are counted: 100,000
-	// logs five times at once, and then every two seconds, which takes about a tenth of
-	// a core.
+	// What is looked at in a space to answer, and what is shown of it, is counted in
+	// logs: 100,000 logs five times at once, and then every two seconds, which takes
+	// about a tenth of a core.
 	lookBurst = 500_000
 	lookRate  = 50_000
 	// longestPause is the longest wait before the next message is read: what ends a
@@ -57,7 +57,7 @@ func costOf(m replication.Message) int {
 		if !m.Reply {
 			return questionCost
 		}
-	case *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
+	case *replication.FrontierOpen, *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
 		*replication.Receipt, *replication.ForkProofMsg:
 		return questionCost
 	}
@@ -104,7 +104,7 @@ func (q *quota) pace(ctx context.Context, cost int) (notice bool) {
 // mayLook waits until the peer's earlier looks are made up for.
 func (q *quota) mayLook(ctx context.Context) { sleep(ctx, overdraw(q.looks, time.Now(), 1)) }
 
-// looked counts a look at so many logs.
+// looked counts a look at so many logs; it may be called from any goroutine.
 func (q *quota) looked(logs int) { overdraw(q.looks, time.Now(), logs) }
 
 // sleep waits for d, or until ctx ends.
