@@ -394,26 +394,6 @@ func TestSessionDeterministic(t *testing.T) {
 	}
 }
 
-// BenchmarkSessionSettle compares two frontiers of 100,000 logs of which one
-// differs. The floor is one pass of FrontierRoot, which it does once.
-func BenchmarkSessionSettle(b *testing.B) {
-	own := manyEntries(100_000, 1)
-	peer := append([]FrontierEntry(nil), own...)
-	peer[0].Pos = position(2)
-	b.Run("settle", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			h := newHarness(b, SessionConfig{})
-			h.settle(own, peer)
-		}
-	})
-	b.Run("root", func(b *testing.B) {
-		for b.Loop() {
-			FrontierRoot(own)
-		}
-	})
-}
-
 // TestSessionKeepsLocalFaultsToItself: what is wrong at this side is told here in
 // full and to the peer by its code alone: the text names local files.
 func TestSessionKeepsLocalFaultsToItself(t *testing.T) {

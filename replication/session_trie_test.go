@@ -492,12 +492,6 @@ func BenchmarkFrontier(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		entries := randomFrontier(rand.New(rand.NewPCG(4, 4)), n)
 		f := NewFrontier(entries)
-		b.Run(fmt.Sprintf("new/%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				NewFrontier(entries)
-			}
-		})
 		b.Run(fmt.Sprintf("one block/%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := uint64(1); b.Loop(); i++ {
