@@ -5,7 +5,7 @@ import "slices"
 // StoredDifference is where what the store remembers that a peer stated differs from
 // a frontier: its entry of each log of the frontier that it states differently,
 // without a position where it states nothing. Logs that the frontier does not have are
-// left out: positions of logs that are not held are not stored.
+// left out: positions of logs that are not held are not stored. In any order.
 func StoredDifference(f *Frontier, stored []FrontierEntry) []FrontierEntry {
 	var out []FrontierEntry
 	stored = sortedEntries(stored)
@@ -29,7 +29,7 @@ func StoredDifference(f *Frontier, stored []FrontierEntry) []FrontierEntry {
 			out = append(out, FrontierEntry{Log: e.Log})
 		}
 	}
-	return sortedEntries(out)
+	return out
 }
 
 // reconcile brings the stored cursor in line with what the peer states. loaded is

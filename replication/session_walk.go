@@ -1,6 +1,6 @@
 package replication
 
-import "sort"
+import "slices"
 
 // sortedEntries is entries ascending by log, each log once with its highest
 // position. It returns its argument where that is so already, else a copy.
@@ -13,11 +13,11 @@ func sortedEntries(entries []FrontierEntry) []FrontierEntry {
 		return entries
 	}
 	out := append([]FrontierEntry(nil), entries...)
-	sort.SliceStable(out, func(i, j int) bool {
-		if c := out[i].Log.Compare(out[j].Log); c != 0 {
-			return c < 0
+	slices.SortFunc(out, func(a, b FrontierEntry) int {
+		if c := a.Log.Compare(b.Log); c != 0 {
+			return c
 		}
-		return out[i].Pos.Seq > out[j].Pos.Seq
+		return cmpSeq(b.Pos, a.Pos)
 	})
 	n := 0
 	for i := range out {
@@ -36,7 +36,7 @@ func sortedKeys[V any](m map[LogID]V) []LogID {
 	for k := range m {
 		keys = append(keys, k)
 	}
-	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
+	slices.SortFunc(keys, LogID.Compare)
 	return keys
 }
 
