@@ -345,9 +345,6 @@ func (s *Session) diffParts(sp *spaceState, round, step uint64) *diffParts {
 
 func (p *diffParts) entry(e FrontierEntry) {
 	p.take(partEntry)
-	if p.part.Entries == nil {
-		p.part.Entries = make([]FrontierEntry, 0, 8)
-	}
 	p.part.Entries = append(p.part.Entries, e)
 }
 
