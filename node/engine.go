@@ -104,6 +104,19 @@ func (e *engine) countOps() {
 	e.uncount = e.store.Subscribe(func(a replication.Advance) { e.ops.Add(a.Tip.Seq - a.Prev.Seq) })
 }
 
+// frontier is what is held of a space.
+func (e *engine) frontier(id replication.SpaceID) *replication.Frontier {
+	if e.replicator != nil {
+		return e.replicator.Frontier(id)
+	}
+	logs := e.store.Logs(id)
+	entries := make([]replication.FrontierEntry, len(logs))
+	for i := range logs {
+		entries[i] = logs[i].Entry()
+	}
+	return replication.NewFrontier(entries)
+}
+
 // closeAfter is after how many times StaleAfter of silence a session ends.
 const closeAfter = 3
 

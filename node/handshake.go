@@ -168,7 +168,8 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 		Network: m.network, Self: m.host.ID(), Peer: id,
 		Instance: m.engine().store.Info().Instance, Boot: m.boot,
 		Label: m.label, Agent: m.agent,
-		Timeout: m.timeout, Now: m.clock,
+		Features: []string{protocols.FeatureTrie},
+		Timeout:  m.timeout, Now: m.clock,
 	}
 	if m.members == nil {
 		cfg.Spaces = m.names.list()

@@ -581,3 +581,49 @@ func TestProbe(t *testing.T) {
 		t.Errorf("a probe left something behind: %+v", c)
 	}
 }
+
+// TestPeerOfBefore: who does not name the feature of the levels of a frontier is asked
+// without them.
+func TestPeerOfBefore(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
+	ctx := deadline(t)
+	if err := b.host.Connect(ctx, peer.AddrInfo{ID: a.id, Addrs: a.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, levels := range []bool{false, true} {
+		st, release, err := b.mesh.service.Open(ctx, a.id, protocols.SyncProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hello := b.mesh.hello(a.id, nil)
+		hello.Attempt = b.mesh.attempts.Add(1)
+		if !slices.Contains(hello.Features, protocols.FeatureTrie) {
+			t.Fatal("a node of this version does not name it")
+		}
+		if !levels {
+			hello.Features = nil
+		}
+		sess, err := protocols.Initiate(st, hello)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := protocols.NewConn(sess)
+		for asked := false; !asked; {
+			m, done, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			done()
+			if q, ok := m.(*replication.FrontierDigest); ok && !q.Reply {
+				if asked = true; q.Levels != levels {
+					t.Errorf("a peer with the feature %v is asked with levels %v", levels, q.Levels)
+				}
+			}
+		}
+		if err := c.Close(replication.CodeShutdown, ""); err != nil {
+			t.Error(err)
+		}
+		release()
+	}
+}

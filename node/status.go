@@ -252,16 +252,14 @@ func spaceStatus(ctx, soon context.Context, e *engine, id replication.SpaceID) (
 	var st SpaceStatus
 	st.ViewBehind = e.caughtUp(soon, id) != nil
 	logs := e.store.Logs(id)
-	entries := make([]replication.FrontierEntry, len(logs))
-	for i, l := range logs {
-		entries[i] = l.Entry()
+	for _, l := range logs {
 		st.Ops += heldOps(l)
 		st.Bytes += l.Bytes
 		if l.Forked {
 			st.ForkedLogs++
 		}
 	}
-	st.Logs, st.FrontierDigest = len(logs), replication.FrontierRoot(entries).String()
+	st.Logs, st.FrontierDigest = len(logs), e.frontier(id).Root().String()
 	sum, err := e.view.Summary(ctx, id)
 	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, replication.ErrClosed) {

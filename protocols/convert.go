@@ -72,6 +72,8 @@ func TypeOf(m any) MessageType {
 		return TypeFrontierDigest
 	case *replication.FrontierDiff:
 		return TypeFrontierDiff
+	case *replication.FrontierOpen:
+		return TypeFrontierOpen
 	case *replication.Announce:
 		return TypeAnnounce
 	case *replication.Prune:
@@ -135,12 +137,18 @@ func toWire(f *Frame, m any) proto.Message {
 		}
 		return &p2pv1.FrontierDigest{
 			Space: m.Space[:], Name: m.Name, Round: m.Round, Reply: m.Reply,
-			Digest: optional(m.Digest[:]), Logs: m.Logs,
+			Digest: optional(m.Digest[:]), Logs: m.Logs, Levels: m.Levels,
 		}
 	case *replication.FrontierDiff:
 		return &p2pv1.FrontierDiff{
 			Space: m.Space[:], Round: m.Round, Part: m.Part, Last: m.Last,
-			Entries: entriesToWire(m.Entries),
+			Entries: entriesToWire(m.Entries), Step: m.Step, Nodes: nodesToWire(m.Nodes),
+		}
+	case *replication.FrontierOpen:
+		f.Flags = FlagAckReq
+		return &p2pv1.FrontierOpen{
+			Space: m.Space[:], Round: m.Round, Step: m.Step,
+			Nodes: optional(m.Nodes[:]), Whole: optional(m.Whole[:]), Buckets: bucketsToWire(m.Buckets),
 		}
 	case *replication.Announce:
 		return &p2pv1.Announce{Entries: entriesToWire(m.Entries)}
@@ -219,6 +227,8 @@ func (d *decoder) decode() any {
 		return d.frontierDigest()
 	case TypeFrontierDiff:
 		return d.frontierDiff()
+	case TypeFrontierOpen:
+		return d.frontierOpen()
 	case TypeAnnounce:
 		return d.announce()
 	case TypePrune:

@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 
 	p2pv1 "vixp2p/proto/vix/p2p/v1"
 	"vixp2p/replication"
@@ -70,12 +71,15 @@ func (d *decoder) frontierDigest() any {
 	d.unmarshal(&w)
 	m := &replication.FrontierDigest{
 		Name:  d.text("name", w.GetName(), replication.MaxSpaceNameBytes),
-		Round: w.GetRound(), Reply: w.GetReply(), Logs: w.GetLogs(),
+		Round: w.GetRound(), Reply: w.GetReply(), Logs: w.GetLogs(), Levels: w.GetLevels(),
 	}
 	d.id("space", m.Space[:], w.GetSpace())
 	d.optionalID("digest", m.Digest[:], w.GetDigest())
 	if m.Digest.IsZero() != (m.Logs == 0) {
 		d.failf("a digest and a count of %d logs that contradict each other", m.Logs)
+	}
+	if m.Reply && m.Levels {
+		d.failf("an answer that asks for levels")
 	}
 	return m
 }
@@ -83,9 +87,102 @@ func (d *decoder) frontierDigest() any {
 func (d *decoder) frontierDiff() any {
 	var w p2pv1.FrontierDiff
 	d.unmarshal(&w)
-	m := &replication.FrontierDiff{Round: w.GetRound(), Part: w.GetPart(), Last: w.GetLast()}
+	m := &replication.FrontierDiff{Round: w.GetRound(), Part: w.GetPart(), Last: w.GetLast(), Step: w.GetStep()}
 	d.id("space", m.Space[:], w.GetSpace())
 	m.Entries = d.entries(w.GetEntries(), 0)
+	m.Nodes = d.nodes(w.GetNodes())
+	return m
+}
+
+func nodesToWire(nodes []replication.FrontierNode) []*p2pv1.FrontierNode {
+	if len(nodes) == 0 {
+		return nil
+	}
+	out := make([]*p2pv1.FrontierNode, len(nodes))
+	for i := range nodes {
+		n := &nodes[i]
+		digests := make([]byte, 0, len(n.Digests)*len(replication.ChildDigest{}))
+		for k := range n.Digests {
+			digests = append(digests, n.Digests[k][:]...)
+		}
+		out[i] = &p2pv1.FrontierNode{Node: uint32(n.Node), Present: optional(n.Present[:]), Digests: digests}
+	}
+	return out
+}
+
+func (d *decoder) nodes(w []*p2pv1.FrontierNode) []replication.FrontierNode {
+	d.count("nodes", len(w), 0, MaxNodes)
+	if d.err != nil || len(w) == 0 {
+		return nil
+	}
+	out := make([]replication.FrontierNode, len(w))
+	for i, n := range w {
+		d.known(n)
+		d.id("present", out[i].Present[:], n.GetPresent())
+		if n.GetNode() > 256 {
+			d.failf("a node %d of a trie that has 256 and a root", n.GetNode())
+		}
+		out[i].Node = uint16(n.GetNode())
+		out[i].Digests = d.childDigests(n.GetDigests(), out[i].Present.Len())
+		if d.err != nil {
+			return nil
+		}
+	}
+	return out
+}
+
+// childDigests reads n of them, at least one and none of them zero.
+func (d *decoder) childDigests(b []byte, n int) []replication.ChildDigest {
+	const size = len(replication.ChildDigest{})
+	if n == 0 || len(b) != n*size {
+		d.failf("%d bytes of digests for %d children", len(b), n)
+		return nil
+	}
+	out := make([]replication.ChildDigest, n)
+	for i := range out {
+		out[i] = replication.ChildDigest(b[i*size:])
+		if out[i] == (replication.ChildDigest{}) {
+			d.failf("a child that is there and has no digest")
+		}
+	}
+	return out
+}
+
+func bucketsToWire(buckets []uint16) []byte {
+	var out []byte
+	for _, b := range buckets {
+		out = binary.BigEndian.AppendUint16(out, b)
+	}
+	return out
+}
+
+func (d *decoder) frontierOpen() any {
+	var w p2pv1.FrontierOpen
+	d.unmarshal(&w)
+	m := &replication.FrontierOpen{Round: w.GetRound(), Step: w.GetStep()}
+	d.id("space", m.Space[:], w.GetSpace())
+	d.optionalID("nodes", m.Nodes[:], w.GetNodes())
+	d.optionalID("whole", m.Whole[:], w.GetWhole())
+	b := w.GetBuckets()
+	switch {
+	case m.Step == 0:
+		d.failf("a step without a number")
+	case len(b)%2 > 0 || len(b) > 2*MaxOpenBuckets:
+		d.failf("%d bytes of buckets, which have 2 each and are at most %d", len(b), MaxOpenBuckets)
+	case len(b) == 0 && m.Nodes.Empty() && m.Whole.Empty():
+		d.failf("it asks for nothing")
+	}
+	if d.err != nil {
+		return nil
+	}
+	for i := 0; i < len(b); i += 2 {
+		bucket := binary.BigEndian.Uint16(b[i:])
+		if i > 0 && bucket <= m.Buckets[len(m.Buckets)-1] {
+			d.failf("buckets that do not ascend")
+			return nil
+		}
+		m.Buckets = append(m.Buckets, bucket)
+	}
 	return m
 }
 

@@ -54,6 +54,17 @@ func TestDecodeRefuses(t *testing.T) {
 		change(m)
 		return m
 	}
+	nodes := func(n int, number uint32) (out []*p2pv1.FrontierNode) {
+		for range n {
+			out = append(out, &p2pv1.FrontierNode{Node: number, Present: append([]byte{1}, make([]byte, 31)...), Digests: id32[:16]})
+		}
+		return out
+	}
+	node := func(change func(*p2pv1.FrontierNode)) *p2pv1.FrontierDiff {
+		m := &p2pv1.FrontierDiff{Space: id16, Nodes: nodes(1, 1)}
+		change(m.Nodes[0])
+		return m
+	}
 	request := func(change func(*p2pv1.JoinRequest)) *p2pv1.JoinRequest {
 		m := &p2pv1.JoinRequest{Network: id32, Invite: id32, Signature: id64}
 		change(m)
@@ -143,6 +154,20 @@ func TestDecodeRefuses(t *testing.T) {
 		{"digest with a long name", TypeFrontierDigest, &p2pv1.FrontierDigest{Space: id16, Name: strings.Repeat("x", 129)}, nil},
 		{"diff without space", TypeFrontierDiff, &p2pv1.FrontierDiff{Entries: entries(1)}, nil},
 		{"diff with too many entries", TypeFrontierDiff, &p2pv1.FrontierDiff{Space: id16, Entries: entries(MaxEntries + 1)}, nil},
+		{"answer with levels", TypeFrontierDigest, &p2pv1.FrontierDigest{Space: id16, Reply: true, Levels: true}, nil},
+		{"diff with too many nodes", TypeFrontierDiff, &p2pv1.FrontierDiff{Space: id16, Nodes: nodes(MaxNodes+1, 1)}, nil},
+		{"diff with a node beyond the last", TypeFrontierDiff, &p2pv1.FrontierDiff{Space: id16, Nodes: nodes(1, 257)}, nil},
+		{"diff with a node without children", TypeFrontierDiff, node(func(n *p2pv1.FrontierNode) { n.Present, n.Digests = nil, nil }), nil},
+		{"diff with a node of no children", TypeFrontierDiff, node(func(n *p2pv1.FrontierNode) { n.Present, n.Digests = make([]byte, 32), nil }), nil},
+		{"diff with a node with a digest too many", TypeFrontierDiff, node(func(n *p2pv1.FrontierNode) { n.Digests = id32 }), nil},
+		{"diff with a node with a digest of zero", TypeFrontierDiff, node(func(n *p2pv1.FrontierNode) { n.Digests = make([]byte, 16) }), nil},
+		{"open without space", TypeFrontierOpen, &p2pv1.FrontierOpen{Step: 1, Nodes: id32}, nil},
+		{"open without step", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Nodes: id32}, nil},
+		{"open of nothing", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1}, nil},
+		{"open of no node", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Nodes: make([]byte, 32)}, nil},
+		{"open of half a bucket", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Buckets: []byte{1}}, nil},
+		{"open of a bucket twice", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Buckets: []byte{1, 2, 1, 2}}, nil},
+		{"open of too many buckets", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Buckets: make([]byte, 2*MaxOpenBuckets+2)}, nil},
 		{"announce of nothing", TypeAnnounce, &p2pv1.Announce{}, nil},
 		{"announce of a short log", TypeAnnounce, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{{Log: id16}}}, nil},
 		{"prune of nothing", TypePrune, &p2pv1.Prune{}, nil},
@@ -187,9 +212,12 @@ func TestDecodeUnknownFields(t *testing.T) {
 	}
 	id32 := bytes.Repeat([]byte{1}, 32)
 	for name, f := range map[string]Frame{
-		"nothing":  {Type: TypeJoinBegin, Message: marshal(t, with(&p2pv1.JoinBegin{}))},
-		"message":  {Type: TypePing, Message: marshal(t, with(&p2pv1.Ping{}))},
-		"entry":    {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
+		"nothing": {Type: TypeJoinBegin, Message: marshal(t, with(&p2pv1.JoinBegin{}))},
+		"message": {Type: TypePing, Message: marshal(t, with(&p2pv1.Ping{}))},
+		"entry":   {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
+		"node": {Type: TypeFrontierDiff, Message: marshal(t, &p2pv1.FrontierDiff{Space: id32[:16], Nodes: []*p2pv1.FrontierNode{
+			with(&p2pv1.FrontierNode{Present: append([]byte{1}, make([]byte, 31)...), Digests: id32[:16]}).(*p2pv1.FrontierNode),
+		}})},
 		"position": {Type: TypeGraft, Message: marshal(t, &p2pv1.Graft{Log: id32, From: with(&p2pv1.Position{Seq: 1, Hash: id32}).(*p2pv1.Position)})},
 		"ack":      {Type: TypeWalAck, Message: marshal(t, &p2pv1.WalAck{Entries: []*p2pv1.AckEntry{with(&p2pv1.AckEntry{Space: id32[:16], Log: id32}).(*p2pv1.AckEntry)}})},
 		"space":    {Type: TypeWelcome, Message: marshal(t, &p2pv1.Welcome{Spaces: []*p2pv1.Space{with(&p2pv1.Space{Id: id32[:16]}).(*p2pv1.Space)}})},
@@ -230,6 +258,16 @@ func TestFullMessagesFit(t *testing.T) {
 			PartialFrom: samplePos(1<<64-2, 1), PartialEnd: entry.Pos, PartialBytes: replication.MaxRunBytes,
 		})
 	}
+	node := replication.FrontierNode{Node: 256}
+	for i := range 256 {
+		node.Present.Add(byte(i))
+		node.Digests = append(node.Digests, replication.ChildDigest{1})
+	}
+	nodes := &replication.FrontierDiff{Round: 1<<64 - 1, Part: 1<<64 - 1, Step: 1<<64 - 1, Last: true, Nodes: []replication.FrontierNode{node, node, node}}
+	open := &replication.FrontierOpen{Round: 1<<64 - 1, Step: 1<<64 - 1, Nodes: node.Present, Whole: node.Present}
+	for i := range MaxOpenBuckets {
+		open.Buckets = append(open.Buckets, uint16(i))
+	}
 	prune := &replication.Prune{Logs: make([]replication.LogID, MaxEntries)}
 	if replication.MaxDiffEntries > EntriesPerDiff {
 		t.Errorf("the session cuts parts at %d entries", replication.MaxDiffEntries)
@@ -250,7 +288,7 @@ func TestFullMessagesFit(t *testing.T) {
 	bye := &replication.Bye{Code: 1<<31 - 1, Detail: strings.Repeat("x", MaxDetailBytes)}
 	w := NewWriter(&writes{})
 	w.id = 1<<63 - 1
-	for _, m := range []any{diff, announce, ack, prune, hello, finish, &JoinBegin{}, &JoinChallenge{}, request, accept, bye} {
+	for _, m := range []any{diff, nodes, open, announce, ack, prune, hello, finish, &JoinBegin{}, &JoinChallenge{}, request, accept, bye} {
 		f, err := Encode(m)
 		if err == nil {
 			err = w.WriteFrame(f)

@@ -45,6 +45,10 @@ const (
 	// EntriesPerDiff frontier entries fit one message whatever they hold: a
 	// sender of FrontierDiff cuts its parts there.
 	EntriesPerDiff = 120
+	// MaxNodes bounds the nodes of one FrontierDiff.
+	MaxNodes = replication.MaxDiffNodes
+	// MaxOpenBuckets bounds the buckets of one FrontierOpen.
+	MaxOpenBuckets = replication.MaxOpenBuckets
 	// acksPerFrame ack entries fit one message whatever they hold.
 	acksPerFrame = 32
 
@@ -102,6 +106,7 @@ var limits = [...]Limit{
 	{TypeReceipt, "Receipt", 0, MaxEnvelope, 0},
 	{TypeForkProof, "ForkProof", 0, 1 << 10, replication.MaxForkProofBytes},
 	{TypeControl, "Control", 0, 1 << 10, replication.MaxRunBytes},
+	{TypeFrontierOpen, "FrontierOpen", 0, MaxEnvelope, 0},
 	{TypeJoinBegin, "JoinBegin", 256, 0, 0},
 	{TypeJoinChallenge, "JoinChallenge", 256, 0, 0},
 	{TypeJoinRequest, "JoinRequest", MaxHelloEnvelope, 0, 0},

@@ -66,6 +66,8 @@ func limitsTable() string {
 		{"name of a network", MaxNetworkNameBytes},
 		{"detail in Bye or WalAck", MaxDetailBytes},
 		{"entries of a FrontierDiff, WalAck, Announce, Prune or Receipt", MaxEntries},
+		{"nodes of a FrontierDiff", MaxNodes},
+		{"buckets of a FrontierOpen", MaxOpenBuckets},
 		{"run, all its blocks as sent", replication.MaxRunBytes},
 		{"blocks of a run", replication.MaxRunBlocks},
 		{"handshake; a join until its request is sent; taking JoinAccept", DefaultHelloTimeout},

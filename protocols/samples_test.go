@@ -21,6 +21,18 @@ func samplePos(seq uint64, n byte) (p replication.Position) {
 	return replication.Position{Seq: seq, Hash: sampleHash(n)}
 }
 
+// sampleNode has these children.
+func sampleNode(node uint16, children ...byte) replication.FrontierNode {
+	n := replication.FrontierNode{Node: node}
+	for i, c := range children {
+		n.Present.Add(c)
+		var d replication.ChildDigest
+		fill(d[:], 0x30+byte(i))
+		n.Digests = append(n.Digests, d)
+	}
+	return n
+}
+
 // sample is one message with a name for its golden vector.
 type sample struct {
 	name string
@@ -85,6 +97,16 @@ func samples() []sample {
 		{"frontier_digest_empty_reply", &replication.FrontierDigest{Space: space, Round: 1, Reply: true}},
 		{"frontier_diff", &replication.FrontierDiff{Space: space, Round: 1, Part: 2, Entries: entries}},
 		{"frontier_diff_last", &replication.FrontierDiff{Space: space, Round: 1, Last: true}},
+		{"frontier_digest_levels", &replication.FrontierDigest{Space: space, Round: 2, Digest: sampleHash(0x20), Logs: 3, Levels: true}},
+		{"frontier_diff_root", &replication.FrontierDiff{Space: space, Round: 2, Last: true, Nodes: []replication.FrontierNode{sampleNode(0, 1, 2, 255)}}},
+		{"frontier_diff_nodes", &replication.FrontierDiff{
+			Space: space, Round: 2, Step: 1, Part: 1, Entries: entries[:1],
+			Nodes: []replication.FrontierNode{sampleNode(1, 0), sampleNode(256, 7, 8)},
+		}},
+		{"frontier_open", &replication.FrontierOpen{
+			Space: space, Round: 2, Step: 1, Nodes: sampleNode(0, 1, 2).Present, Whole: sampleNode(0, 255).Present,
+		}},
+		{"frontier_open_buckets", &replication.FrontierOpen{Space: space, Round: 2, Step: 2, Buckets: []uint16{0, 0x0102, 0xffff}}},
 		{"announce", &replication.Announce{Entries: entries[:1]}},
 		{"prune", &replication.Prune{Logs: []replication.LogID{sampleLog(1), sampleLog(2)}}},
 		{"graft", &replication.Graft{Log: sampleLog(1), From: samplePos(300, 0xa0)}},

@@ -44,6 +44,11 @@ const FeatureAgain = "again"
 // messages on MsgProtocol.
 const FeatureMsg = "msg"
 
+// FeatureTrie, among the features of a Hello, says that the sender goes down the
+// levels of the trie of a frontier: it may be sent FrontierOpen, and a FrontierDigest
+// with levels.
+const FeatureTrie = "trie"
+
 // MessageType is the number of a message on the wire; append-only.
 type MessageType uint32
 
@@ -66,6 +71,7 @@ const (
 	TypeReceipt        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_RECEIPT)
 	TypeForkProof      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_FORK_PROOF)
 	TypeControl        = MessageType(p2pv1.MessageType_MESSAGE_TYPE_CONTROL)
+	TypeFrontierOpen   = MessageType(p2pv1.MessageType_MESSAGE_TYPE_FRONTIER_OPEN)
 	TypeJoinBegin      = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_BEGIN)
 	TypeJoinChallenge  = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_CHALLENGE)
 	TypeJoinRequest    = MessageType(p2pv1.MessageType_MESSAGE_TYPE_JOIN_REQUEST)

@@ -27,13 +27,13 @@ type SpaceAdded struct{ Space SpaceInfo }
 // peer is told.
 type SpaceRefused struct{ Space SpaceID }
 
-// LocalFrontier answers LoadFrontier: everything held durably of a space, and
-// what the store remembers that this peer instance once stated (Stored). Messages
-// may refer to Entries for as long as they live: it must not change afterwards.
+// LocalFrontier answers LoadFrontier: everything held durably of a space, and, if
+// that was asked for, the StoredDifference of what the store remembers that this
+// peer instance once stated.
 type LocalFrontier struct {
-	Space   SpaceID
-	Entries []FrontierEntry
-	Stored  []FrontierEntry
+	Space    SpaceID
+	Frontier *Frontier
+	Stored   []FrontierEntry
 }
 
 // Advanced tells that a log grew durably; FromPeer if this session brought it.
@@ -124,8 +124,12 @@ type Effect interface{ effect() }
 // CommitDone or LocalFrontier events only: what it states is durable.
 type Send struct{ Msg Message }
 
-// LoadFrontier asks for a LocalFrontier event.
-type LoadFrontier struct{ Space SpaceID }
+// LoadFrontier asks for a LocalFrontier event, if Stored with what the store
+// remembers of the peer.
+type LoadFrontier struct {
+	Space  SpaceID
+	Stored bool
+}
 
 // ReadRun asks for a RunRead event. Covering asks for the run that covers
 // After.Seq instead (Store.RunCovering).
@@ -245,6 +249,8 @@ func (CloseSession) effect()  {}
 type SessionConfig struct {
 	Instance     Instance      // of the peer
 	PeerPullOnly bool          // the peer asked for pushes only in answer to OutboxPull
+	PeerLevels   bool          // the peer goes down the levels of the trie (design 6.3)
+	WholeEntries int           // a frontier, or a node of its trie, of at most so many entries is answered with these (32)
 	WindowBytes  int           // bytes in flight towards the peer (8 MiB, at least one whole run)
 	ReadBytes    int           // bytes of one push (MaxRunBytes)
 	PieceBytes   int           // runs are sent in ranges of at most this (0: whole)

@@ -19,16 +19,43 @@ type FrontierDigest struct {
 	Reply  bool
 	Digest Hash
 	Logs   uint64 // count of entries
+	// Levels, in a question: the asker goes down the levels of the trie.
+	Levels bool
 }
 
-// FrontierDiff lists the sender's frontier of a space, in parts of at most 16
-// KiB numbered from 0; Last ends it.
+// FrontierDiff lists the sender's frontier of a space, or a part of it, in parts of
+// at most 16 KiB numbered from 0; Last ends it.
 type FrontierDiff struct {
 	Space   SpaceID
 	Round   uint64
 	Part    uint64
 	Last    bool
 	Entries []FrontierEntry
+	// Step is the FrontierOpen that this answers; 0: the question.
+	Step uint64
+	// Nodes are digests in place of entries: the root alone in the answer to a
+	// question with Levels, inner nodes in the answer to a FrontierOpen.
+	Nodes []FrontierNode
+}
+
+// FrontierNode is one node of the trie of a frontier.
+type FrontierNode struct {
+	Node    uint16 // 0: the root; else 1 + the number of the inner node
+	Present ChildSet
+	Digests []ChildDigest // of the children that are present, ascending
+}
+
+// FrontierOpen asks for what is below nodes of the trie in which the sender differs.
+type FrontierOpen struct {
+	Space SpaceID
+	Round uint64 // of the question
+	Step  uint64 // numbers the FrontierOpens of the round, from 1
+	// Nodes are inner nodes of which the leaf digests are wanted, or the entries if
+	// these are few; Whole are those of which all entries are.
+	Nodes, Whole ChildSet
+	// Buckets are those of which the entries are wanted: by the first two bytes of
+	// SHA-256(LogID), ascending; at most MaxOpenBuckets.
+	Buckets []uint16
 }
 
 // WalPush carries one run of a log, or a byte range of it.
@@ -126,6 +153,7 @@ type Bye struct {
 
 func (*FrontierDigest) message() {}
 func (*FrontierDiff) message()   {}
+func (*FrontierOpen) message()   {}
 func (*WalPush) message()        {}
 func (*WalAck) message()         {}
 func (*OutboxPull) message()     {}

@@ -51,12 +51,16 @@ const (
 	// MaxPeerSpaces bounds the spaces that a peer may ask about and that are not
 	// known here.
 	MaxPeerSpaces = 4096
-	// MaxFrontierEntries bounds the entries of one FrontierDiff.
+	// MaxFrontierEntries bounds the entries that one exchange of a frontier states.
 	MaxFrontierEntries = 200_000
 	// MaxDiffEntries is how many entries go into one part of a FrontierDiff, so
 	// that it stays below 16 KiB; MaxAckEntries likewise for a WalAck.
 	MaxDiffEntries = 120
 	MaxAckEntries  = 32
+	// MaxDiffNodes bounds the nodes of one part, MaxOpenBuckets the buckets of a
+	// FrontierOpen, so that each stays below 16 KiB.
+	MaxDiffNodes   = 16
+	MaxOpenBuckets = 7500
 	// MaxDetailBytes bounds the text of a refusal.
 	MaxDetailBytes = 200
 	// MaxQueuedPulls bounds the OutboxPulls that wait for their answer.
@@ -70,6 +74,7 @@ const (
 	maxMissingUnknown      = 65_536 // logs that only the peer has, kept by name
 	maxRefused             = 4096   // refusals of ours, kept for Progress
 	maxAsking              = 8
+	maxLevelTries          = 4  // questions in a row that go down the levels; the next asks for the whole frontier
 	maxReads               = 2  // ReadRun effects and read runs that wait for room
 	maxRewinds             = 16 // without progress; then only the retry timer rewinds
 	maxCovers              = 2  // pushes in a row of a run that shows a fork, per log
@@ -78,19 +83,21 @@ const (
 
 // Defaults of SessionConfig.
 const (
-	DefaultWindowBytes = 8 << 20
-	DefaultRetryAfter  = 5 * time.Second
-	DefaultRetryMax    = 60 * time.Second
-	DefaultPingEvery   = 5 * time.Second
-	DefaultStaleAfter  = 15 * time.Second
-	DefaultCloseAfter  = 45 * time.Second
-	DefaultControlWait = 30 * time.Second
+	DefaultWindowBytes  = 8 << 20
+	DefaultWholeEntries = 32
+	DefaultRetryAfter   = 5 * time.Second
+	DefaultRetryMax     = 60 * time.Second
+	DefaultPingEvery    = 5 * time.Second
+	DefaultStaleAfter   = 15 * time.Second
+	DefaultCloseAfter   = 45 * time.Second
+	DefaultControlWait  = 30 * time.Second
 )
 
 // NewSession makes a session that waits for Started.
 func NewSession(cfg SessionConfig) *Session {
 	setDefault(&cfg.WindowBytes, DefaultWindowBytes)
 	setDefault(&cfg.ReadBytes, MaxRunBytes)
+	setDefault(&cfg.WholeEntries, DefaultWholeEntries)
 	setDefault(&cfg.RetryAfter, DefaultRetryAfter)
 	setDefault(&cfg.RetryMax, max(DefaultRetryMax, cfg.RetryAfter))
 	setDefault(&cfg.PingEvery, DefaultPingEvery)
@@ -195,6 +202,8 @@ func (s *Session) receive(ev Received) {
 		}
 	case *FrontierDiff:
 		s.diffPart(m)
+	case *FrontierOpen:
+		s.openAsked(m)
 	case *WalPush:
 		s.walPush(m, ev.Held)
 	case *WalAck:

@@ -1,39 +1,80 @@
 package replication
 
-// reconcile brings the stored cursor in line with what the peer states. Positions
-// of logs that we do not hold are not stored.
+import "slices"
+
+// StoredDifference is where what the store remembers that a peer stated differs from
+// a frontier: its entry of each log of the frontier that it states differently,
+// without a position where it states nothing. Logs that the frontier does not have are
+// left out: positions of logs that are not held are not stored. In any order.
+func StoredDifference(f *Frontier, stored []FrontierEntry) []FrontierEntry {
+	var out []FrontierEntry
+	stored = sortedEntries(stored)
+	known := 0
+	for _, e := range stored {
+		held := f.Position(e.Log)
+		if held.Seq == 0 {
+			continue
+		}
+		known++
+		if held != e.Pos {
+			out = append(out, e)
+		}
+	}
+	if known == f.Len() {
+		return out
+	}
+	for e := range f.All() {
+		_, found := slices.BinarySearchFunc(stored, e.Log, func(s FrontierEntry, log LogID) int { return s.Log.Compare(log) })
+		if !found {
+			out = append(out, FrontierEntry{Log: e.Log})
+		}
+	}
+	return out
+}
+
+// reconcile brings the stored cursor in line with what the peer states. loaded is
+// what was held when differing, the StoredDifference, was made; own is what is held
+// now.
 //
 // Where the peer states less than what is stored it has lost data (design 6.6),
 // unless the cursor learned of something, from another session of the same peer,
 // that the peer wrote after it stated its frontier. So the peer is asked once
 // more before it is told.
-func (s *Session) reconcile(sp *spaceState, own, peer, stored []FrontierEntry) {
-	if len(sp.suspects) > 0 {
-		s.confirmLoss(sp, own, peer)
-		return
+func (s *Session) reconcile(sp *spaceState, own, loaded *Frontier, differing []FrontierEntry) {
+	stored := make(map[LogID]Position, len(differing)+len(sp.logs))
+	for log := range sp.logs {
+		stored[log] = loaded.Position(log)
 	}
-	walkFrontiers(own, peer, sortedEntries(stored), func(log LogID, o, p, st Position) {
-		now := sp.peerPosition(log, o, p)
+	for log := range sp.missing {
+		stored[log] = loaded.Position(log)
+	}
+	for _, e := range differing {
+		stored[e.Log] = e.Pos
+	}
+	for _, log := range sortedKeys(stored) {
+		o, st := own.Position(log), stored[log]
+		now := sp.peerPosition(log, o, sp.missing[log].want)
 		switch {
 		case st.Seq > now.Seq:
 			sp.suspects = append(sp.suspects, FrontierEntry{Log: log, Pos: st})
 		case o.Seq > 0 && now != st:
 			s.save(sp, log, now)
 		}
-	})
+	}
 	if len(sp.suspects) > 0 {
 		s.reask(sp)
 	}
 }
 
-func (s *Session) confirmLoss(sp *spaceState, own, peer []FrontierEntry) {
+// confirmLoss looks at the suspects in the answer to the question about them.
+func (s *Session) confirmLoss(sp *spaceState, own *Frontier, states func(LogID) Position) {
 	suspects := sp.suspects
 	sp.suspects = nil
-	walkFrontiers(own, peer, suspects, func(log LogID, o, p, was Position) {
-		if now := sp.peerPosition(log, o, p); was.Seq > now.Seq {
-			s.lost(sp, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: now})
+	for _, was := range suspects {
+		if now := sp.peerPosition(was.Log, sp.tipOf(own, was.Log), states(was.Log)); was.Pos.Seq > now.Seq {
+			s.lost(sp, DataLoss{Space: sp.info.ID, Log: was.Log, Was: was.Pos, Now: now})
 		}
-	})
+	}
 }
 
 // lost reports a loss, but of the control space: there the peer may have cut a log by

@@ -1,9 +1,6 @@
 package replication
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // The frontier exchange of a space (design 6.3), robust against loss, repetition
 // and reordering of messages:
@@ -12,12 +9,14 @@ import (
 //	FrontierDigest{round, digest}   ->   loads its frontier
 //	                                <-   FrontierDigest{reply, round, digest}
 //	                                <-   FrontierDiff{round, part}...  if the digests differ
+//	FrontierOpen{round, step}       ->   and so on: session_trie.go
+//	                                <-   FrontierDiff{round, step, part}...
 //
-// Equal digests settle the space at once, on both sides. Otherwise the asker
-// loads its frontier again when it has the whole diff, and what differs then gets
-// a logState. While a question is open only what advances meanwhile is kept (since),
-// not a copy of the frontier. An unanswered or half answered question is
-// asked again under a new round.
+// Equal digests settle the space at once, on both sides. Otherwise the asker learns
+// what the peer states in the buckets of the trie that differ, and what differs then
+// gets a logState. All is compared with the frontier that the question stated, which
+// is shared with other sessions, and with what advanced since. An unanswered or half
+// answered question is asked again under a new round.
 
 // spaceState is the session's view of one space.
 type spaceState struct {
@@ -39,7 +38,8 @@ type spaceState struct {
 	load load
 	diff diff
 	// since is what advanced, and what the peer stated, after the frontier on which
-	// an open question or a load under way stands.
+	// an open question or a load under way stands. It may tell again what that
+	// frontier has.
 	since map[LogID]advanceSince
 
 	// What the peer states and we do not hold. Logs that we do not know at all
@@ -57,46 +57,38 @@ type spaceState struct {
 
 // ask is our own question.
 type ask struct {
-	round     uint64 // 0: none open
-	digest    Hash
-	sends     uint64 // messages sent up to it
-	tries     int
-	first     bool // counts in Session.asking
-	delay     time.Duration
-	timer     timer
-	reconcile bool // the stored cursor differs from our frontier
-	// lossIfEqual is what the peer has lost of the suspects if the digests match.
-	lossIfEqual []DataLoss
+	round  uint64    // 0: none open
+	own    *Frontier // that it states; nil if none is open
+	levels bool      // it goes down the levels
+	sends  uint64    // messages sent up to it
+	tries  int       // questions in a row without an answer
+	first  bool      // counts in Session.asking
+	delay  time.Duration
+	timer  timer
 }
 
 // question is what the peer asked.
 type question struct {
 	round  uint64
 	digest Hash
+	levels bool
 }
 
 // load is a LoadFrontier under way and what it is for.
 type load struct {
 	running   bool
+	stored    bool // it brings what the store remembers of the peer
 	ask       bool
 	answer    *question
-	compare   bool // with diff
-	reconcile bool // the stored cursor with what the peer states
-}
-
-// diff is the peer's frontier while it arrives in parts.
-type diff struct {
-	round   uint64
-	next    uint64
-	entries []FrontierEntry
-	done    bool
+	open      *FrontierOpen // to answer
+	reconcile bool          // the stored cursor with what the peer states
 }
 
 // advanceSince is how far a log grew since a point in time.
 type advanceSince struct {
-	prev, tip Position // ours: then and now; zero if it did not advance
-	peer      Position // the highest that the peer brought; zero if it brought none
-	stated    Position // the highest that the peer stated, perhaps of another branch
+	tip    Position // ours; zero if it did not advance
+	peer   Position // the highest that the peer brought; zero if it brought none
+	stated Position // the highest that the peer stated, perhaps of another branch
 }
 
 type missingLog struct {
@@ -165,8 +157,8 @@ func (s *Session) firstTryOver(sp *spaceState) {
 
 func (s *Session) loadFrontier(sp *spaceState) {
 	if !sp.load.running {
-		sp.load.running = true
-		s.emit(LoadFrontier{Space: sp.info.ID})
+		sp.load.running, sp.load.stored = true, sp.load.reconcile
+		s.emit(LoadFrontier{Space: sp.info.ID, Stored: sp.load.stored})
 	}
 }
 
@@ -183,9 +175,9 @@ func (s *Session) askAgain(sp *spaceState) {
 
 func (s *Session) reask(sp *spaceState) {
 	s.stopTimer(&sp.ask.timer)
-	sp.ask.round = 0
+	sp.ask.round, sp.ask.own = 0, nil
 	s.dropDiff(sp)
-	sp.load.ask, sp.load.compare = true, false
+	sp.load.ask = true
 	s.loadFrontier(sp)
 	s.firstTryOver(sp)
 }
@@ -196,62 +188,11 @@ func (s *Session) answered(m *FrontierDigest) {
 	if sp == nil || sp.ask.round == 0 || sp.ask.round != m.Round {
 		return
 	}
-	if m.Digest == sp.ask.digest {
-		s.settleEqual(sp)
+	if m.Digest == sp.ask.own.Root() {
+		s.compared(sp, sp.ask.own, region{}, nil)
 		return
 	}
 	s.after(&sp.ask.timer, sp.ask.delay) // the diff is on its way
-}
-
-// DiffEntries is how many entries of the peer's frontiers are held because their
-// exchange is under way, over all spaces: some 130 bytes each. Its driver bounds the
-// sum over all sessions.
-func (s *Session) DiffEntries() int { return s.diffEntries }
-
-// dropDiff forgets what has arrived of the peer's frontier.
-func (s *Session) dropDiff(sp *spaceState) {
-	s.diffEntries -= len(sp.diff.entries)
-	sp.diff = diff{}
-}
-
-func (s *Session) diffPart(m *FrontierDiff) {
-	sp := s.spaces[m.Space]
-	if sp == nil || sp.ask.round == 0 || sp.ask.round != m.Round {
-		return
-	}
-	d := &sp.diff
-	if d.round != m.Round {
-		s.dropDiff(sp)
-		d.round = m.Round
-	}
-	if d.done || m.Part != d.next {
-		return // a repeated part, or one is missing and we ask again
-	}
-	if len(m.Entries) > maxReceivedDiffEntries || len(d.entries)+len(m.Entries) > MaxFrontierEntries {
-		s.violation(fmt.Sprintf("a frontier difference of more than %d entries, or more than %d in one part", MaxFrontierEntries, maxReceivedDiffEntries))
-		return
-	}
-	if len(m.Entries) == 0 && !m.Last {
-		s.violation("an empty part of a frontier difference that is not the last")
-		return
-	}
-	for _, e := range m.Entries {
-		if e.Branch.IsZero() { // other branches are for later versions (design 4.8)
-			if !validPosition(e.Pos) || e.Pos.Seq == 0 {
-				s.violation("a frontier entry without a position")
-				return
-			}
-			d.entries = append(d.entries, e)
-			s.diffEntries++
-		}
-	}
-	d.next++
-	s.after(&sp.ask.timer, sp.ask.delay)
-	if m.Last {
-		d.done = true
-		sp.load.compare = true
-		s.loadFrontier(sp)
-	}
 }
 
 // localFrontier serves everything that the load was for.
@@ -262,28 +203,28 @@ func (s *Session) localFrontier(ev LocalFrontier) {
 	}
 	ld := sp.load
 	sp.load = load{}
-	own := sortedEntries(sp.withSince(ev.Entries))
-	var root Hash
-	if ld.ask || ld.answer != nil {
-		root = FrontierRoot(own)
-	}
+	own := sp.withSince(ev.Frontier)
 	if ld.answer != nil {
-		s.answer(sp, *ld.answer, own, root)
-		if root == ld.answer.digest && !sp.settled {
+		s.answer(sp, *ld.answer, own)
+		if own.Root() == ld.answer.digest && !sp.settled {
 			// The peer stated exactly what we hold: its question answers ours.
-			ld = load{reconcile: true}
+			ld.ask = false
 			clear(sp.since)
-			sp.ask.reconcile = false
-			s.settleEqual(sp)
+			s.compared(sp, own, region{}, nil)
 		}
 	}
-	if ld.ask {
-		s.sendAsk(sp, own, root, ev.Stored)
+	if ld.open != nil {
+		s.answerOpen(sp, ld.open, own)
 	}
-	if ld.compare {
-		s.compare(sp, own, ev.Stored)
-	} else if ld.reconcile {
-		s.reconcile(sp, own, nil, ev.Stored)
+	if ld.ask {
+		s.sendAsk(sp, own)
+	}
+	switch {
+	case ld.reconcile && ld.stored:
+		s.reconcile(sp, own, ev.Frontier, ev.Stored)
+	case ld.reconcile: // the load had begun before that was wanted
+		sp.load.reconcile = true
+		s.loadFrontier(sp)
 	}
 	sp.forgetSince()
 }
@@ -296,106 +237,57 @@ func (sp *spaceState) forgetSince() {
 }
 
 // withSince is the loaded frontier brought up to what was told meanwhile.
-func (sp *spaceState) withSince(entries []FrontierEntry) []FrontierEntry {
-	if len(sp.since) == 0 {
-		return entries
-	}
-	out := append(make([]FrontierEntry, 0, len(entries)+len(sp.since)), entries...)
-	seen := 0
-	for i := range out {
-		a, ok := sp.since[out[i].Log]
-		if !ok {
-			continue
-		}
-		seen++
-		out[i].Pos = higher(out[i].Pos, a.tip)
-	}
-	if seen < len(sp.since) {
-		held := make(map[LogID]bool, seen)
-		for i := range out {
-			if _, ok := sp.since[out[i].Log]; ok {
-				held[out[i].Log] = true
-			}
-		}
-		for id, a := range sp.since { // sorted by the caller
-			if !held[id] && a.tip.Seq > 0 {
-				out = append(out, FrontierEntry{Log: id, Base: 1, Pos: a.tip})
-			}
+func (sp *spaceState) withSince(f *Frontier) *Frontier {
+	var grown []FrontierEntry
+	for log, a := range sp.since {
+		if e := f.trunk(log); a.tip.Seq > e.Pos.Seq {
+			grown = append(grown, FrontierEntry{Log: log, Base: max(e.Base, 1), Pos: a.tip})
 		}
 	}
-	return out
+	return f.With(grown)
 }
 
-func (s *Session) answer(sp *spaceState, q question, own []FrontierEntry, root Hash) {
-	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: q.round, Reply: true, Digest: root, Logs: uint64(len(own))})
-	if root == q.digest {
+// tipOf is how far a log is held: by the frontier of a question and what was told
+// since.
+func (sp *spaceState) tipOf(own *Frontier, log LogID) Position {
+	return higher(own.Position(log), sp.since[log].tip)
+}
+
+func (s *Session) answer(sp *spaceState, q question, own *Frontier) {
+	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: q.round, Reply: true, Digest: own.Root(), Logs: uint64(own.Len())})
+	if own.Root() == q.digest {
 		return
 	}
-	for part := uint64(0); ; part++ {
-		n := min(len(own), MaxDiffEntries)
-		last := n == len(own)
-		s.send(&FrontierDiff{Space: sp.info.ID, Round: q.round, Part: part, Last: last, Entries: own[:n:n]})
-		if last {
-			return
+	parts := s.diffParts(sp, q.round, 0)
+	if q.levels && !q.digest.IsZero() && own.Len() > s.cfg.WholeEntries {
+		parts.node(own.rootNode())
+	} else {
+		for e := range own.All() {
+			parts.entry(e)
 		}
-		own = own[n:]
 	}
+	parts.end()
 }
 
-func (s *Session) sendAsk(sp *spaceState, own []FrontierEntry, root Hash, stored []FrontierEntry) {
+func (s *Session) sendAsk(sp *spaceState, own *Frontier) {
 	s.rounds++
 	a := &sp.ask
-	a.round, a.digest = s.rounds, root
+	a.round, a.own = s.rounds, own
+	a.levels = s.cfg.PeerLevels && a.tries < maxLevelTries
 	a.tries++
-	a.reconcile = differ(own, stored)
 	s.dropDiff(sp)
-	a.lossIfEqual = nil
-	walkFrontiers(own, nil, sp.suspects, func(log LogID, o, _, was Position) {
-		if was.Seq > o.Seq {
-			a.lossIfEqual = append(a.lossIfEqual, DataLoss{Space: sp.info.ID, Log: log, Was: was, Now: o})
-		}
-	})
 	clear(sp.since) // the question states it all; from here on what comes later
-	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: a.round, Digest: root, Logs: uint64(len(own))})
+	s.send(&FrontierDigest{Space: sp.info.ID, Name: sp.info.Name, Round: a.round, Digest: own.Root(), Logs: uint64(own.Len()), Levels: a.levels})
 	a.sends = s.sends
 	s.after(&a.timer, s.jitter(a.delay))
 }
 
-// settleEqual: the peer holds what we held when since began.
-func (s *Session) settleEqual(sp *spaceState) {
-	reconcile, ifEqual := sp.ask.reconcile, sp.ask.lossIfEqual
-	s.askDone(sp)
-	if sp.settled {
-		sp.clearMissing()
-		for _, loss := range ifEqual {
-			s.lost(sp, loss)
-		}
-		sp.suspects = nil
-		sp.forgetSince()
-		return
-	}
-	for _, id := range sortedKeys(sp.since) {
-		a := sp.since[id]
-		if at := higher(a.prev, a.peer); at != a.tip {
-			s.addLog(sp, id, a.tip, at, at)
-		}
-	}
-	s.settled(sp)
-	if reconcile {
-		sp.load.reconcile = true
-		s.loadFrontier(sp)
-	} else {
-		sp.forgetSince()
-	}
-}
-
 func (s *Session) askDone(sp *spaceState) {
 	s.stopTimer(&sp.ask.timer)
-	sp.ask.round = 0
-	sp.ask.reconcile, sp.ask.lossIfEqual = false, nil
+	sp.ask.round, sp.ask.own, sp.ask.tries = 0, nil, 0
 	sp.ask.delay = s.cfg.RetryAfter
 	s.dropDiff(sp)
-	sp.load.ask, sp.load.compare = false, false
+	sp.load.ask = false
 	s.firstTryOver(sp)
 }
 
@@ -407,13 +299,14 @@ func (s *Session) settled(sp *spaceState) {
 	}
 }
 
-// compare takes the complete diff against what we hold.
-func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
-	peer := sortedEntries(sp.diff.entries)
+// compared takes what the peer states, in answer to a question that stated own:
+// these entries where the two differ, and elsewhere the same as own.
+func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []FrontierEntry) {
 	s.askDone(sp)
 	first := !sp.settled
 	sp.clearMissing()
-	walkFrontiers(own, peer, nil, func(log LogID, o, p, _ Position) {
+	peer = sortedEntries(peer)
+	walkFrontiers(sp.heldIn(own, differ), peer, nil, func(log LogID, o, p, _ Position) {
 		switch {
 		case o.Seq == 0:
 		case first:
@@ -425,11 +318,67 @@ func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
 			sp.want(log, o.Seq, p)
 		}
 	})
+	for _, log := range sp.moved() {
+		if differ.has(bucketOf(log)) {
+			continue
+		}
+		if at := own.Position(log); first {
+			s.compareEqual(sp, log, sp.tipOf(own, log), at)
+		} else {
+			s.compareAgain(sp, log, sp.tipOf(own, log), at)
+		}
+	}
+	if len(sp.suspects) > 0 {
+		s.confirmLoss(sp, own, func(log LogID) Position {
+			if !differ.has(bucketOf(log)) {
+				return own.Position(log)
+			}
+			return positionIn(peer, log)
+		})
+	}
 	if first {
 		s.settled(sp)
 	}
-	if first || len(sp.suspects) > 0 {
-		s.reconcile(sp, own, peer, stored)
+	if first && own.Len() > 0 {
+		sp.load.reconcile = true
+		s.loadFrontier(sp)
+	} else {
+		sp.forgetSince()
+	}
+}
+
+// heldIn is what we hold in a region, ascending by log.
+func (sp *spaceState) heldIn(own *Frontier, where region) []FrontierEntry {
+	held := own.entriesIn(where)
+	for i := range held {
+		held[i].Pos = sp.tipOf(own, held[i].Log)
+	}
+	for log, a := range sp.since { // sorted below
+		if own.Position(log).Seq == 0 && a.tip.Seq > 0 && where.has(bucketOf(log)) {
+			held = append(held, FrontierEntry{Log: log, Pos: a.tip})
+		}
+	}
+	return sortedEntries(held)
+}
+
+// moved is the logs that the sides may hold differently although the question stated
+// what the peer holds, in order.
+func (sp *spaceState) moved() []LogID {
+	logs := make(map[LogID]bool, len(sp.since)+len(sp.logs))
+	for log := range sp.since {
+		logs[log] = true
+	}
+	for log := range sp.logs {
+		logs[log] = true
+	}
+	return sortedKeys(logs)
+}
+
+// compareEqual takes the first statement about a log of which the peer held at when
+// we did.
+func (s *Session) compareEqual(sp *spaceState, log LogID, own, at Position) {
+	if at = higher(at, sp.since[log].peer); at != own {
+		s.addLog(sp, log, own, at, at)
 	}
 }
 
@@ -458,9 +407,6 @@ func (s *Session) advanced(ev Advanced) {
 	}
 	if !sp.settled || sp.load.running || sp.ask.round != 0 {
 		a := sp.since[ev.Log]
-		if a.tip.Seq == 0 {
-			a.prev = ev.Prev
-		}
 		a.tip = higher(a.tip, ev.Tip)
 		if ev.FromPeer {
 			a.peer = higher(a.peer, ev.Tip)

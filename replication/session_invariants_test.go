@@ -15,6 +15,9 @@ func checkSession(t testing.TB, s *Session) {
 		if sp.declined && sp.settled {
 			t.Fatal("a space in which the peer does not take part is settled")
 		}
+		if (sp.ask.own != nil) && sp.ask.round == 0 || len(sp.diff.entries) > 0 && sp.ask.round == 0 {
+			t.Fatal("a frontier is kept, and no question is open")
+		}
 		missing := uint64(0)
 		for _, m := range sp.missing {
 			if m.want.Seq <= m.have {
@@ -98,6 +101,8 @@ func FuzzSessionStep(f *testing.F) {
 		"",
 		"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16",
 		"start \x04ab\x04ba\x08cc\x01dd\x02\x02ee\x03ff\x05\x05\x05gg\x06hh\x07ii\x0b\x0bjj\x0ckk",
+		// Down the levels of a frontier, two steps and to the end.
+		"C\xe7\xdc\x00A\xa1\x9eJ\xff\xa2\xee\xb0\xe7\x9dI\x97\x11\x02\xed\xbf\xd1\xe0\\\xb6\xfe\xa4\x92\x1b\xe8nj\x85\xb5\xd9NGk&\xcbRJ(\x85\xf3_\xa6r%\x05\xfa-*\xc5\x01\xacHֳZ6",
 		"\x01\x01\x01\x02\x02\x02\x03\x03\x03\x04\x04\x04\x05\x05\x05\x06\x06\x06\x07\x07\x07\x08\x08\x08",
 	} {
 		f.Add([]byte(seed))
@@ -124,6 +129,7 @@ type fuzzSession struct {
 	loads   []LoadFrontier
 	commits []CommitRun
 	asked   FrontierDigest // the session's last question
+	opened  FrontierOpen   // and the last step down from it
 }
 
 func newFuzzSession(t testing.TB, data []byte) *fuzzSession {
@@ -141,6 +147,9 @@ func newFuzzSession(t testing.TB, data []byte) *fuzzSession {
 	}
 	if b&16 > 0 {
 		cfg.Control = SpaceID{1, 1} // no data space of space()
+	}
+	if b&64 > 0 {
+		cfg.PeerLevels, cfg.WholeEntries = true, 1
 	}
 	if b&32 > 0 {
 		cfg.Carries = func(id SpaceID) bool { return id != SpaceID{2} }
@@ -213,10 +222,14 @@ func (f *fuzzSession) step() bool {
 		f.do(Tick{})
 	case 1:
 		if len(f.loads) > 0 {
-			ev := LocalFrontier{Space: f.loads[0].Space, Stored: f.entries()}
-			for _, e := range f.entries() {
-				ev.Entries = append(ev.Entries, e)
+			ev := LocalFrontier{Space: f.loads[0].Space}
+			held := f.entries()
+			for _, e := range held {
 				f.told(e.Log, e.Pos)
+			}
+			ev.Frontier = NewFrontier(held)
+			if f.loads[0].Stored {
+				ev.Stored = StoredDifference(ev.Frontier, f.entries())
 			}
 			f.loads = f.loads[1:]
 			f.do(ev)
@@ -280,7 +293,32 @@ func (f *fuzzSession) commitDone(space SpaceID, log LogID) {
 }
 
 func (f *fuzzSession) message() Message {
-	switch f.byte() % 10 {
+	switch f.byte() % 12 {
+	case 10:
+		m := &FrontierDiff{Space: f.asked.Space, Round: f.asked.Round, Step: f.opened.Step, Last: f.byte()%4 > 0}
+		states := NewFrontier(f.entries())
+		if f.byte()%8 > 0 && f.opened.Round != f.asked.Round {
+			m.Step, m.Last = 0, true
+			m.Nodes = []FrontierNode{states.rootNode()}
+			return m
+		}
+		for i := range f.opened.Nodes.All() {
+			if n := states.at(i); n != nil {
+				m.Nodes = append(m.Nodes, n.message(i))
+			}
+		}
+		return m
+	case 11:
+		m := &FrontierOpen{Space: f.space(), Round: uint64(f.byte() % 4), Step: uint64(1 + f.byte()%3)}
+		switch bucket := bucketOf(f.log()); f.byte() % 4 {
+		case 0:
+			m.Whole.Add(byte(bucket >> 8))
+		case 1:
+			m.Buckets = []uint16{bucket}
+		default:
+			m.Nodes = allChildren
+		}
+		return m
 	case 0:
 		m := &FrontierDigest{Space: f.asked.Space, Round: f.asked.Round, Reply: f.byte()%2 == 0}
 		switch f.byte() % 4 {
@@ -291,9 +329,10 @@ func (f *fuzzSession) message() Message {
 		default:
 			m.Digest = FrontierRoot(f.entries())
 		}
+		m.Levels = !m.Reply && f.byte()%2 == 0
 		return m
 	case 1:
-		m := &FrontierDiff{Space: f.asked.Space, Round: f.asked.Round, Part: uint64(f.byte() % 8 / 7), Entries: f.entries()}
+		m := &FrontierDiff{Space: f.asked.Space, Round: f.asked.Round, Step: f.opened.Step * uint64(f.byte()%2), Part: uint64(f.byte() % 8 / 7), Entries: f.entries()}
 		m.Last = len(m.Entries) == 0 || f.byte()%4 > 0
 		return m
 	case 2, 3, 4:
@@ -338,6 +377,9 @@ func (f *fuzzSession) do(ev Event) {
 			if m, ok := e.Msg.(*FrontierDigest); ok && !m.Reply {
 				f.asked = *m
 			}
+			if m, ok := e.Msg.(*FrontierOpen); ok {
+				f.opened = *m
+			}
 		case LoadFrontier:
 			f.loads = append(f.loads, e)
 		case ReadRun:
@@ -376,6 +418,11 @@ func (f *fuzzSession) checkShared(e Effect) {
 			check(m.Space, false)
 		case *FrontierDiff:
 			check(m.Space, false)
+		case *FrontierOpen:
+			check(m.Space, false)
+			if !f.s.cfg.PeerLevels {
+				f.t.Fatal("a peer that does not go down the levels is asked to")
+			}
 		case *WalPush:
 			check(m.Space, m.Total == 0) // the end of an answer names the space of its pull
 		case *WalAck:

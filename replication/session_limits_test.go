@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func manyEntries(n int, seq uint64) []FrontierEntry {
 // settle compares frontiers: ours and the peer's.
 func (h *harness) settle(own, peer []FrontierEntry) []Effect {
 	h.t.Helper()
-	out := h.do(LocalFrontier{Space: SpaceID{1}, Entries: own})
+	out := h.do(LocalFrontier{Space: SpaceID{1}, Frontier: NewFrontier(own)})
 	ask := sent[*FrontierDigest](out)[0]
 	out = h.peer(&FrontierDigest{Space: SpaceID{1}, Round: ask.Round, Reply: true, Digest: FrontierRoot(peer)})
 	if len(only[Settled](out)) > 0 {
@@ -80,16 +81,15 @@ func (h *harness) settle(own, peer []FrontierEntry) []Effect {
 	}
 	for part := uint64(0); ; part++ {
 		n := min(len(peer), MaxDiffEntries)
-		h.peer(&FrontierDiff{Space: SpaceID{1}, Round: ask.Round, Part: part, Last: n == len(peer), Entries: peer[:n]})
+		out = h.peer(&FrontierDiff{Space: SpaceID{1}, Round: ask.Round, Part: part, Last: n == len(peer), Entries: peer[:n]})
 		if peer = peer[n:]; len(peer) == 0 {
 			break
 		}
 	}
-	out = h.do(LocalFrontier{Space: SpaceID{1}, Entries: own})
 	if len(only[Settled](out)) == 0 {
 		h.t.Fatal("not settled")
 	}
-	return out
+	return append(slices.Clone(out), h.do(LocalFrontier{Space: SpaceID{1}, Frontier: NewFrontier(own)})...)
 }
 
 func position(seq uint64) Position {
@@ -221,7 +221,7 @@ func TestSessionBoundsMissing(t *testing.T) {
 	if len(only[LoadFrontier](out)) != 1 {
 		t.Fatal("not compared again")
 	}
-	out = h.do(LocalFrontier{Space: SpaceID{1}, Entries: peer[:maxMissingUnknown]})
+	out = h.do(LocalFrontier{Space: SpaceID{1}, Frontier: NewFrontier(peer[:maxMissingUnknown])})
 	ask := sent[*FrontierDigest](out)[0]
 	if got := h.s.Progress()[0].MissingOps; got != 2*extra {
 		t.Fatalf("%d ops missing, want %d", got, 2*extra)
@@ -317,9 +317,9 @@ func heapBytes() uint64 {
 func TestSessionDiffParts(t *testing.T) {
 	h := newHarness(t, SessionConfig{})
 	own := manyEntries(2*MaxDiffEntries+1, 1)
-	h.do(LocalFrontier{Space: SpaceID{1}, Entries: own})
+	h.do(LocalFrontier{Space: SpaceID{1}, Frontier: NewFrontier(own)})
 	h.peer(&FrontierDigest{Space: SpaceID{1}, Round: 9})
-	parts := sent[*FrontierDiff](h.do(LocalFrontier{Space: SpaceID{1}, Entries: own}))
+	parts := sent[*FrontierDiff](h.do(LocalFrontier{Space: SpaceID{1}, Frontier: NewFrontier(own)}))
 	if len(parts) != 3 || !parts[2].Last || parts[1].Last || len(parts[0].Entries) != MaxDiffEntries || len(parts[2].Entries) != 1 {
 		t.Fatalf("%d parts", len(parts))
 	}
@@ -392,26 +392,6 @@ func TestSessionDeterministic(t *testing.T) {
 	if strings.Count(first, "\n") < 60 {
 		t.Fatalf("too little happened:\n%s", first)
 	}
-}
-
-// BenchmarkSessionSettle compares two frontiers of 100,000 logs of which one
-// differs. The floor is one pass of FrontierRoot, which it does once.
-func BenchmarkSessionSettle(b *testing.B) {
-	own := manyEntries(100_000, 1)
-	peer := append([]FrontierEntry(nil), own...)
-	peer[0].Pos = position(2)
-	b.Run("settle", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			h := newHarness(b, SessionConfig{})
-			h.settle(own, peer)
-		}
-	})
-	b.Run("root", func(b *testing.B) {
-		for b.Loop() {
-			FrontierRoot(own)
-		}
-	})
 }
 
 // TestSessionKeepsLocalFaultsToItself: what is wrong at this side is told here in

@@ -85,6 +85,9 @@ func (n *names) effect(e Effect) string {
 	case ControlLate:
 		return fmt.Sprintf("control late, settled %v missing %d", e.Settled, e.Missing)
 	case LoadFrontier:
+		if e.Stored {
+			return "load " + n.spaces[e.Space] + " and stored"
+		}
 		return "load " + n.spaces[e.Space]
 	case ReadRun:
 		what := "read"
@@ -142,13 +145,33 @@ func (n *names) message(m Message) string {
 		if m.Reply {
 			what = "reply"
 		}
-		return fmt.Sprintf("%s %s round %d digest %.8s logs %d", what, m.Name, m.Round, m.Digest.String(), m.Logs)
+		levels := ""
+		if m.Levels {
+			levels = " levels"
+		}
+		return fmt.Sprintf("%s %s round %d digest %.8s logs %d%s", what, m.Name, m.Round, m.Digest.String(), m.Logs, levels)
 	case *FrontierDiff:
 		last := ""
 		if m.Last {
 			last = " last"
 		}
-		return fmt.Sprintf("diff %s round %d part %d%s:%s", n.spaces[m.Space], m.Round, m.Part, last, n.list(m.Entries))
+		step := ""
+		if m.Step > 0 {
+			step = fmt.Sprintf(" step %d", m.Step)
+		}
+		return fmt.Sprintf("diff %s round %d%s part %d%s:%s%s", n.spaces[m.Space], m.Round, step, m.Part, last, n.list(m.Entries), nodeList(m.Nodes))
+	case *FrontierOpen:
+		s := fmt.Sprintf("open %s round %d step %d:", n.spaces[m.Space], m.Round, m.Step)
+		for i := range m.Nodes.All() {
+			s += fmt.Sprintf(" node %02x", i)
+		}
+		for i := range m.Whole.All() {
+			s += fmt.Sprintf(" whole %02x", i)
+		}
+		for _, b := range m.Buckets {
+			s += fmt.Sprintf(" bucket %04x", b)
+		}
+		return s
 	case *WalPush:
 		s := "push"
 		if m.Total > 0 {
@@ -186,6 +209,24 @@ func (n *names) message(m Message) string {
 		return strings.TrimSpace(fmt.Sprintf("bye (%s) %s", m.Code, m.Detail))
 	}
 	return fmt.Sprintf("%T", m)
+}
+
+// nodeList tells each node with its children and the first byte of their digests.
+func nodeList(nodes []FrontierNode) string {
+	var b strings.Builder
+	for _, m := range nodes {
+		what := "root"
+		if m.Node > 0 {
+			what = fmt.Sprintf("node %02x", m.Node-1)
+		}
+		b.WriteString(" " + what)
+		k := 0
+		for i := range m.Present.All() {
+			fmt.Fprintf(&b, " %02x=%02x", i, m.Digests[k][0])
+			k++
+		}
+	}
+	return b.String()
 }
 
 func (n *names) progress(all []Progress) string {

@@ -25,7 +25,7 @@ func (s *Session) asked(m *FrontierDigest) {
 		s.ack(AckEntry{Space: m.Space, Code: CodeNotAllowed, Detail: notGranted})
 		return
 	}
-	q := question{round: m.Round, digest: m.Digest}
+	q := question{round: m.Round, digest: m.Digest, levels: m.Levels}
 	sp := s.spaces[m.Space]
 	if sp == nil {
 		s.askedUnknown(m, q)

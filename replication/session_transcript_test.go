@@ -116,6 +116,8 @@ func (p *transcript) config(args []string) {
 			p.cfg.Carries = func(id SpaceID) bool { return may[id] }
 		case "pullonly":
 			p.cfg.PeerPullOnly = true
+		case "levels": // with the entries up to which a node is answered whole
+			p.cfg.PeerLevels, p.cfg.WholeEntries = true, p.number(v)
 		case "ackdelay":
 			p.cfg.AckDelay = p.duration(v)
 		case "retry":
@@ -188,10 +190,12 @@ func (a args) local(name string) Event {
 	case "refuse":
 		return SpaceRefused{Space: n.space(a.bare[0])}
 	case "frontier": // space entries... stored:entry,entry
-		ev := LocalFrontier{Space: n.space(a.bare[0]), Entries: n.entries(a.bare[1:])}
+		ev := LocalFrontier{Space: n.space(a.bare[0]), Frontier: NewFrontier(n.entries(a.bare[1:]))}
+		var stored []FrontierEntry
 		if st := a.kv["stored"]; st != "" {
-			ev.Stored = n.entries(strings.Split(st, ","))
+			stored = n.entries(strings.Split(st, ","))
 		}
+		ev.Stored = StoredDifference(ev.Frontier, stored)
 		return ev
 	case "advance", "advance-from-peer": // space A:4..5
 		log, prev, tip := a.p.run(a.bare[1])
@@ -241,13 +245,28 @@ func (a args) message(name string) Message {
 		e := n.entries(a.bare[1:])
 		return &FrontierDigest{
 			Space: n.space(a.bare[0]), Name: a.bare[0], Round: uint64(a.number("round", 1)),
-			Reply: name == "peer:reply", Digest: FrontierRoot(e), Logs: uint64(len(e)),
+			Reply: name == "peer:reply", Digest: FrontierRoot(e), Logs: uint64(len(e)), Levels: a.kv["levels"] != "",
 		}
-	case "peer:diff": // space round:1 part:0 [more:1] entries...
-		return &FrontierDiff{
-			Space: n.space(a.bare[0]), Round: uint64(a.number("round", 1)), Part: uint64(a.number("part", 0)),
-			Last: a.kv["more"] == "", Entries: n.entries(a.bare[1:]),
+	case "peer:diff": // space round:1 step:0 part:0 [more:1] entries...
+		return a.diff(n.entries(a.bare[1:]))
+	case "peer:root": // space round:1 entries...: the root over these
+		return a.diff(nil, NewFrontier(n.entries(a.bare[1:])).rootNode())
+	case "peer:node": // space round:1 step:1 entries...: the inner node of the first, over all these
+		e := n.entries(a.bare[1:])
+		inner := byte(bucketOf(e[0].Log) >> 8)
+		return a.diff(nil, NewFrontier(e).at(inner).message(inner))
+	case "peer:open": // space round:1 step:1 nodes:A,B whole:C buckets:D
+		m := &FrontierOpen{Space: n.space(a.bare[0]), Round: uint64(a.number("round", 1)), Step: uint64(a.number("step", 1))}
+		for _, w := range a.list("nodes") {
+			m.Nodes.Add(byte(bucketOf(n.log(w)) >> 8))
 		}
+		for _, w := range a.list("whole") {
+			m.Whole.Add(byte(bucketOf(n.log(w)) >> 8))
+		}
+		for _, w := range a.list("buckets") {
+			m.Buckets = append(m.Buckets, bucketOf(n.log(w)))
+		}
+		return m
 	case "peer:push": // space A:0..3 total:10 offset:0 size:10 held:0
 		m := &WalPush{Space: n.space(a.bare[0]), PullEnd: a.kv["pullend"] != ""}
 		if len(a.bare) > 1 {
@@ -276,6 +295,20 @@ func (a args) message(name string) Message {
 		return &Bye{Code: a.code(), Detail: a.kv["detail"]}
 	}
 	return nil
+}
+
+func (a args) diff(entries []FrontierEntry, nodes ...FrontierNode) *FrontierDiff {
+	return &FrontierDiff{
+		Space: a.p.names.space(a.bare[0]), Round: uint64(a.number("round", 1)), Part: uint64(a.number("part", 0)),
+		Step: uint64(a.number("step", 0)), Last: a.kv["more"] == "", Entries: entries, Nodes: nodes,
+	}
+}
+
+func (a args) list(key string) []string {
+	if a.kv[key] == "" {
+		return nil
+	}
+	return strings.Split(a.kv[key], ",")
 }
 
 func (a args) number(key string, def int) int {

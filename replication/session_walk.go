@@ -1,6 +1,6 @@
 package replication
 
-import "sort"
+import "slices"
 
 // sortedEntries is entries ascending by log, each log once with its highest
 // position. It returns its argument where that is so already, else a copy.
@@ -13,11 +13,11 @@ func sortedEntries(entries []FrontierEntry) []FrontierEntry {
 		return entries
 	}
 	out := append([]FrontierEntry(nil), entries...)
-	sort.SliceStable(out, func(i, j int) bool {
-		if c := out[i].Log.Compare(out[j].Log); c != 0 {
-			return c < 0
+	slices.SortFunc(out, func(a, b FrontierEntry) int {
+		if c := a.Log.Compare(b.Log); c != 0 {
+			return c
 		}
-		return out[i].Pos.Seq > out[j].Pos.Seq
+		return cmpSeq(b.Pos, a.Pos)
 	})
 	n := 0
 	for i := range out {
@@ -36,7 +36,7 @@ func sortedKeys[V any](m map[LogID]V) []LogID {
 	for k := range m {
 		keys = append(keys, k)
 	}
-	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
+	slices.SortFunc(keys, LogID.Compare)
 	return keys
 }
 
@@ -64,16 +64,6 @@ func walkFrontiers(a, b, c []FrontierEntry, fn func(log LogID, a, b, c Position)
 		}
 		fn(log, pos[0], pos[1], pos[2])
 	}
-}
-
-// differ tells whether two lists state different positions; both are sorted
-// here.
-func differ(a, b []FrontierEntry) bool {
-	found := false
-	walkFrontiers(sortedEntries(a), sortedEntries(b), nil, func(_ LogID, a, b, _ Position) {
-		found = found || a != b
-	})
-	return found
 }
 
 // validPosition: a position has a hash exactly where it has a seq.

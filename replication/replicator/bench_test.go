@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -163,3 +164,43 @@ func attach(b *testing.B, r *replicator.Replicator, to replication.Store, c *con
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkManyLogs is a session of stores that pretend to have that many logs, all
+// equal; fastest-us is the shortest time from its start until both sides know.
+func BenchmarkManyLogs(b *testing.B) {
+	for _, logs := range []int{10_000, 100_000} {
+		b.Run(strconv.Itoa(logs), func(b *testing.B) {
+			var ends [2]*node
+			for i, name := range []string{"A", "B"} {
+				n := newNode(b, name, func(o *replicator.Options) {
+					o.Observe = func(p *replicator.Peer, e replication.Effect) {
+						if _, ok := e.(replication.Settled); ok {
+							settled <- struct{}{}
+						}
+					}
+				})
+				if err := n.r.Close(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+				n.start(&counted{Store: n.store, logs: logs})
+				n.r.Frontier(space) // once for each start of a node
+				ends[i] = n
+			}
+			fastest := time.Hour
+			for b.Loop() {
+				began := time.Now()
+				p, q, _ := connect(ends[0], ends[1])
+				<-settled
+				<-settled
+				fastest = min(fastest, time.Since(began))
+				p.Close(replication.CodeShutdown, "")
+				<-p.Done()
+				<-q.Done()
+			}
+			b.ReportMetric(float64(fastest.Microseconds()), "fastest-us")
+		})
+	}
+}
+
+// settled hears of the sessions of BenchmarkManyLogs.
+var settled = make(chan struct{}, 2)

@@ -37,6 +37,8 @@ type PeerInfo struct {
 	Relaxed bool
 	// PullOnly: the peer asked for pushes only in answer to OutboxPull.
 	PullOnly bool
+	// Levels: the peer goes down the levels of the trie of a frontier (design 6.3).
+	Levels bool
 	// Carries tells whether the peer gets the blocks of a space; it does not change
 	// during the session, is quick and is called from several goroutines. The control
 	// space everybody gets. (Every space: an open network.)

@@ -19,6 +19,9 @@ const maxPushed = 4096
 func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	switch e := e.(type) {
 	case replication.Send:
+		if m, ok := e.Msg.(*replication.FrontierDiff); ok {
+			p.quota.answered(m)
+		}
 		p.out.put(now, e.Msg)
 	case replication.LoadFrontier:
 		p.reads.do(func() { p.loadFrontier(e) })
@@ -101,36 +104,6 @@ func (p *Peer) publish(change func(*published)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.now)
-}
-
-// loadFrontier tells the session what is held of a space and what the peer once
-// said of the same logs. It runs in the lane of reads.
-func (p *Peer) loadFrontier(e replication.LoadFrontier) {
-	p.quota.mayLook(p.ctx)
-	logs := p.r.store.Logs(e.Space)
-	p.quota.looked(len(logs))
-	ev := replication.LocalFrontier{Space: e.Space, Entries: make([]replication.FrontierEntry, len(logs))}
-	held := make(map[replication.LogID]replication.LogInfo, len(logs))
-	for i, l := range logs {
-		ev.Entries[i] = l.Entry()
-		held[l.Log] = l
-	}
-	stored, err := p.r.store.LoadCursor(p.info.Key, p.info.Instance)
-	if err != nil {
-		// It is a hint: without it the peer's own statement decides, as always.
-		p.log.Warn("what the peer stated earlier cannot be read", "error", err)
-	}
-	for _, s := range stored {
-		l, ok := held[s.Log]
-		if ok && l.Limit != nil && s.Pos.Seq > l.Tip.Seq {
-			continue // from before the cut: what it states now takes its place
-		}
-		// What a member stated before it fsynced is stated, and kept, anew.
-		if ok && (p.info.Relaxed || Durability(s.Base) == Strict) {
-			ev.Stored = append(ev.Stored, s)
-		}
-	}
-	p.post(item{event: ev})
 }
 
 // readRun reads the next run for the peer, when there is room for it.

@@ -104,7 +104,7 @@ func (n *node) key() replication.OriginKey { return n.store.Info().Self }
 
 func (n *node) info() replicator.PeerInfo {
 	in := n.store.Info()
-	return replicator.PeerInfo{ID: n.name, Key: in.Self, Instance: in.Instance, Label: n.name, Spaces: known}
+	return replicator.PeerInfo{ID: n.name, Key: in.Self, Instance: in.Instance, Label: n.name, Spaces: known, Levels: true}
 }
 
 func (n *node) attach(to *node, c replicator.Conn) *replicator.Peer {

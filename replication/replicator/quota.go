@@ -29,9 +29,9 @@ const (
 	// entriesPerCost entries of a frontier take as long as any message, some 10 us: as
 	// many as may be held of all peers (see frontiers.go) are within the burst.
 	entriesPerCost = 4
-	// Each look at a space goes over all of its logs, and they are counted: 100,000
-	// logs five times at once, and then every two seconds, which takes about a tenth of
-	// a core.
+	// What is looked at in a space to answer, and what is shown of it, is counted in
+	// logs: 100,000 logs five times at once, and then every two seconds, which takes
+	// about a tenth of a core.
 	lookBurst = 500_000
 	lookRate  = 50_000
 	// longestPause is the longest wait before the next message is read: what ends a
@@ -97,7 +97,7 @@ func costOf(m replication.Message) int {
 		if !m.Reply {
 			return questionCost
 		}
-	case *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
+	case *replication.FrontierOpen, *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
 		*replication.Receipt, *replication.ForkProofMsg:
 		return questionCost
 	case *replication.FrontierDiff:
@@ -151,7 +151,7 @@ func (q *quota) pace(ctx context.Context, cost int) (notice bool) {
 // mayLook waits until the peer's earlier looks are made up for.
 func (q *quota) mayLook(ctx context.Context) { sleep(ctx, overdraw(q.looks, time.Now(), 1)) }
 
-// looked counts a look at so many logs.
+// looked counts a look at so many logs; it may be called from any goroutine.
 func (q *quota) looked(logs int) { overdraw(q.looks, time.Now(), logs) }
 
 // sleep waits for d, or until ctx ends.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"vixp2p/replication"
-	"vixp2p/replication/replicator"
 )
 
 // counted is a store that counts looks at all of its logs, and pretends that there
@@ -85,28 +84,6 @@ func TestAFloodOfQuestionsIsReadSlowly(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestLooksAtManyLogsAreCounted: with 50,000 logs a question costs so much work that
-// few are answered.
-func TestLooksAtManyLogsAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var store *counted
-		a := newNode(t, "A", func(o *replicator.Options) { o.Spaces = known })
-		a.r.Close(within(t))
-		store = &counted{Store: a.store, logs: 50_000}
-		a.start(store)
-		bad := play(a, "evil")
-		said := bad.flood(func(i int) replication.Message {
-			return &replication.FrontierDigest{Space: space, Round: uint64(i + 1), Digest: replication.Hash{9}}
-		})
-		time.Sleep(4 * time.Second)
-		// Ten at once and one a second.
-		if n := store.looks.Load(); n < 10 || n > 20 {
-			t.Errorf("%d looks for %d questions", n, said.Load())
-		}
-		bad.c.cut()
-	})
 }
 
 // TestRunsThatDoNotVerifyCostTheirSender: it is read slowly after a burst.

@@ -107,18 +107,19 @@ func (o Options) withDefaults() Options {
 // Replicator keeps one node's logs in step with those of its peers. All methods
 // are safe for concurrent use.
 type Replicator struct {
-	o        Options
-	store    replication.Store
-	self     replication.StoreInfo
-	verify   chan struct{} // holds a token per run that is being verified
-	stop     func()        // ends the subscription
-	kept     partials
-	receipts *receipts
-	changes  bell          // rung when a session may have come in step, came or went
-	waiting  atomic.Int64  // WaitSynced calls under way
-	quit     chan struct{} // closed when no session will live any more
-	total    counters      // of sessions that ended
-	warnings warnings
+	o         Options
+	store     replication.Store
+	self      replication.StoreInfo
+	verify    chan struct{} // holds a token per run that is being verified
+	stop      func()        // ends the subscription
+	kept      partials
+	receipts  *receipts
+	changes   bell          // rung when a session may have come in step, came or went
+	waiting   atomic.Int64  // WaitSynced calls under way
+	quit      chan struct{} // closed when no session will live any more
+	total     counters      // of sessions that ended
+	warnings  warnings
+	frontiers frontiers
 	// generation counts the sessions that came and went, became stale, or fell out
 	// of step while somebody waits.
 	generation atomic.Uint64
@@ -147,10 +148,12 @@ func New(o Options) (*Replicator, error) {
 	o = o.withDefaults()
 	r := &Replicator{
 		o: o, store: o.Store, self: o.Store.Info(),
-		verify: make(chan struct{}, o.Verifiers), shares: map[string]*share{},
-		quit:   make(chan struct{}),
-		spaces: map[replication.SpaceID]replication.SpaceInfo{},
-		grown:  map[replication.SpaceID]uint64{},
+		verify:    make(chan struct{}, o.Verifiers),
+		shares:    map[string]*share{},
+		quit:      make(chan struct{}),
+		spaces:    map[replication.SpaceID]replication.SpaceInfo{},
+		grown:     map[replication.SpaceID]uint64{},
+		frontiers: frontiers{store: o.Store, spaces: map[replication.SpaceID]*spaceFrontier{}},
 	}
 	var err error
 	if r.receipts, err = newReceipts(o.Store); err != nil {
@@ -267,6 +270,7 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 // advanced is called by the store's committer whenever a log grew durably or was
 // taken back.
 func (r *Replicator) advanced(a replication.Advance) {
+	r.frontiers.note(a)
 	if a.Retreat {
 		r.retreated(a)
 		return

@@ -248,7 +248,13 @@ func messageSize(m replication.Message) int {
 	case *replication.WalAck:
 		return base + 2*entry*len(m.Entries)
 	case *replication.FrontierDiff:
-		return base + entry*len(m.Entries)
+		n := base + entry*len(m.Entries)
+		for i := range m.Nodes {
+			n += base + 16*len(m.Nodes[i].Digests)
+		}
+		return n
+	case *replication.FrontierOpen:
+		return 2*base + 2*len(m.Buckets)
 	case *replication.Announce:
 		return base + entry*len(m.Entries)
 	case *replication.Prune:

@@ -212,6 +212,24 @@ func (n *node) checkStatement(m replication.Message) {
 	}
 }
 
+// checkLevels: a node of a version that does not go down the levels of a frontier is
+// sent nothing that it does not know.
+func (n *node) checkLevels(p *peer, m replication.Message) {
+	of := false
+	switch m := m.(type) {
+	case *replication.FrontierDigest:
+		of = m.Levels
+	case *replication.FrontierDiff:
+		of = m.Step > 0 || len(m.Nodes) > 0
+	case *replication.FrontierOpen:
+		of = true
+		n.w.res.Opened++
+	}
+	if of && !p.l.levels {
+		n.w.fail("7.5: %s sends %s to %s, which does not know that", n, describe(m), p.other())
+	}
+}
+
 // checkClaims: what a session concludes that its peer holds, the peer holds
 // durably (G2).
 func (n *node) checkClaims(p *peer, ev replication.Event) {

@@ -21,10 +21,11 @@ type link struct {
 	// pullOnly: that end wants to be pushed to only when it asks.
 	pullOnly [2]bool
 	piece    int
+	levels   bool // else one end is of a version that does not go down the levels of a frontier
 }
 
 func (w *world) link(a, b *node) {
-	l := &link{w: w, ends: [2]*node{a, b}}
+	l := &link{w: w, ends: [2]*node{a, b}, levels: w.chance(w.odds.levels)}
 	if w.odds.pull {
 		l.pullOnly = [2]bool{w.rng.IntN(2) == 0, w.rng.IntN(2) == 0}
 	}
@@ -158,7 +159,7 @@ func describe(m replication.Message) string {
 		for _, e := range m.Entries {
 			s += fmt.Sprintf(" %s=%d", e.Log.Short(), e.Pos.Seq)
 		}
-		return s
+		return s + fmt.Sprintf(" step %d, %d nodes", m.Step, len(m.Nodes))
 	}
 	return fmt.Sprintf("%T%+v", m, m)
 }

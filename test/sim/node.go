@@ -179,6 +179,8 @@ func (n *node) attach(l *link, end int) *peer {
 		PingEvery:    500 * time.Millisecond,
 		StaleAfter:   2 * time.Second,
 		CloseAfter:   5 * time.Second,
+		PeerLevels:   l.levels,
+		WholeEntries: o.whole,
 		Rand:         n.w.rng.Int64N,
 	}
 	n.w.limitSession(p, &cfg)
@@ -342,6 +344,7 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		if !w.cfg.Quiet {
 			n.checkStatement(e.Msg)
 		}
+		n.checkLevels(p, e.Msg)
 		m, push := e.Msg.(*replication.WalPush)
 		if push && !w.cfg.Quiet && m.Total > 0 && m.End.Seq <= p.brought[m.Log] {
 			w.fail("6.2: %s pushes %s/%d back to %s, from which it came", n, m.Log.Short(), m.End.Seq, p.other())
@@ -358,7 +361,7 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		}
 		p.l.carry(p.end, e.Msg)
 	case replication.LoadFrontier:
-		n.ifAlive(w.some(2*time.Millisecond), func() { n.loadFrontier(p, e.Space) })
+		n.ifAlive(w.some(2*time.Millisecond), func() { n.loadFrontier(p, e) })
 	case replication.ReadRun:
 		n.ifAlive(w.some(2*time.Millisecond), func() { n.readRun(p, e) })
 	case replication.CommitRun:
@@ -408,23 +411,33 @@ func (n *node) origin() replication.OriginKey {
 }
 
 // loadFrontier reads the store now and tells the session a little later.
-func (n *node) loadFrontier(p *peer, space replication.SpaceID) {
-	ev := replication.LocalFrontier{Space: space}
+func (n *node) loadFrontier(p *peer, e replication.LoadFrontier) {
+	ev := replication.LocalFrontier{Space: e.Space}
 	held := map[replication.LogID]replication.LogInfo{}
-	for _, i := range n.store.Logs(space) {
-		ev.Entries = append(ev.Entries, i.Entry())
+	var entries []replication.FrontierEntry
+	for _, i := range n.store.Logs(e.Space) {
+		entries = append(entries, i.Entry())
 		held[i.Log] = i
 	}
+	ev.Frontier = replication.NewFrontier(entries)
+	if e.Stored {
+		ev.Stored = replication.StoredDifference(ev.Frontier, n.stored(p, held))
+	}
+	n.ifAlive(n.w.some(3*time.Millisecond), func() { n.post(p, ev) })
+}
+
+// stored is what the store remembers that the peer stated.
+func (n *node) stored(p *peer, held map[replication.LogID]replication.LogInfo) (out []replication.FrontierEntry) {
 	stored, err := n.store.LoadCursor(p.other().origin(), p.instance)
 	if err != nil {
 		n.w.fail("%s: cursor of %s: %v", n, p.other(), err)
 	}
 	for _, e := range stored {
 		if i, ok := held[e.Log]; ok && (i.Limit == nil || e.Pos.Seq <= i.Tip.Seq) {
-			ev.Stored = append(ev.Stored, e)
+			out = append(out, e)
 		}
 	}
-	n.ifAlive(n.w.some(3*time.Millisecond), func() { n.post(p, ev) })
+	return out
 }
 
 func (n *node) readRun(p *peer, e replication.ReadRun) {

@@ -56,6 +56,7 @@ type Result struct {
 	// operations that are set aside; runs that were refused.
 	Revoked, Readmitted, SetAside, Refused int
 	Messages, Lost, Duplicates             int // duplicates: runs received that were there already
+	Opened                                 int // steps down the levels of a frontier
 	Virtual                                time.Duration
 	Healed                                 time.Duration // from the heal until all were equal
 }
@@ -97,6 +98,8 @@ type odds struct {
 	window, read          int
 	ackDelay              time.Duration
 	lazy                  bool // advances are gathered before they are told
+	whole                 int  // SessionConfig.WholeEntries
+	levels                float64
 }
 
 type event struct {
@@ -225,6 +228,9 @@ func drawOdds(r *rand.Rand) odds {
 	}
 	if r.IntN(3) == 0 {
 		o.ackDelay = ms(100)
+	}
+	if r.IntN(3) > 0 {
+		o.levels, o.whole = []float64{0.5, 1}[r.IntN(2)], 1
 	}
 	return o
 }

@@ -126,6 +126,8 @@ const (
 	MessageType_MESSAGE_TYPE_FORK_PROOF MessageType = 19
 	// Control, with attachment.
 	MessageType_MESSAGE_TYPE_CONTROL MessageType = 20
+	// FrontierOpen; only to a peer with the feature "trie".
+	MessageType_MESSAGE_TYPE_FRONTIER_OPEN MessageType = 21
 	// JoinBegin, joiner to responder: the first frame; on /vix/join/1 only.
 	MessageType_MESSAGE_TYPE_JOIN_BEGIN MessageType = 32
 	// JoinChallenge, responder to joiner; on /vix/join/1 only.
@@ -162,6 +164,7 @@ var (
 		18: "MESSAGE_TYPE_RECEIPT",
 		19: "MESSAGE_TYPE_FORK_PROOF",
 		20: "MESSAGE_TYPE_CONTROL",
+		21: "MESSAGE_TYPE_FRONTIER_OPEN",
 		32: "MESSAGE_TYPE_JOIN_BEGIN",
 		33: "MESSAGE_TYPE_JOIN_CHALLENGE",
 		34: "MESSAGE_TYPE_JOIN_REQUEST",
@@ -189,6 +192,7 @@ var (
 		"MESSAGE_TYPE_RECEIPT":         18,
 		"MESSAGE_TYPE_FORK_PROOF":      19,
 		"MESSAGE_TYPE_CONTROL":         20,
+		"MESSAGE_TYPE_FRONTIER_OPEN":   21,
 		"MESSAGE_TYPE_JOIN_BEGIN":      32,
 		"MESSAGE_TYPE_JOIN_CHALLENGE":  33,
 		"MESSAGE_TYPE_JOIN_REQUEST":    34,
@@ -511,7 +515,7 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x10FLAG_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFLAG_ENCRYPTED\x10\x01\x12\x13\n" +
 	"\x0fFLAG_COMPRESSED\x10\x02\x12\x10\n" +
-	"\fFLAG_ACK_REQ\x10\x04*\xc0\x05\n" +
+	"\fFLAG_ACK_REQ\x10\x04*\xe0\x05\n" +
 	"\vMessageType\x12\x1c\n" +
 	"\x18MESSAGE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12MESSAGE_TYPE_HELLO\x10\x01\x12\x15\n" +
@@ -532,7 +536,8 @@ const file_vix_p2p_v1_envelope_proto_rawDesc = "" +
 	"\x12MESSAGE_TYPE_GRAFT\x10\x11\x12\x18\n" +
 	"\x14MESSAGE_TYPE_RECEIPT\x10\x12\x12\x1b\n" +
 	"\x17MESSAGE_TYPE_FORK_PROOF\x10\x13\x12\x18\n" +
-	"\x14MESSAGE_TYPE_CONTROL\x10\x14\x12\x1b\n" +
+	"\x14MESSAGE_TYPE_CONTROL\x10\x14\x12\x1e\n" +
+	"\x1aMESSAGE_TYPE_FRONTIER_OPEN\x10\x15\x12\x1b\n" +
 	"\x17MESSAGE_TYPE_JOIN_BEGIN\x10 \x12\x1f\n" +
 	"\x1bMESSAGE_TYPE_JOIN_CHALLENGE\x10!\x12\x1d\n" +
 	"\x19MESSAGE_TYPE_JOIN_REQUEST\x10\"\x12\x1c\n" +

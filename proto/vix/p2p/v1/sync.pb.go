@@ -170,7 +170,10 @@ type FrontierDigest struct {
 	// log.
 	Digest []byte `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Count of logs in that frontier.
-	Logs          uint64 `protobuf:"varint,6,opt,name=logs,proto3" json:"logs,omitempty"`
+	Logs uint64 `protobuf:"varint,6,opt,name=logs,proto3" json:"logs,omitempty"`
+	// In a question: its sender goes down the levels of the trie. Only to a peer that
+	// named the feature "trie" in its Hello.
+	Levels        bool `protobuf:"varint,16,opt,name=levels,proto3" json:"levels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,8 +250,15 @@ func (x *FrontierDigest) GetLogs() uint64 {
 	return 0
 }
 
-// FrontierDiff lists the sender's frontier of a space, in parts of at most
-// 16 KiB.
+func (x *FrontierDigest) GetLevels() bool {
+	if x != nil {
+		return x.Levels
+	}
+	return false
+}
+
+// FrontierDiff lists the sender's frontier of a space, or answers a FrontierOpen
+// with a part of it, in parts of at most 16 KiB.
 type FrontierDiff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes.
@@ -260,7 +270,12 @@ type FrontierDiff struct {
 	// Set in the last part.
 	Last bool `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
 	// At most 256; 120 entries fit whatever they hold.
-	Entries       []*FrontierEntry `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*FrontierEntry `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
+	// The FrontierOpen of the round that this answers; 0: the question.
+	Step uint64 `protobuf:"varint,16,opt,name=step,proto3" json:"step,omitempty"`
+	// Digests in place of entries: of the root, alone, in the answer to a question that
+	// has levels; of inner nodes in the answer to a FrontierOpen. At most 16.
+	Nodes         []*FrontierNode `protobuf:"bytes,17,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +345,179 @@ func (x *FrontierDiff) GetEntries() []*FrontierEntry {
 	return nil
 }
 
+func (x *FrontierDiff) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *FrontierDiff) GetNodes() []*FrontierNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// FrontierNode is one node of the trie.
+type FrontierNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: the root; else 1 + the number of the inner node, so 1 to 256.
+	Node uint32 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Which of its 256 children are not empty, 32 bytes: child i is bit i%8, counting
+	// from the least significant, of byte i/8.
+	Present []byte `protobuf:"bytes,2,opt,name=present,proto3" json:"present,omitempty"`
+	// 16 bytes of each of these children, ascending.
+	Digests       []byte `protobuf:"bytes,3,opt,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrontierNode) Reset() {
+	*x = FrontierNode{}
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrontierNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrontierNode) ProtoMessage() {}
+
+func (x *FrontierNode) ProtoReflect() protoreflect.Message {
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrontierNode.ProtoReflect.Descriptor instead.
+func (*FrontierNode) Descriptor() ([]byte, []int) {
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FrontierNode) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *FrontierNode) GetPresent() []byte {
+	if x != nil {
+		return x.Present
+	}
+	return nil
+}
+
+func (x *FrontierNode) GetDigests() []byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// FrontierOpen asks for what is below nodes of the trie that differ. Only in a round
+// whose question had levels. At least one node or bucket.
+type FrontierOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	Space []byte `protobuf:"bytes,1,opt,name=space,proto3" json:"space,omitempty"`
+	// The question that this goes on with.
+	Round uint64 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	// Number of this message in the round, from 1.
+	Step uint64 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	// Inner nodes of which the leaf digests are wanted, or the entries if these are
+	// few: 32 bytes, as FrontierNode.present; empty for none.
+	Nodes []byte `protobuf:"bytes,4,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	// Inner nodes of which all entries are wanted: likewise.
+	Whole []byte `protobuf:"bytes,5,opt,name=whole,proto3" json:"whole,omitempty"`
+	// Buckets of which the entries are wanted: 2 bytes each, big-endian, ascending, at
+	// most 7,500.
+	Buckets       []byte `protobuf:"bytes,6,opt,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrontierOpen) Reset() {
+	*x = FrontierOpen{}
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrontierOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrontierOpen) ProtoMessage() {}
+
+func (x *FrontierOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrontierOpen.ProtoReflect.Descriptor instead.
+func (*FrontierOpen) Descriptor() ([]byte, []int) {
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FrontierOpen) GetSpace() []byte {
+	if x != nil {
+		return x.Space
+	}
+	return nil
+}
+
+func (x *FrontierOpen) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *FrontierOpen) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *FrontierOpen) GetNodes() []byte {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *FrontierOpen) GetWhole() []byte {
+	if x != nil {
+		return x.Whole
+	}
+	return nil
+}
+
+func (x *FrontierOpen) GetBuckets() []byte {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
 // WalPush carries one run of a log, or a byte range of it, as its attachment.
 type WalPush struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -358,7 +546,7 @@ type WalPush struct {
 
 func (x *WalPush) Reset() {
 	*x = WalPush{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[4]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +558,7 @@ func (x *WalPush) String() string {
 func (*WalPush) ProtoMessage() {}
 
 func (x *WalPush) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[4]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +571,7 @@ func (x *WalPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalPush.ProtoReflect.Descriptor instead.
 func (*WalPush) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{4}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WalPush) GetSpace() []byte {
@@ -461,7 +649,7 @@ type WalAck struct {
 
 func (x *WalAck) Reset() {
 	*x = WalAck{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[5]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +661,7 @@ func (x *WalAck) String() string {
 func (*WalAck) ProtoMessage() {}
 
 func (x *WalAck) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[5]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +674,7 @@ func (x *WalAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalAck.ProtoReflect.Descriptor instead.
 func (*WalAck) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{5}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WalAck) GetEntries() []*AckEntry {
@@ -526,7 +714,7 @@ type AckEntry struct {
 
 func (x *AckEntry) Reset() {
 	*x = AckEntry{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[6]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +726,7 @@ func (x *AckEntry) String() string {
 func (*AckEntry) ProtoMessage() {}
 
 func (x *AckEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[6]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +739,7 @@ func (x *AckEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckEntry.ProtoReflect.Descriptor instead.
 func (*AckEntry) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AckEntry) GetSpace() []byte {
@@ -634,7 +822,7 @@ type OutboxPull struct {
 
 func (x *OutboxPull) Reset() {
 	*x = OutboxPull{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[7]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +834,7 @@ func (x *OutboxPull) String() string {
 func (*OutboxPull) ProtoMessage() {}
 
 func (x *OutboxPull) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[7]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +847,7 @@ func (x *OutboxPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxPull.ProtoReflect.Descriptor instead.
 func (*OutboxPull) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *OutboxPull) GetId() uint64 {
@@ -701,7 +889,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[8]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +901,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[8]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +914,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Announce) GetEntries() []*FrontierEntry {
@@ -747,7 +935,7 @@ type Prune struct {
 
 func (x *Prune) Reset() {
 	*x = Prune{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[9]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +947,7 @@ func (x *Prune) String() string {
 func (*Prune) ProtoMessage() {}
 
 func (x *Prune) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[9]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +960,7 @@ func (x *Prune) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prune.ProtoReflect.Descriptor instead.
 func (*Prune) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Prune) GetLogs() [][]byte {
@@ -795,7 +983,7 @@ type Graft struct {
 
 func (x *Graft) Reset() {
 	*x = Graft{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[10]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +995,7 @@ func (x *Graft) String() string {
 func (*Graft) ProtoMessage() {}
 
 func (x *Graft) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[10]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1008,7 @@ func (x *Graft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graft.ProtoReflect.Descriptor instead.
 func (*Graft) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Graft) GetLog() []byte {
@@ -848,7 +1036,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[11]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1048,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[11]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1061,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ping) GetNonce() uint64 {
@@ -894,7 +1082,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[12]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1094,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[12]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1107,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pong) GetNonce() uint64 {
@@ -953,7 +1141,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[13]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1153,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[13]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1166,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Receipt) GetNetwork() []byte {
@@ -1049,7 +1237,7 @@ type ForkProof struct {
 
 func (x *ForkProof) Reset() {
 	*x = ForkProof{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[14]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1249,7 @@ func (x *ForkProof) String() string {
 func (*ForkProof) ProtoMessage() {}
 
 func (x *ForkProof) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[14]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1262,7 @@ func (x *ForkProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForkProof.ProtoReflect.Descriptor instead.
 func (*ForkProof) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ForkProof) GetSpace() []byte {
@@ -1114,7 +1302,7 @@ type Control struct {
 
 func (x *Control) Reset() {
 	*x = Control{}
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[15]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1314,7 @@ func (x *Control) String() string {
 func (*Control) ProtoMessage() {}
 
 func (x *Control) ProtoReflect() protoreflect.Message {
-	mi := &file_vix_p2p_v1_sync_proto_msgTypes[15]
+	mi := &file_vix_p2p_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1327,7 @@ func (x *Control) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Control.ProtoReflect.Descriptor instead.
 func (*Control) Descriptor() ([]byte, []int) {
-	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_vix_p2p_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 var File_vix_p2p_v1_sync_proto protoreflect.FileDescriptor
@@ -1155,20 +1343,34 @@ const file_vix_p2p_v1_sync_proto_rawDesc = "" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\fR\x06branch\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12&\n" +
-	"\x03pos\x18\x04 \x01(\v2\x14.vix.p2p.v1.PositionR\x03pos\"\x98\x01\n" +
+	"\x03pos\x18\x04 \x01(\v2\x14.vix.p2p.v1.PositionR\x03pos\"\xb0\x01\n" +
 	"\x0eFrontierDigest\x12\x14\n" +
 	"\x05space\x18\x01 \x01(\fR\x05space\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05round\x18\x03 \x01(\x04R\x05round\x12\x14\n" +
 	"\x05reply\x18\x04 \x01(\bR\x05reply\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04logs\x18\x06 \x01(\x04R\x04logsJ\x04\b\a\x10\x10\"\x9d\x01\n" +
+	"\x04logs\x18\x06 \x01(\x04R\x04logs\x12\x16\n" +
+	"\x06levels\x18\x10 \x01(\bR\x06levelsJ\x04\b\a\x10\x10\"\xe1\x01\n" +
 	"\fFrontierDiff\x12\x14\n" +
 	"\x05space\x18\x01 \x01(\fR\x05space\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
 	"\x04part\x18\x03 \x01(\x04R\x04part\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x123\n" +
-	"\aentries\x18\x05 \x03(\v2\x19.vix.p2p.v1.FrontierEntryR\aentriesJ\x04\b\x06\x10\x10\"\xf8\x01\n" +
+	"\aentries\x18\x05 \x03(\v2\x19.vix.p2p.v1.FrontierEntryR\aentries\x12\x12\n" +
+	"\x04step\x18\x10 \x01(\x04R\x04step\x12.\n" +
+	"\x05nodes\x18\x11 \x03(\v2\x18.vix.p2p.v1.FrontierNodeR\x05nodesJ\x04\b\x06\x10\x10\"V\n" +
+	"\fFrontierNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
+	"\apresent\x18\x02 \x01(\fR\apresent\x12\x18\n" +
+	"\adigests\x18\x03 \x01(\fR\adigests\"\x94\x01\n" +
+	"\fFrontierOpen\x12\x14\n" +
+	"\x05space\x18\x01 \x01(\fR\x05space\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x04R\x04step\x12\x14\n" +
+	"\x05nodes\x18\x04 \x01(\fR\x05nodes\x12\x14\n" +
+	"\x05whole\x18\x05 \x01(\fR\x05whole\x12\x18\n" +
+	"\abuckets\x18\x06 \x01(\fR\abuckets\"\xf8\x01\n" +
 	"\aWalPush\x12\x14\n" +
 	"\x05space\x18\x01 \x01(\fR\x05space\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\fR\x03log\x12\x16\n" +
@@ -1236,44 +1438,47 @@ func file_vix_p2p_v1_sync_proto_rawDescGZIP() []byte {
 	return file_vix_p2p_v1_sync_proto_rawDescData
 }
 
-var file_vix_p2p_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_vix_p2p_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_vix_p2p_v1_sync_proto_goTypes = []any{
 	(*Position)(nil),       // 0: vix.p2p.v1.Position
 	(*FrontierEntry)(nil),  // 1: vix.p2p.v1.FrontierEntry
 	(*FrontierDigest)(nil), // 2: vix.p2p.v1.FrontierDigest
 	(*FrontierDiff)(nil),   // 3: vix.p2p.v1.FrontierDiff
-	(*WalPush)(nil),        // 4: vix.p2p.v1.WalPush
-	(*WalAck)(nil),         // 5: vix.p2p.v1.WalAck
-	(*AckEntry)(nil),       // 6: vix.p2p.v1.AckEntry
-	(*OutboxPull)(nil),     // 7: vix.p2p.v1.OutboxPull
-	(*Announce)(nil),       // 8: vix.p2p.v1.Announce
-	(*Prune)(nil),          // 9: vix.p2p.v1.Prune
-	(*Graft)(nil),          // 10: vix.p2p.v1.Graft
-	(*Ping)(nil),           // 11: vix.p2p.v1.Ping
-	(*Pong)(nil),           // 12: vix.p2p.v1.Pong
-	(*Receipt)(nil),        // 13: vix.p2p.v1.Receipt
-	(*ForkProof)(nil),      // 14: vix.p2p.v1.ForkProof
-	(*Control)(nil),        // 15: vix.p2p.v1.Control
-	(ErrorCode)(0),         // 16: vix.p2p.v1.ErrorCode
+	(*FrontierNode)(nil),   // 4: vix.p2p.v1.FrontierNode
+	(*FrontierOpen)(nil),   // 5: vix.p2p.v1.FrontierOpen
+	(*WalPush)(nil),        // 6: vix.p2p.v1.WalPush
+	(*WalAck)(nil),         // 7: vix.p2p.v1.WalAck
+	(*AckEntry)(nil),       // 8: vix.p2p.v1.AckEntry
+	(*OutboxPull)(nil),     // 9: vix.p2p.v1.OutboxPull
+	(*Announce)(nil),       // 10: vix.p2p.v1.Announce
+	(*Prune)(nil),          // 11: vix.p2p.v1.Prune
+	(*Graft)(nil),          // 12: vix.p2p.v1.Graft
+	(*Ping)(nil),           // 13: vix.p2p.v1.Ping
+	(*Pong)(nil),           // 14: vix.p2p.v1.Pong
+	(*Receipt)(nil),        // 15: vix.p2p.v1.Receipt
+	(*ForkProof)(nil),      // 16: vix.p2p.v1.ForkProof
+	(*Control)(nil),        // 17: vix.p2p.v1.Control
+	(ErrorCode)(0),         // 18: vix.p2p.v1.ErrorCode
 }
 var file_vix_p2p_v1_sync_proto_depIdxs = []int32{
 	0,  // 0: vix.p2p.v1.FrontierEntry.pos:type_name -> vix.p2p.v1.Position
 	1,  // 1: vix.p2p.v1.FrontierDiff.entries:type_name -> vix.p2p.v1.FrontierEntry
-	0,  // 2: vix.p2p.v1.WalPush.from:type_name -> vix.p2p.v1.Position
-	0,  // 3: vix.p2p.v1.WalPush.end:type_name -> vix.p2p.v1.Position
-	6,  // 4: vix.p2p.v1.WalAck.entries:type_name -> vix.p2p.v1.AckEntry
-	0,  // 5: vix.p2p.v1.AckEntry.pos:type_name -> vix.p2p.v1.Position
-	16, // 6: vix.p2p.v1.AckEntry.code:type_name -> vix.p2p.v1.ErrorCode
-	0,  // 7: vix.p2p.v1.AckEntry.partial_from:type_name -> vix.p2p.v1.Position
-	0,  // 8: vix.p2p.v1.AckEntry.partial_end:type_name -> vix.p2p.v1.Position
-	1,  // 9: vix.p2p.v1.Announce.entries:type_name -> vix.p2p.v1.FrontierEntry
-	0,  // 10: vix.p2p.v1.Graft.from:type_name -> vix.p2p.v1.Position
-	1,  // 11: vix.p2p.v1.Receipt.entries:type_name -> vix.p2p.v1.FrontierEntry
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 2: vix.p2p.v1.FrontierDiff.nodes:type_name -> vix.p2p.v1.FrontierNode
+	0,  // 3: vix.p2p.v1.WalPush.from:type_name -> vix.p2p.v1.Position
+	0,  // 4: vix.p2p.v1.WalPush.end:type_name -> vix.p2p.v1.Position
+	8,  // 5: vix.p2p.v1.WalAck.entries:type_name -> vix.p2p.v1.AckEntry
+	0,  // 6: vix.p2p.v1.AckEntry.pos:type_name -> vix.p2p.v1.Position
+	18, // 7: vix.p2p.v1.AckEntry.code:type_name -> vix.p2p.v1.ErrorCode
+	0,  // 8: vix.p2p.v1.AckEntry.partial_from:type_name -> vix.p2p.v1.Position
+	0,  // 9: vix.p2p.v1.AckEntry.partial_end:type_name -> vix.p2p.v1.Position
+	1,  // 10: vix.p2p.v1.Announce.entries:type_name -> vix.p2p.v1.FrontierEntry
+	0,  // 11: vix.p2p.v1.Graft.from:type_name -> vix.p2p.v1.Position
+	1,  // 12: vix.p2p.v1.Receipt.entries:type_name -> vix.p2p.v1.FrontierEntry
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_vix_p2p_v1_sync_proto_init() }
@@ -1288,7 +1493,7 @@ func file_vix_p2p_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vix_p2p_v1_sync_proto_rawDesc), len(file_vix_p2p_v1_sync_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
