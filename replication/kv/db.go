@@ -57,6 +57,7 @@ type database struct {
 	generation uint64
 	// maxBytes and maxEntries bound a transaction.
 	maxBytes, maxEntries int64
+	cache                *cache
 
 	// mu guards what follows. It is held for moments only.
 	mu sync.Mutex
@@ -101,6 +102,7 @@ func openDatabase(dir string, generation uint64, o Options) (d *database, err er
 	return &database{
 		db: db, dir: dir, generation: generation,
 		maxBytes: min(db.MaxBatchSize(), o.maxBatch), maxEntries: db.MaxBatchCount(),
+		cache: newCache(o.CacheBytes, ts),
 		marks: []*mark{{ts: ts}}, written: ts, done: make(chan struct{}),
 	}, nil
 }
@@ -139,6 +141,18 @@ func (s snapshot) close() {
 	if s.d.retired && s.d.readers == 0 {
 		close(s.d.done)
 	}
+}
+
+// record reads and checks the record of a key; nil if there is none.
+func (s snapshot) record(key []byte) ([]byte, error) {
+	if b, ok := s.d.cache.get(key, s.m.ts); ok {
+		return b, nil
+	}
+	b, err := get(s.Txn, key)
+	if err == nil && b != nil {
+		s.d.cache.put(key, b, s.m.ts)
+	}
+	return b, err
 }
 
 // pin keeps a state readable without reading it: unlike a snapshot it holds up
@@ -214,6 +228,7 @@ func (d *database) commit(entries []entry) error {
 		return fmt.Errorf("write to the key-value view: %w", err)
 	}
 	d.written++
+	d.cache.changed(d.written, entries)
 	return nil
 }
 

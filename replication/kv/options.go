@@ -29,6 +29,9 @@ type Options struct {
 	// OverlayBytes bounds what the view holds in memory of this node's writes
 	// that are not applied yet; Admit waits above it (32 MiB).
 	OverlayBytes int
+	// CacheBytes bounds what the view keeps in memory of keys that were read lately
+	// (32 MiB; negative: nothing).
+	CacheBytes int
 	// ReserveBytes of free disk space are left alone: with less the view stops
 	// applying and goes on when there is more (64 MiB; negative: no check).
 	// Badger writes through memory maps, where a full disk is a crash and not an
@@ -57,6 +60,7 @@ type Options struct {
 
 const (
 	defaultOverlay  = 32 << 20
+	defaultCache    = 32 << 20
 	defaultReserve  = 64 << 20
 	defaultRetryMin = 500 * time.Millisecond
 	defaultPace     = 5 * time.Millisecond
@@ -75,6 +79,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.OverlayBytes <= 0 {
 		o.OverlayBytes = defaultOverlay
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCache
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserve

@@ -128,7 +128,7 @@ func (r *reader) caught(p any, err *error) {
 // them, and their number: what the snapshot holds with the overlay operations
 // ops, which were taken before the snapshot was opened.
 func (r *reader) siblings(key []byte, ops []*overlayOp, limit int) ([]sibling, uint64, error) {
-	rec, err := loadKey(r.snap.Txn, r.space, key)
+	rec, err := readKey(r.snap.record, r.space, key)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -23,7 +23,12 @@ func scanSiblings(txn *badger.Txn, space replication.SpaceID, keyHash replicatio
 
 // loadKey reads a key's record; n is 0 if the key has none.
 func loadKey(txn *badger.Txn, space replication.SpaceID, key []byte) (keyRecord, error) {
-	b, err := get(txn, stateKey(space, key))
+	return readKey(func(key []byte) ([]byte, error) { return get(txn, key) }, space, key)
+}
+
+// readKey is loadKey by another way to read.
+func readKey(read func(key []byte) ([]byte, error), space replication.SpaceID, key []byte) (keyRecord, error) {
+	b, err := read(stateKey(space, key))
 	if err != nil || b == nil {
 		return keyRecord{}, err
 	}
