@@ -73,7 +73,7 @@ func TestRunTidies(t *testing.T) {
 				}
 				return nil, fail
 			}}, nil)
-			if fail != nil && err.Error() != "cannot measure m: no luck" || fail == nil && err != cause {
+			if fail != nil && err.Error() != "cannot measure m: no luck" || fail == nil && !errors.Is(err, cause) {
 				t.Errorf("it says %v", err)
 			}
 			if left, err := os.ReadDir(s.dir); err != nil || len(left) > 0 {
@@ -124,7 +124,7 @@ func svgTexts(t *testing.T, file string) (texts []string) {
 	d, depth, root := xml.NewDecoder(f), 0, ""
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
