@@ -143,7 +143,7 @@ func toWire(f *Frame, m any) proto.Message {
 			Entries: entriesToWire(m.Entries),
 		}
 	case *replication.Announce:
-		return &p2pv1.Announce{Entries: entriesToWire(m.Entries)}
+		return &p2pv1.Announce{Space: m.Space[:], Entries: entriesToWire(m.Entries)}
 	case *replication.Prune:
 		return pruneToWire(m)
 	case *replication.Graft:

@@ -144,7 +144,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"diff without space", TypeFrontierDiff, &p2pv1.FrontierDiff{Entries: entries(1)}, nil},
 		{"diff with too many entries", TypeFrontierDiff, &p2pv1.FrontierDiff{Space: id16, Entries: entries(MaxEntries + 1)}, nil},
 		{"announce of nothing", TypeAnnounce, &p2pv1.Announce{}, nil},
-		{"announce of a short log", TypeAnnounce, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{{Log: id16}}}, nil},
+		{"announce of no space", TypeAnnounce, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{{Log: id32}}}, nil},
+		{"announce of a short log", TypeAnnounce, &p2pv1.Announce{Space: id16, Entries: []*p2pv1.FrontierEntry{{Log: id16}}}, nil},
 		{"prune of nothing", TypePrune, &p2pv1.Prune{}, nil},
 		{"prune of a short log", TypePrune, &p2pv1.Prune{Logs: [][]byte{id16}}, nil},
 		{"graft without log", TypeGraft, &p2pv1.Graft{}, nil},
@@ -189,7 +190,7 @@ func TestDecodeUnknownFields(t *testing.T) {
 	for name, f := range map[string]Frame{
 		"nothing":  {Type: TypeJoinBegin, Message: marshal(t, with(&p2pv1.JoinBegin{}))},
 		"message":  {Type: TypePing, Message: marshal(t, with(&p2pv1.Ping{}))},
-		"entry":    {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
+		"entry":    {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Space: id32[:16], Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
 		"position": {Type: TypeGraft, Message: marshal(t, &p2pv1.Graft{Log: id32, From: with(&p2pv1.Position{Seq: 1, Hash: id32}).(*p2pv1.Position)})},
 		"ack":      {Type: TypeWalAck, Message: marshal(t, &p2pv1.WalAck{Entries: []*p2pv1.AckEntry{with(&p2pv1.AckEntry{Space: id32[:16], Log: id32}).(*p2pv1.AckEntry)}})},
 		"space":    {Type: TypeWelcome, Message: marshal(t, &p2pv1.Welcome{Spaces: []*p2pv1.Space{with(&p2pv1.Space{Id: id32[:16]}).(*p2pv1.Space)}})},

@@ -85,9 +85,11 @@ func samples() []sample {
 		{"frontier_digest_empty_reply", &replication.FrontierDigest{Space: space, Round: 1, Reply: true}},
 		{"frontier_diff", &replication.FrontierDiff{Space: space, Round: 1, Part: 2, Entries: entries}},
 		{"frontier_diff_last", &replication.FrontierDiff{Space: space, Round: 1, Last: true}},
-		{"announce", &replication.Announce{Entries: entries[:1]}},
+		{"announce", &replication.Announce{Space: space, Entries: entries[:1]}},
 		{"prune", &replication.Prune{Logs: []replication.LogID{sampleLog(1), sampleLog(2)}}},
+		{"prune_all", &replication.Prune{Logs: []replication.LogID{{}}}},
 		{"graft", &replication.Graft{Log: sampleLog(1), From: samplePos(300, 0xa0)}},
+		{"graft_all", &replication.Graft{}},
 		{"receipt", &replication.Receipt{
 			Network: network, Space: space, Holder: origin, Instance: instance, Counter: 5, Entries: entries[:2],
 			Signature: bytes.Repeat([]byte{0x55}, 64),
