@@ -418,11 +418,13 @@ func (s *Session) compare(sp *spaceState, own, stored []FrontierEntry) {
 		case o.Seq == 0:
 		case first:
 			s.compareLog(sp, log, o, p)
+			s.ackSince(sp, log, o, p)
 		default:
 			s.compareAgain(sp, log, o, p)
 		}
 		if p.Seq > o.Seq && !countsAsSynced(sp.refused[log].Code) {
 			sp.want(log, o.Seq, p)
+			s.askAhead(sp, log, p.Seq)
 		}
 	})
 	if first {
@@ -438,13 +440,11 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 	if a := sp.since[log]; a.peer.Seq > 0 {
 		known = a.peer
 	}
-	if peer.Seq < known.Seq {
-		peer = known
-	}
+	peer = higher(higher(peer, known), sp.since[log].stated)
 	if peer == own || known == own {
 		return
 	}
-	s.addLog(sp, log, own, known, peer)
+	s.compared(s.addLog(sp, log, own, known, peer))
 }
 
 // advanced takes the growth of a log.
@@ -475,6 +475,7 @@ func (s *Session) advanced(ev Advanced) {
 	if sp.settled {
 		s.logAdvanced(sp, ev, want)
 	}
+	s.reached(sp, ev, want)
 	if sp.settled && sp.missingMore > 0 && len(sp.missing) <= len(sp.refused) && sp.ask.round == 0 && !sp.load.ask {
 		s.reask(sp) // more was missing than is kept by name, and but for what is refused that is here: compare again
 	}
