@@ -245,6 +245,8 @@ func (w *world) checkDelivery(to *node, m replication.Message) {
 		space = m.Space
 	case *replication.FrontierDiff:
 		space = m.Space
+	case *replication.Announce:
+		space = m.Space
 	case *replication.WalPush:
 		if space = m.Space; m.Total == 0 {
 			return
