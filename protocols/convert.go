@@ -151,7 +151,7 @@ func toWire(f *Frame, m any) proto.Message {
 			Nodes: optional(m.Nodes[:]), Whole: optional(m.Whole[:]), Buckets: bucketsToWire(m.Buckets),
 		}
 	case *replication.Announce:
-		return &p2pv1.Announce{Entries: entriesToWire(m.Entries)}
+		return &p2pv1.Announce{Space: m.Space[:], Entries: entriesToWire(m.Entries)}
 	case *replication.Prune:
 		return pruneToWire(m)
 	case *replication.Graft:

@@ -301,7 +301,9 @@ func (d *decoder) outboxPull() any {
 func (d *decoder) announce() any {
 	var w p2pv1.Announce
 	d.unmarshal(&w)
-	return &replication.Announce{Entries: d.entries(w.GetEntries(), 1)}
+	m := &replication.Announce{Entries: d.entries(w.GetEntries(), 1)}
+	d.id("space", m.Space[:], w.GetSpace())
+	return m
 }
 
 func pruneToWire(m *replication.Prune) *p2pv1.Prune {

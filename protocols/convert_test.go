@@ -169,7 +169,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"open of a bucket twice", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Buckets: []byte{1, 2, 1, 2}}, nil},
 		{"open of too many buckets", TypeFrontierOpen, &p2pv1.FrontierOpen{Space: id16, Step: 1, Buckets: make([]byte, 2*MaxOpenBuckets+2)}, nil},
 		{"announce of nothing", TypeAnnounce, &p2pv1.Announce{}, nil},
-		{"announce of a short log", TypeAnnounce, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{{Log: id16}}}, nil},
+		{"announce of no space", TypeAnnounce, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{{Log: id32}}}, nil},
+		{"announce of a short log", TypeAnnounce, &p2pv1.Announce{Space: id16, Entries: []*p2pv1.FrontierEntry{{Log: id16}}}, nil},
 		{"prune of nothing", TypePrune, &p2pv1.Prune{}, nil},
 		{"prune of a short log", TypePrune, &p2pv1.Prune{Logs: [][]byte{id16}}, nil},
 		{"graft without log", TypeGraft, &p2pv1.Graft{}, nil},
@@ -214,7 +215,7 @@ func TestDecodeUnknownFields(t *testing.T) {
 	for name, f := range map[string]Frame{
 		"nothing": {Type: TypeJoinBegin, Message: marshal(t, with(&p2pv1.JoinBegin{}))},
 		"message": {Type: TypePing, Message: marshal(t, with(&p2pv1.Ping{}))},
-		"entry":   {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
+		"entry":   {Type: TypeAnnounce, Message: marshal(t, &p2pv1.Announce{Space: id32[:16], Entries: []*p2pv1.FrontierEntry{with(&p2pv1.FrontierEntry{Log: id32}).(*p2pv1.FrontierEntry)}})},
 		"node": {Type: TypeFrontierDiff, Message: marshal(t, &p2pv1.FrontierDiff{Space: id32[:16], Nodes: []*p2pv1.FrontierNode{
 			with(&p2pv1.FrontierNode{Present: append([]byte{1}, make([]byte, 31)...), Digests: id32[:16]}).(*p2pv1.FrontierNode),
 		}})},

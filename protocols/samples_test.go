@@ -107,9 +107,11 @@ func samples() []sample {
 			Space: space, Round: 2, Step: 1, Nodes: sampleNode(0, 1, 2).Present, Whole: sampleNode(0, 255).Present,
 		}},
 		{"frontier_open_buckets", &replication.FrontierOpen{Space: space, Round: 2, Step: 2, Buckets: []uint16{0, 0x0102, 0xffff}}},
-		{"announce", &replication.Announce{Entries: entries[:1]}},
+		{"announce", &replication.Announce{Space: space, Entries: entries[:1]}},
 		{"prune", &replication.Prune{Logs: []replication.LogID{sampleLog(1), sampleLog(2)}}},
+		{"prune_all", &replication.Prune{Logs: []replication.LogID{{}}}},
 		{"graft", &replication.Graft{Log: sampleLog(1), From: samplePos(300, 0xa0)}},
+		{"graft_all", &replication.Graft{}},
 		{"receipt", &replication.Receipt{
 			Network: network, Space: space, Holder: origin, Instance: instance, Counter: 5, Entries: entries[:2],
 			Signature: bytes.Repeat([]byte{0x55}, 64),

@@ -260,7 +260,7 @@ func split(m replication.Message) []replication.Message {
 		})
 	case *replication.Announce:
 		return chunks(m, m.Entries, EntriesPerDiff, func(e []replication.FrontierEntry) replication.Message {
-			return &replication.Announce{Entries: e}
+			return &replication.Announce{Space: m.Space, Entries: e}
 		})
 	case *replication.Prune:
 		return chunks(m, m.Logs, MaxEntries, func(l []replication.LogID) replication.Message {

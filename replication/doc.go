@@ -18,5 +18,6 @@
 //	store.go     the interface that package wal (Badger) and memlog implement
 //	message.go   what two sessions say to each other
 //	session.go   the per-peer state machine (design 6.1)
+//	mesh.go      which session pushes which log (design 6.4)
 //	errors.go    sentinels and small error types
 package replication

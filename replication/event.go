@@ -47,10 +47,12 @@ type Advanced struct {
 
 // Received is a message from the peer. Of a WalPush, Held is how far its log is
 // held durably here, so that a run that was pushed before does not count as
-// missing; 0: not at all.
+// missing; 0: not at all. Of an Announce, Tips is what is durable here of its
+// entries' logs, in their order.
 type Received struct {
 	Msg  Message
 	Held uint64
+	Tips []Position
 }
 
 // RunRead answers ReadRun. Err may be ErrForked, ErrDamaged, ErrUnknownLog.
@@ -61,8 +63,8 @@ type RunRead struct {
 	Err   error
 }
 
-// CommitDone answers CommitRun, per log in the order of the CommitRuns. It is the
-// only event from which an ack follows: Result.Tip is durable (G2).
+// CommitDone answers CommitRun, per log in the order of the CommitRuns. The ack of the
+// run follows from it alone: Result.Tip is durable (G2).
 type CommitDone struct {
 	Space  SpaceID
 	Log    LogID
@@ -96,6 +98,27 @@ type ForkKnown struct {
 	Proof ForkProof
 }
 
+// MeshPrune, MeshGraft and MeshDefault carry out what Mesh decided: they ask the peer
+// to announce a log, to push it from what is durable here (From), or to announce or
+// push all logs that are not named.
+type MeshPrune struct{ Log LogID }
+
+// MeshGraft: see MeshPrune.
+type MeshGraft struct {
+	Log  LogID
+	From Position
+}
+
+// MeshDefault: see MeshPrune.
+type MeshDefault struct{ Lazy bool }
+
+// MeshHold asks to push what is written here, although the peer asked for announcements
+// in general, because too few others want to be pushed.
+type MeshHold struct{ Hold bool }
+
+// MeshExchange asks to compare the frontiers again.
+type MeshExchange struct{}
+
 // Stop asks the session to end: it says Bye and closes.
 type Stop struct {
 	Code   Code
@@ -115,13 +138,18 @@ func (Probe) event()         {}
 func (TrustApplied) event()  {}
 func (ForkKnown) event()     {}
 func (Tick) event()          {}
+func (MeshPrune) event()     {}
+func (MeshGraft) event()     {}
+func (MeshDefault) event()   {}
+func (MeshHold) event()      {}
+func (MeshExchange) event()  {}
 func (Stop) event()          {}
 
 // Effect is what the driver must do, in the order given.
 type Effect interface{ effect() }
 
-// Send puts a message on the stream. A WalAck among them was made from
-// CommitDone or LocalFrontier events only: what it states is durable.
+// Send puts a message on the stream. What it states as held is durable: an event told
+// so before.
 type Send struct{ Msg Message }
 
 // LoadFrontier asks for a LocalFrontier event, if Stored with what the store
@@ -218,6 +246,22 @@ type SendForkProof struct {
 // unanswered Pull; its runs may still be committing.
 type Pulled struct{}
 
+// Ahead tells the mesh that the peer holds a log beyond what is held here and does not
+// push it unasked.
+type Ahead struct {
+	Space SpaceID
+	Log   LogID
+	Seq   uint64
+}
+
+// PeerLazy tells that the peer asked for announcements of logs in general, or for
+// pushes again.
+type PeerLazy struct{ Lazy bool }
+
+// CaughtUp tells that everything that the peer stated is here: once after the start,
+// and after each MeshDefault that asks for pushes.
+type CaughtUp struct{}
+
 // CloseSession ends the session after what was sent before it; no effect
 // follows. Received tells that the peer said so.
 type CloseSession struct {
@@ -242,6 +286,9 @@ func (LogPaused) effect()     {}
 func (ForkSeen) effect()      {}
 func (SendForkProof) effect() {}
 func (Pulled) effect()        {}
+func (Ahead) effect()         {}
+func (PeerLazy) effect()      {}
+func (CaughtUp) effect()      {}
 func (CloseSession) effect()  {}
 
 // SessionConfig holds what a session is told at its start. Zero values give the
@@ -270,6 +317,10 @@ type SessionConfig struct {
 	// Carries tells whether the peer may have a space; it does not change while the
 	// session lives (nil: every space). The control space every peer may have.
 	Carries func(SpaceID) bool
+	// Mesh: the driver has a Mesh, and wants to hear CaughtUp. StartLazy: the peer is
+	// asked at once to announce, not push (Mesh.Attach).
+	Mesh      bool
+	StartLazy bool
 	// Rand gives jitter in [0, n); nil: no jitter.
 	Rand func(n int64) int64
 }

@@ -105,14 +105,21 @@ type OutboxPull struct {
 	MaxBytes uint64
 }
 
-// Announce, Prune and Graft belong to the mesh (design 6.4). A session of this
-// version understands them and does not send them.
-type Announce struct{ Entries []FrontierEntry }
+// Announce, Prune and Graft belong to the mesh (design 6.4). Announce states
+// positions that became durable at the sender and that it does not push; it goes only
+// to who has sent a Prune, and is answered with a WalAck of the same logs.
+type Announce struct {
+	Space   SpaceID
+	Entries []FrontierEntry
+}
 
-// Prune asks the receiver to announce, not push, these logs.
+// Prune asks the receiver to announce, not push, these logs; the zero log stands for
+// all that were neither pruned nor grafted by their own name. It is a wish: pushing on
+// does no harm.
 type Prune struct{ Logs []LogID }
 
-// Graft asks the receiver to push a log again from a position.
+// Graft asks the receiver to push a log from From on, what the sender holds durably.
+// The zero log takes back a Prune of the zero log.
 type Graft struct {
 	Log  LogID
 	From Position

@@ -16,9 +16,9 @@ import (
 // the peer holds our tip ("absent = equal"), so that memory follows the
 // difference between the two sides and not the count of logs.
 //
-// G2 is a property of this type: a position is stated to the peer only if it came
-// in a LocalFrontier or CommitDone event, and Acked repeats only what the peer
-// stated.
+// G2 is a property of this type: a position is stated to the peer only if an event
+// told that it is durable here (LocalFrontier, CommitDone, Advanced, RunRead,
+// Received.Tips, MeshGraft), and Acked repeats only what the peer stated.
 type Session struct {
 	cfg SessionConfig
 	now time.Time
@@ -42,6 +42,7 @@ type Session struct {
 	sender
 	receiver
 	liveness
+	mesh   meshLink
 	gate   gate
 	timers timerHeap
 }
@@ -140,6 +141,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	s.handle(ev)
 	if !s.closed {
 		s.checkGate()
+		s.checkMesh()
 		s.pump()
 		s.flushSaves()
 		s.flushAcks(false)
@@ -176,6 +178,16 @@ func (s *Session) handle(ev Event) {
 		if s.shares(ev.Space) {
 			s.send(&ForkProofMsg{Space: ev.Space, Proof: ev.Proof})
 		}
+	case MeshPrune:
+		s.send(&Prune{Logs: []LogID{ev.Log}})
+	case MeshGraft:
+		s.send(&Graft{Log: ev.Log, From: ev.From})
+	case MeshDefault:
+		s.meshDefault(ev.Lazy)
+	case MeshHold:
+		s.mesh.hold = ev.Hold
+	case MeshExchange:
+		s.exchange()
 	case Tick:
 		s.tick()
 	}
@@ -185,6 +197,7 @@ func (s *Session) start(ev Started) {
 	s.started = true
 	s.startLiveness()
 	s.ackTimer.fire = func() { s.flushAcks(true) }
+	s.startMesh()
 	s.startGate()
 	s.announcePartial()
 	for _, info := range ev.Spaces {
@@ -221,8 +234,14 @@ func (s *Session) receive(ev Received) {
 	case *Bye:
 		s.closed = true
 		s.out = append(s.out, CloseSession{Code: m.Code, Detail: m.Detail, FromPeer: true})
-	case *Announce, *Prune, *Graft, *Control, *Receipt:
-		// Of the mesh and of trust (design 6.4, 9.1): understood, of no effect here.
+	case *Announce:
+		s.announced(m, ev.Tips)
+	case *Prune:
+		s.pruned(m)
+	case *Graft:
+		s.grafted(m)
+	case *Control, *Receipt:
+		// Of trust (design 9.1, 6.8): understood, of no effect here.
 	}
 }
 

@@ -29,7 +29,11 @@ func (s *Session) ackEntry(e *AckEntry) {
 	if e.PartialEnd.Seq > 0 {
 		s.partialHeld(l, e)
 	}
-	if l == nil || !sp.settled {
+	if !sp.settled {
+		s.ackedEarly(sp, e)
+		return
+	}
+	if l == nil {
 		return // the peer holds our tip: an ack repeats what is known
 	}
 	switch e.Code {
@@ -44,6 +48,7 @@ func (s *Session) ackEntry(e *AckEntry) {
 		}
 	}
 	s.dropIfEqual(l)
+	s.heardOf(l)
 	s.enqueue(l)
 }
 
@@ -121,7 +126,7 @@ func (s *Session) peerStates(l *logState, pos Position) {
 	if pos.Seq > l.sent.Seq {
 		// Further than what we sent it: from another peer.
 		s.unflight(l, len(l.flights))
-		l.base = pos
+		l.base, l.unsure = pos, true
 		s.save(l.sp, l.id, pos)
 		s.skipTo(l, pos)
 		s.progress(l)

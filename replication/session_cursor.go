@@ -108,13 +108,20 @@ func (s *Session) compareAgain(sp *spaceState, log LogID, own, peer Position) {
 }
 
 // statedSince notes what the peer states while a question to it is open.
-func (sp *spaceState) statedSince(l *logState, pos Position) {
+func (sp *spaceState) statedSince(l *logState, pos Position) { sp.noteStated(l.id, pos) }
+
+// noteStated is statedSince for any log: that of one in which the sides are equal may
+// be what it is compared with once we have reached it.
+func (sp *spaceState) noteStated(log LogID, pos Position) {
 	if sp.ask.round == 0 && !sp.load.running {
 		return
 	}
-	a := sp.since[l.id]
+	a, ok := sp.since[log]
+	if !ok && len(sp.since) >= maxMissingUnknown {
+		return
+	}
 	a.stated = higher(a.stated, pos)
-	sp.since[l.id] = a
+	sp.since[log] = a
 }
 
 // peerPosition is what the peer of a settled space stated of a log, of which we

@@ -311,11 +311,13 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 		case o.Seq == 0:
 		case first:
 			s.compareLog(sp, log, o, p)
+			s.ackSince(sp, log, o, p)
 		default:
 			s.compareAgain(sp, log, o, p)
 		}
 		if p.Seq > o.Seq && !countsAsSynced(sp.refused[log].Code) {
 			sp.want(log, o.Seq, p)
+			s.askAhead(sp, log, p.Seq)
 		}
 	})
 	for _, log := range sp.moved() {
@@ -377,9 +379,11 @@ func (sp *spaceState) moved() []LogID {
 // compareEqual takes the first statement about a log of which the peer held at when
 // we did.
 func (s *Session) compareEqual(sp *spaceState, log LogID, own, at Position) {
-	if at = higher(at, sp.since[log].peer); at != own {
-		s.addLog(sp, log, own, at, at)
+	known := higher(at, sp.since[log].peer) // and on our branch
+	if peer := higher(known, sp.since[log].stated); peer != own && known != own {
+		s.comparedLazy(s.addLog(sp, log, own, known, peer))
 	}
+	s.ackSince(sp, log, own, at)
 }
 
 func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
@@ -387,13 +391,11 @@ func (s *Session) compareLog(sp *spaceState, log LogID, own, peer Position) {
 	if a := sp.since[log]; a.peer.Seq > 0 {
 		known = a.peer
 	}
-	if peer.Seq < known.Seq {
-		peer = known
-	}
+	peer = higher(higher(peer, known), sp.since[log].stated)
 	if peer == own || known == own {
 		return
 	}
-	s.addLog(sp, log, own, known, peer)
+	s.comparedLazy(s.addLog(sp, log, own, known, peer))
 }
 
 // advanced takes the growth of a log.
@@ -421,6 +423,7 @@ func (s *Session) advanced(ev Advanced) {
 	if sp.settled {
 		s.logAdvanced(sp, ev, want)
 	}
+	s.reached(sp, ev, want)
 	if sp.settled && sp.missingMore > 0 && len(sp.missing) <= len(sp.refused) && sp.ask.round == 0 && !sp.load.ask {
 		s.reask(sp) // more was missing than is kept by name, and but for what is refused that is here: compare again
 	}

@@ -83,6 +83,8 @@ func checkLog(t testing.TB, l *logState, queued bool) {
 		t.Fatal("a log without a difference is kept")
 	case len(l.flights) > 0 && l.timer.place == 0:
 		t.Fatal("a push without an ack has no retry")
+	case l.lazy && l.sp.settled && l.paused == CodeOK && !l.covering() && !l.reading && l.tip.Seq > l.base.Seq && !l.announcing && l.timer.place == 0:
+		t.Fatalf("a lazy log of which the peer is not told: tip %d base %d told %d flights %d reading %v hasRun %v queued %v cover %v", l.tip.Seq, l.base.Seq, l.told.Seq, len(l.flights), l.reading, l.hasRun, l.queued, l.covering())
 	case len(l.flights) > 0 && l.flights[len(l.flights)-1].end != l.sent:
 		t.Fatal("the last push does not end where the next one starts")
 	}
@@ -154,6 +156,7 @@ func newFuzzSession(t testing.TB, data []byte) *fuzzSession {
 	if b&32 > 0 {
 		cfg.Carries = func(id SpaceID) bool { return id != SpaceID{2} }
 	}
+	cfg.Mesh, cfg.StartLazy = b&64 > 0, b&128 > 0
 	f.s = NewSession(cfg)
 	f.do(Started{Spaces: []SpaceInfo{{ID: f.space()}}})
 	return f
@@ -216,7 +219,7 @@ func (f *fuzzSession) step() bool {
 	if len(f.data) == 0 {
 		return false
 	}
-	switch b := f.byte(); b % 20 {
+	switch b := f.byte(); b % 24 {
 	case 0:
 		f.now = f.now.Add(time.Duration(f.byte()) * 20 * time.Millisecond)
 		f.do(Tick{})
@@ -260,10 +263,37 @@ func (f *fuzzSession) step() bool {
 	case 9:
 		f.do(TrustApplied{})
 		f.do(SpaceRefused{Space: f.space()})
+	case 20:
+		f.meshEvent()
 	default:
-		f.do(Received{Msg: f.message(), Held: uint64(b % 4)})
+		ev := Received{Msg: f.message(), Held: uint64(b % 4)}
+		if m, ok := ev.Msg.(*Announce); ok {
+			for _, e := range m.Entries {
+				tip := f.anyPos()
+				f.told(e.Log, tip)
+				ev.Tips = append(ev.Tips, tip)
+			}
+		}
+		f.do(ev)
 	}
 	return !f.closed
+}
+
+func (f *fuzzSession) meshEvent() {
+	switch f.byte() % 5 {
+	case 0:
+		f.do(MeshPrune{Log: f.log()})
+	case 1:
+		ev := MeshGraft{Log: f.log(), From: f.anyPos()}
+		f.told(ev.Log, ev.From)
+		f.do(ev)
+	case 2:
+		f.do(MeshDefault{Lazy: f.byte()%2 == 0})
+	case 3:
+		f.do(MeshHold{Hold: f.byte()%2 == 0})
+	case 4:
+		f.do(MeshExchange{})
+	}
 }
 
 func (f *fuzzSession) runRead(r ReadRun) {
@@ -278,6 +308,7 @@ func (f *fuzzSession) runRead(r ReadRun) {
 		ev.Run = RunBytes{From: r.After, End: r.After}
 	default:
 		ev.Run = RunBytes{From: r.After, End: f.pos(byte(r.After.Seq) + 1 + f.byte()%4), Ops: 1, Data: make([]byte, 1+f.byte()%40)}
+		f.told(ev.Log, ev.Run.End)
 	}
 	f.do(ev)
 }
@@ -293,8 +324,8 @@ func (f *fuzzSession) commitDone(space SpaceID, log LogID) {
 }
 
 func (f *fuzzSession) message() Message {
-	switch f.byte() % 12 {
-	case 10:
+	switch f.byte() % 15 {
+	case 13:
 		m := &FrontierDiff{Space: f.asked.Space, Round: f.asked.Round, Step: f.opened.Step, Last: f.byte()%4 > 0}
 		states := NewFrontier(f.entries())
 		if f.byte()%8 > 0 && f.opened.Round != f.asked.Round {
@@ -308,7 +339,7 @@ func (f *fuzzSession) message() Message {
 			}
 		}
 		return m
-	case 11:
+	case 14:
 		m := &FrontierOpen{Space: f.space(), Round: uint64(f.byte() % 4), Step: uint64(1 + f.byte()%3)}
 		switch bucket := bucketOf(f.log()); f.byte() % 4 {
 		case 0:
@@ -360,6 +391,18 @@ func (f *fuzzSession) message() Message {
 		return &OutboxPull{ID: uint64(f.byte()), Space: f.space(), MaxOps: uint64(f.byte() % 8), MaxBytes: uint64(f.byte() % 40)}
 	case 8:
 		return &Pong{Nonce: uint64(f.byte() % 8)}
+	case 9:
+		return &Announce{Space: f.space(), Entries: f.entries()}
+	case 10:
+		if f.byte()%3 == 0 {
+			return &Prune{Logs: []LogID{{}}}
+		}
+		return &Prune{Logs: []LogID{f.log()}}
+	case 11:
+		if f.byte()%3 == 0 {
+			return &Graft{}
+		}
+		return &Graft{Log: f.log(), From: f.anyPos()}
 	}
 	return &Ping{Nonce: 1}
 }
@@ -423,6 +466,8 @@ func (f *fuzzSession) checkShared(e Effect) {
 			if !f.s.cfg.PeerLevels {
 				f.t.Fatal("a peer that does not go down the levels is asked to")
 			}
+		case *Announce:
+			check(m.Space, false)
 		case *WalPush:
 			check(m.Space, m.Total == 0) // the end of an answer names the space of its pull
 		case *WalAck:
@@ -456,6 +501,12 @@ func (f *fuzzSession) checkStatement(m Message) {
 		for _, e := range m.Entries {
 			claim(e.Log, e.Pos)
 		}
+	case *Announce:
+		for _, e := range m.Entries {
+			claim(e.Log, e.Pos)
+		}
+	case *Graft:
+		claim(m.Log, m.From)
 	}
 }
 

@@ -126,6 +126,12 @@ func (n *names) effect(e Effect) string {
 		return fmt.Sprintf("close %s (%s) %s", by, e.Code, e.Detail)
 	case Pulled:
 		return "pulled"
+	case Ahead:
+		return fmt.Sprintf("ahead %s %s to %d", n.spaces[e.Space], n.logs[e.Log], e.Seq)
+	case PeerLazy:
+		return fmt.Sprintf("peer lazy %v", e.Lazy)
+	case CaughtUp:
+		return "caught up"
 	}
 	return fmt.Sprintf("%T", e)
 }
@@ -203,6 +209,16 @@ func (n *names) message(m Message) string {
 		return fmt.Sprintf("ping %d", m.Nonce)
 	case *Pong:
 		return fmt.Sprintf("pong %d", m.Nonce)
+	case *Announce:
+		return "announce " + n.spaces[m.Space] + n.list(m.Entries)
+	case *Prune:
+		var logs []string
+		for _, l := range m.Logs {
+			logs = append(logs, n.logs[l])
+		}
+		return "prune " + strings.Join(logs, " ")
+	case *Graft:
+		return fmt.Sprintf("graft %s after %s", n.logs[m.Log], n.at(m.Log, m.From))
 	case *ForkProofMsg:
 		return "fork proof " + n.logs[m.Proof.Log]
 	case *Bye:

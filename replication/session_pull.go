@@ -23,6 +23,7 @@ func (s *Session) outboxPull(m *OutboxPull) {
 		s.violation(fmt.Sprintf("more than %d outbox pulls wait for their answer", MaxQueuedPulls))
 		return
 	}
+	s.clearModes() // what is asked for is pushed
 	s.pulls.push(&pullState{id: m.ID, space: m.Space, maxOps: m.MaxOps, maxBytes: m.MaxBytes})
 }
 

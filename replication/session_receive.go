@@ -92,6 +92,7 @@ func (s *Session) walPush(m *WalPush, held uint64) {
 	if m.End.Seq > held && !countsAsSynced(sp.refused[m.Log].Code) {
 		sp.want(m.Log, held, m.End)
 	}
+	sp.noteStated(m.Log, m.End)
 	if l := sp.logs[m.Log]; l != nil {
 		s.peerHolds(l, m.End)
 		s.enqueue(l)
@@ -180,7 +181,7 @@ func (s *Session) commit(sp *spaceState, m *WalPush, data []byte, resumed bool) 
 }
 
 // commitDone turns the committer's answer into an ack: the only place besides
-// the frontier exchange where a position is stated (G2).
+// the frontier exchange and the mesh where a position is stated (G2).
 func (s *Session) commitDone(ev CommitDone) {
 	var c commit
 	if q := s.commits[ev.Log]; q != nil {

@@ -55,6 +55,15 @@ type logState struct {
 
 	timer timer
 	delay time.Duration // of the next retry
+
+	// Of the mesh (session_mesh.go): the peer wants the log announced, and was told
+	// of told, with so many messages sent up to then.
+	lazy       bool
+	announcing bool // in meshLink.announces
+	told       Position
+	toldSends  uint64
+	unanswered int  // repeats of the announcement since the peer spoke of the log
+	unsure     bool // the peer stated base in this session, perhaps of another branch
 }
 
 // flight is one run under way to the peer.
@@ -76,6 +85,7 @@ func (s *Session) addLog(sp *spaceState, id LogID, tip, acked, base Position) *l
 	l := &logState{id: id, sp: sp, tip: tip, acked: acked, base: base, sent: base}
 	l.delay = s.cfg.RetryAfter
 	l.timer.fire = func() { s.retry(l) }
+	l.lazy = s.lazy(sp, id)
 	sp.logs[id] = l
 	return l
 }
@@ -112,6 +122,7 @@ func (s *Session) logAdvanced(sp *spaceState, ev Advanced, want Position) {
 		}
 		base := higher(ev.Prev, want)
 		l = s.addLog(sp, ev.Log, ev.Tip, ev.Prev, base)
+		s.holds(l, ev)
 		s.enqueue(l)
 		return
 	}
@@ -133,6 +144,8 @@ func (l *logState) sendable() bool {
 		return false
 	case len(l.flights) > 0 && l.flights[0].cover:
 		return false
+	case l.lazy && l.paused == CodeOK && !l.covering():
+		return l.toCheck()
 	}
 	return l.covering() || l.tip.Seq > l.sent.Seq
 }
@@ -144,6 +157,7 @@ func (l *logState) covering() bool {
 }
 
 func (s *Session) enqueue(l *logState) {
+	s.announceSoon(l)
 	if l.queued || !l.sendable() {
 		return
 	}
@@ -213,6 +227,9 @@ func (s *Session) read(l *logState) {
 	if p := s.currentPull(); p != nil && p.maxBytes > 0 {
 		limit = int(min(uint64(limit), p.maxBytes-p.bytes))
 	}
+	if l.lazy && l.paused == CodeOK && !cover {
+		limit = 1 // to check a place, not to be sent
+	}
 	s.emit(ReadRun{Space: l.sp.info.ID, Log: l.id, After: l.sent, MaxBytes: limit, Covering: cover})
 }
 
@@ -240,6 +257,8 @@ func (s *Session) runRead(ev RunRead) {
 	switch {
 	case ev.Err != nil:
 		s.readFailed(l, ev.Err)
+	case l.lazy && l.paused == CodeOK && !l.readCover:
+		l.checked()
 	case len(ev.Run.Data) == 0:
 		s.pause(l, CodeDamaged, "the log's blocks beyond what the peer holds are not there", true)
 	case l.readCover:
@@ -258,6 +277,7 @@ func (s *Session) runRead(ev RunRead) {
 }
 
 func (s *Session) readFailed(l *logState, err error) {
+	l.unsure = false
 	switch {
 	case errors.Is(err, ErrForked) && !l.readCover:
 		l.cover = true
@@ -337,6 +357,7 @@ func (s *Session) rewind(l *logState, to Position) {
 	s.unflight(l, len(l.flights))
 	l.hasRun, l.run = false, RunBytes{}
 	l.base, l.sent, l.cover = to, to, false
+	l.told = Position{}
 	if l.acked.Seq > to.Seq {
 		l.acked = Position{} // until it shows that to is on our branch
 	}
@@ -354,6 +375,10 @@ func (s *Session) retry(l *logState) {
 		l.covers = min(l.covers, maxCovers-1)
 		l.delay = s.backoff(l.delay)
 		s.rewind(l, l.base)
+		return
+	}
+	if l.lazy && l.paused == CodeOK && !l.covering() {
+		s.announceAgain(l)
 		return
 	}
 	if len(l.flights) == 0 {
@@ -374,7 +399,7 @@ func (s *Session) progress(l *logState) {
 	l.rewound, l.rewinds = false, 0
 	l.paused, l.detail, l.local, l.probe = CodeOK, "", false, false
 	s.stopTimer(&l.timer)
-	if len(l.flights) > 0 {
+	if len(l.flights) > 0 || l.lazy {
 		s.after(&l.timer, s.jitter(l.delay))
 	}
 }

@@ -114,6 +114,10 @@ func (p *transcript) config(args []string) {
 				may[p.names.space(w)] = true
 			}
 			p.cfg.Carries = func(id SpaceID) bool { return may[id] }
+		case "mesh":
+			p.cfg.Mesh = true
+		case "lazy":
+			p.cfg.Mesh, p.cfg.StartLazy = true, true
 		case "pullonly":
 			p.cfg.PeerPullOnly = true
 		case "levels": // with the entries up to which a node is answered whole
@@ -173,7 +177,13 @@ func (p *transcript) parse(name string, words []string) Event {
 	if m == nil {
 		p.t.Fatalf("unknown event %q", name)
 	}
-	return Received{Msg: m, Held: uint64(a.number("held", 0))}
+	ev := Received{Msg: m, Held: uint64(a.number("held", 0))}
+	if tips := a.kv["tips"]; tips != "" {
+		for _, e := range p.names.entries(strings.Split(tips, ",")) {
+			ev.Tips = append(ev.Tips, e.Pos)
+		}
+	}
+	return ev
 }
 
 func (a args) local(name string) Event {
@@ -197,10 +207,10 @@ func (a args) local(name string) Event {
 		}
 		ev.Stored = StoredDifference(ev.Frontier, stored)
 		return ev
-	case "advance", "advance-from-peer": // space A:4..5
+	case "advance", "advance-from-peer": // space A:4..5 [source:7]
 		log, prev, tip := a.p.run(a.bare[1])
 		return Advanced{
-			Advance:  Advance{Space: n.space(a.bare[0]), Log: log, Prev: prev, Tip: tip, Ops: tip.Seq - prev.Seq},
+			Advance:  Advance{Space: n.space(a.bare[0]), Log: log, Prev: prev, Tip: tip, Ops: tip.Seq - prev.Seq, Source: uint64(a.number("source", 0))},
 			FromPeer: name == "advance-from-peer",
 		}
 	case "read": // space A:4..5 size:10, or space A err:forked
@@ -226,6 +236,19 @@ func (a args) local(name string) Event {
 		return Pull{MaxOps: uint64(a.number("ops", 0)), MaxBytes: uint64(a.number("bytes", 0))}
 	case "fork": // space log
 		return ForkKnown{Space: n.space(a.bare[0]), Proof: ForkProof{Log: n.log(a.bare[1])}}
+	case "prune": // log
+		return MeshPrune{Log: n.log(a.bare[0])}
+	case "graft": // A=5
+		log, from := n.entry(a.bare[0])
+		return MeshGraft{Log: log, From: from}
+	case "lazy":
+		return MeshDefault{Lazy: true}
+	case "eager":
+		return MeshDefault{}
+	case "hold":
+		return MeshHold{Hold: true}
+	case "exchange":
+		return MeshExchange{}
 	case "applied":
 		return TrustApplied{}
 	case "probe":
@@ -287,6 +310,18 @@ func (a args) message(name string) Message {
 		return &OutboxPull{ID: uint64(a.number("id", 1)), MaxOps: uint64(a.number("ops", 0)), MaxBytes: uint64(a.number("bytes", 0))}
 	case "peer:ping":
 		return &Ping{Nonce: uint64(a.number("nonce", 1))}
+	case "peer:announce": // space A=5 tips:A=4
+		return &Announce{Space: n.space(a.bare[0]), Entries: n.entries(a.bare[1:])}
+	case "peer:prune": // logs, - for all
+		m := &Prune{}
+		for _, w := range a.bare {
+			m.Logs = append(m.Logs, n.log(w))
+		}
+		return m
+	case "peer:graft": // A=5, -=0 for all
+		m := &Graft{}
+		m.Log, m.From = n.entry(a.bare[0])
+		return m
 	case "peer:pong":
 		return &Pong{Nonce: uint64(a.number("nonce", 1))}
 	case "peer:proof":

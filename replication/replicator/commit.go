@@ -153,6 +153,7 @@ func (p *Peer) answered(run *flyingRun, res replication.IngestResult) {
 	run.release()
 	done := replication.CommitDone{Space: run.Space, Log: run.Log, Result: res, Code: resultCode(res)}
 	p.quota.charge(refusalCost(done.Code))
+	p.r.mesh.answered(p, run, res.Code, done.Code)
 	p.inflight.land(run, done, func(ev replication.CommitDone) { p.post(item{event: ev}) })
 	if res.Proof != nil {
 		p.r.forwardFork(run.Space, *res.Proof, p) // this session sends it itself

@@ -24,6 +24,7 @@
 //	conn.go         Conn and PeerInfo, which the caller provides; EndError
 //	peer.go         the actor of a session and its end
 //	effects.go      what the session says, carried out
+//	mesh.go         who pushes which log to this node (design 6.4)
 //	commit.go       runs from the peer: verified, ingested, answered in order
 //	mailbox.go      what reaches an actor besides messages
 //	writer.go       messages to the peer, without blocking the actor

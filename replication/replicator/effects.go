@@ -51,10 +51,17 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.observe(e)
 	case replication.RTT:
 		p.publish(func(n *published) { n.rtt = e.Value })
+		p.r.mesh.rtt(p, e.Value)
 		p.observe(e)
 	case replication.Settled:
 		p.r.receipts.settled(p, e.Space)
 		p.observe(e)
+	case replication.Ahead:
+		p.r.mesh.ahead(p, e)
+	case replication.PeerLazy:
+		p.r.mesh.peerLazy(p, e.Lazy)
+	case replication.CaughtUp:
+		p.r.mesh.caughtUp(p)
 	case replication.ControlInStep:
 		p.applyTrust()
 	case replication.ControlLate:

@@ -109,6 +109,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64, share *shar
 		PingEvery: r.o.PingEvery, StaleAfter: r.o.StaleAfter, CloseAfter: r.o.CloseAfter,
 		Resume: r.kept.take(info.Key, info.Instance), Rand: r.o.Rand,
 		Control: r.o.Control, Carries: info.Carries,
+		Mesh: true, StartLazy: r.mesh.attach(p),
 	})
 	return p
 }
@@ -249,9 +250,17 @@ func (p *Peer) receive(in incoming) {
 	p.countReceived(in.msg)
 	p.held.arrived(in.msg, in.release)
 	ev := replication.Received{Msg: in.msg}
-	if push, ok := in.msg.(*replication.WalPush); ok {
-		info, _ := p.r.store.Log(push.Log)
+	switch m := in.msg.(type) {
+	case *replication.WalPush:
+		info, _ := p.r.store.Log(m.Log)
 		ev.Held = info.Tip.Seq
+		p.r.mesh.arriving(p, m)
+	case *replication.Announce:
+		ev.Tips = make([]replication.Position, len(m.Entries))
+		for i := range m.Entries {
+			info, _ := p.r.store.Log(m.Entries[i].Log)
+			ev.Tips[i] = info.Tip
+		}
 	}
 	p.step(ev)
 	p.held.settle(p.session)

@@ -23,6 +23,12 @@ func (p *Peer) note(ev replication.Event) {
 			}
 		case *replication.WalPush:
 			p.due.logs = append(p.due.logs, m.Log)
+		case *replication.Announce:
+			for _, e := range m.Entries {
+				p.due.logs = append(p.due.logs, e.Log)
+			}
+		case *replication.Graft:
+			p.due.logs = append(p.due.logs, m.Log)
 		case *replication.FrontierDigest, *replication.FrontierDiff:
 			p.due.all = true
 		}

@@ -3,6 +3,7 @@ package replicator
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -17,6 +18,8 @@ import (
 // does not pass on from others is counted: it would pay for them.
 const (
 	questionCost = 100
+	graftCost    = 10   // many come when another peer has gone; what is pushed then has its own bounds
+	modeCost     = 1000 // of a wish about all logs, which goes over all that is pending
 	refusedCost  = 100  // of a run that cannot be had: a gap, a fork, not allowed
 	badRunCost   = 1000 // of one that does not verify: an honest peer sends none
 	// A session may begin with a question about each of a thousand spaces, asked
@@ -97,8 +100,19 @@ func costOf(m replication.Message) int {
 		if !m.Reply {
 			return questionCost
 		}
-	case *replication.FrontierOpen, *replication.OutboxPull, *replication.Ping, *replication.Announce, *replication.Prune, *replication.Graft,
-		*replication.Receipt, *replication.ForkProofMsg:
+	case *replication.Announce:
+		return 1 + len(m.Entries)
+	case *replication.Prune:
+		if slices.Contains(m.Logs, replication.LogID{}) {
+			return modeCost
+		}
+		return 1 + len(m.Logs)
+	case *replication.Graft:
+		if m.Log == (replication.LogID{}) {
+			return modeCost
+		}
+		return graftCost
+	case *replication.FrontierOpen, *replication.OutboxPull, *replication.Ping, *replication.Receipt, *replication.ForkProofMsg:
 		return questionCost
 	case *replication.FrontierDiff:
 		return 1 + len(m.Entries)/entriesPerCost

@@ -68,6 +68,12 @@ type Options struct {
 	ByeAfter time.Duration
 	// MaxSpaces bounds the spaces that are taken from peers (1024).
 	MaxSpaces int
+	// MeshDegree is how many sessions push what is new in logs in which nothing
+	// happened lately, if there are more than MeshFew; the others announce it, and
+	// frontiers are compared with them again after each ExchangeEvery.
+	// (replication.MeshConfig's.)
+	MeshDegree, MeshFew int
+	ExchangeEvery       time.Duration
 	// Rand gives jitter in [0, n). (None.)
 	Rand func(n int64) int64
 }
@@ -114,6 +120,7 @@ type Replicator struct {
 	stop      func()        // ends the subscription
 	kept      partials
 	receipts  *receipts
+	mesh      *mesh
 	changes   bell          // rung when a session may have come in step, came or went
 	waiting   atomic.Int64  // WaitSynced calls under way
 	quit      chan struct{} // closed when no session will live any more
@@ -159,6 +166,7 @@ func New(o Options) (*Replicator, error) {
 	if r.receipts, err = newReceipts(o.Store); err != nil {
 		return nil, fmt.Errorf("what peers stated earlier cannot be read: %w", err)
 	}
+	r.mesh = newMesh(&r.o)
 	for _, id := range o.Store.Spaces() {
 		r.spaces[id] = replication.SpaceInfo{ID: id}
 	}
@@ -271,6 +279,7 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 // taken back.
 func (r *Replicator) advanced(a replication.Advance) {
 	r.frontiers.note(a)
+	r.mesh.advanced(a)
 	if a.Retreat {
 		r.retreated(a)
 		return
@@ -321,6 +330,7 @@ func (r *Replicator) detach(p *Peer) {
 	r.peers = slices.DeleteFunc(r.peers, func(o *Peer) bool { return o == p })
 	r.total.add(&p.count)
 	r.mu.Unlock()
+	r.mesh.detach(p)
 	r.receipts.detach(p)
 	r.generation.Add(1)
 	r.changes.ring()
@@ -361,6 +371,7 @@ func (r *Replicator) Close(ctx context.Context) error {
 	if first {
 		close(r.quit)
 		r.stop()
+		r.mesh.close()
 	}
 	if n := r.ingests.wait(ctx); n > 0 {
 		return fmt.Errorf("the store has not answered %d runs: %w", n, context.Cause(ctx))

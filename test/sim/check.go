@@ -205,6 +205,12 @@ func (n *node) checkStatement(m replication.Message) {
 		for _, e := range m.Entries {
 			claim("states", e.Log, e.Pos)
 		}
+	case *replication.Announce:
+		for _, e := range m.Entries {
+			claim("announces", e.Log, e.Pos)
+		}
+	case *replication.Graft:
+		claim("grafts after", m.Log, m.From)
 	case *replication.WalPush:
 		if m.Total > 0 {
 			claim("pushes", m.Log, m.End)
@@ -245,6 +251,14 @@ func (n *node) checkClaims(p *peer, ev replication.Event) {
 		case *replication.WalAck:
 			for _, e := range m.Entries {
 				n.checkClaim(p, e.Space, e.Log)
+			}
+		case *replication.Announce:
+			for _, e := range m.Entries {
+				n.checkClaim(p, m.Space, e.Log)
+			}
+		case *replication.Graft:
+			if info, ok := n.store.Log(m.Log); ok {
+				n.checkClaim(p, info.Space, m.Log)
 			}
 		case *replication.WalPush:
 			n.checkClaim(p, m.Space, m.Log)

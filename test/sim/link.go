@@ -21,10 +21,11 @@ type link struct {
 	// pullOnly: that end wants to be pushed to only when it asks.
 	pullOnly [2]bool
 	piece    int
-	levels   bool // else one end is of a version that does not go down the levels of a frontier
+	levels   bool          // else one end is of a version that does not go down the levels of a frontier
+	latency  time.Duration // of each message; 0: by the odds
 }
 
-func (w *world) link(a, b *node) {
+func (w *world) link(a, b *node) *link {
 	l := &link{w: w, ends: [2]*node{a, b}, levels: w.chance(w.odds.levels)}
 	if w.odds.pull {
 		l.pullOnly = [2]bool{w.rng.IntN(2) == 0, w.rng.IntN(2) == 0}
@@ -33,6 +34,7 @@ func (w *world) link(a, b *node) {
 		l.piece = 40 + w.rng.IntN(400)
 	}
 	w.links = append(w.links, l)
+	return l
 }
 
 func (l *link) String() string { return fmt.Sprintf("%s-%s", l.ends[0], l.ends[1]) }
@@ -95,6 +97,14 @@ func (l *link) block() {
 func (l *link) carry(from int, m replication.Message) {
 	w := l.w
 	w.res.Messages++
+	switch m.(type) {
+	case *replication.Announce:
+		w.res.Announced++
+	case *replication.Prune:
+		w.res.Pruned++
+	case *replication.Graft:
+		w.res.Grafted++
+	}
 	copies := 1
 	if !w.calm {
 		if l.blocked[from] || w.chance(w.odds.drop) {
@@ -124,7 +134,10 @@ func (l *link) carry(from int, m replication.Message) {
 // messages that are to be reordered.
 func (l *link) delay(from int) time.Duration {
 	w := l.w
-	d := w.odds.delay + w.some(w.odds.jitter)
+	d := l.latency
+	if d == 0 {
+		d = w.odds.delay + w.some(w.odds.jitter)
+	}
 	if !w.calm && w.chance(w.odds.reorder) {
 		return d
 	}

@@ -32,6 +32,9 @@ type node struct {
 	mirror   mirror
 	declined replication.SpaceID // in which the node takes no part; zero: none
 	member                       // of a network of members
+	mesh     *replication.Mesh
+	meshAt   time.Time // when it is to be told of the time; zero: not
+	received int       // bytes of runs
 }
 
 type partialKey struct {
@@ -99,6 +102,7 @@ func (n *node) open() {
 	info := store.Info()
 	n.w.trace("%s opens, instance %x %s", n, info.Instance[:3], info.Recovered)
 	n.mirror.reopened()
+	n.openMesh()
 	store.Subscribe(n.advanced)
 	n.opened()
 	for _, l := range n.w.links {
@@ -184,11 +188,15 @@ func (n *node) attach(l *link, end int) *peer {
 		Rand:         n.w.rng.Int64N,
 	}
 	n.w.limitSession(p, &cfg)
+	var do []replication.MeshAction
+	cfg.Mesh = true
+	cfg.StartLazy, do = n.mesh.Attach(n.w.now, p.source)
 	key := partialKey{other.index, p.instance}
 	cfg.Resume = n.partials[key]
 	delete(n.partials, key)
 	p.s = replication.NewSession(cfg)
 	n.peers = append(n.peers, p)
+	n.meshDo(do)
 	return p
 }
 
@@ -241,10 +249,14 @@ func (n *node) detach(p *peer) {
 			break
 		}
 	}
+	if n.store != nil {
+		n.meshDo(n.mesh.Detach(n.w.now, p.source))
+	}
 }
 
 // advanced hears of every growth of a log, from the store.
 func (n *node) advanced(a replication.Advance) {
+	n.meshAdvanced(a)
 	if n.trustAdvanced(a) {
 		return
 	}
@@ -306,9 +318,17 @@ func (n *node) post(p *peer, ev replication.Event) {
 // receive tells a session of a message from its peer.
 func (n *node) receive(p *peer, m replication.Message) {
 	ev := replication.Received{Msg: m}
-	if push, ok := m.(*replication.WalPush); ok {
-		info, _ := n.store.Log(push.Log)
+	switch m := m.(type) {
+	case *replication.WalPush:
+		info, _ := n.store.Log(m.Log)
 		ev.Held = info.Tip.Seq
+		n.mesh.Arriving(n.w.now, p.source, m.Log)
+		n.received += len(m.Data)
+	case *replication.Announce:
+		for _, e := range m.Entries {
+			info, _ := n.store.Log(e.Log)
+			ev.Tips = append(ev.Tips, info.Tip)
+		}
 	}
 	n.post(p, ev)
 }
@@ -349,6 +369,9 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		if push && !w.cfg.Quiet && m.Total > 0 && m.End.Seq <= p.brought[m.Log] {
 			w.fail("6.2: %s pushes %s/%d back to %s, from which it came", n, m.Log.Short(), m.End.Seq, p.other())
 		}
+		if a, ok := e.Msg.(*replication.Announce); ok && p.other().declines(a.Space) {
+			w.fail("G7: %s announces %s/%d to %s, which takes no part in its space", n, a.Entries[0].Log.Short(), a.Entries[0].Pos.Seq, p.other())
+		}
 		if push && p.other().declines(m.Space) {
 			w.fail("G7: %s pushes %s/%d to %s, which takes no part in its space", n, m.Log.Short(), m.End.Seq, p.other())
 		}
@@ -371,6 +394,12 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		if n.declines(e.Space.ID) || n.mayNot(e.Space.ID) {
 			n.ifAlive(w.some(2*time.Millisecond), func() { n.refuse(p, e.Space.ID) })
 		}
+	case replication.Ahead:
+		n.meshAhead(p, e)
+	case replication.PeerLazy:
+		n.meshDo(n.mesh.PeerLazy(w.now, p.source, e.Lazy))
+	case replication.CaughtUp:
+		n.meshDo(n.mesh.CaughtUp(w.now, p.source))
 	case replication.ControlInStep:
 		n.applyTrust(p)
 	case replication.SaveCursor:
@@ -465,6 +494,7 @@ func (n *node) commit(p *peer, e replication.CommitRun) {
 		if res.Code == replication.Committed {
 			p.brought[e.Log] = max(p.brought[e.Log], res.Tip.Seq)
 		}
+		n.meshAnswered(p, ev)
 		n.post(p, ev)
 	}
 	src := replication.RunSource{Network: n.net, Log: e.Log, Space: e.Space, From: e.From}
@@ -514,7 +544,11 @@ func (n *node) flushLater() {
 		return
 	}
 	n.flushing = true
-	n.ifAlive(n.w.some(n.w.odds.flush), func() {
+	d := n.w.odds.fsync
+	if d == 0 {
+		d = n.w.some(n.w.odds.flush)
+	}
+	n.ifAlive(d, func() {
 		n.flushing = false
 		n.store.FlushOne()
 		if n.store != nil && n.store.Queued() > 0 {

@@ -247,6 +247,8 @@ func (w *world) checkDelivery(to *node, m replication.Message) {
 		space = m.Space
 	case *replication.FrontierOpen:
 		space = m.Space
+	case *replication.Announce:
+		space = m.Space
 	case *replication.WalPush:
 		if space = m.Space; m.Total == 0 {
 			return

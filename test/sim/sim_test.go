@@ -59,10 +59,15 @@ func TestSim(t *testing.T) {
 		sum.Messages += res.Messages
 		sum.Lost += res.Lost
 		sum.Opened += res.Opened
+		sum.Duplicates += res.Duplicates
+		sum.Announced += res.Announced
+		sum.Pruned += res.Pruned
+		sum.Grafted += res.Grafted
 		sum.Healed = max(sum.Healed, res.Healed)
 	}
 	t.Logf("%d seeds from %d: %+v", n, first, sum)
-	if n >= 20 && (sum.Declined == 0 || sum.Revoked == 0 || sum.Readmitted == 0 || sum.SetAside == 0 || sum.Refused == 0 || sum.Opened == 0) {
+	if n >= 20 && (sum.Declined == 0 || sum.Revoked == 0 || sum.Readmitted == 0 || sum.SetAside == 0 || sum.Refused == 0 ||
+		sum.Announced == 0 || sum.Pruned == 0 || sum.Grafted == 0 || sum.Opened == 0) {
 		t.Error("something never happened: the simulation proves nothing about it")
 	}
 }

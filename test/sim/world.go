@@ -57,6 +57,7 @@ type Result struct {
 	Revoked, Readmitted, SetAside, Refused int
 	Messages, Lost, Duplicates             int // duplicates: runs received that were there already
 	Opened                                 int // steps down the levels of a frontier
+	Announced, Pruned, Grafted             int // messages of the mesh
 	Virtual                                time.Duration
 	Healed                                 time.Duration // from the heal until all were equal
 }
@@ -94,12 +95,15 @@ type odds struct {
 	wipe, full            float64
 	write                 time.Duration // mean time between writes of a node
 	flush                 time.Duration // at most, from queued to durable
+	fsync                 time.Duration // exactly, in place of flush; 0: flush holds
 	pull, piece           bool
 	window, read          int
 	ackDelay              time.Duration
 	lazy                  bool // advances are gathered before they are told
 	whole                 int  // SessionConfig.WholeEntries
 	levels                float64
+	degree                int // sessions that are eager for cold logs
+	exchange              time.Duration
 }
 
 type event struct {
@@ -232,6 +236,7 @@ func drawOdds(r *rand.Rand) odds {
 	if r.IntN(3) > 0 {
 		o.levels, o.whole = []float64{0.5, 1}[r.IntN(2)], 1
 	}
+	o.degree, o.exchange = 1+r.IntN(4), 2*time.Second+ms(60_000)
 	return o
 }
 

@@ -878,11 +878,14 @@ func (x *OutboxPull) GetMaxBytes() uint64 {
 	return 0
 }
 
-// Announce tells of positions that became durable at the sender.
+// Announce tells of positions that became durable at the sender, which does not push
+// them. It is sent only to who has sent a Prune.
 type Announce struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least 1, at most 256.
-	Entries       []*FrontierEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*FrontierEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// 16 bytes.
+	Space         []byte `protobuf:"bytes,2,opt,name=space,proto3" json:"space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -924,10 +927,18 @@ func (x *Announce) GetEntries() []*FrontierEntry {
 	return nil
 }
 
+func (x *Announce) GetSpace() []byte {
+	if x != nil {
+		return x.Space
+	}
+	return nil
+}
+
 // Prune asks the receiver to announce these logs instead of pushing them.
 type Prune struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At least 1, at most 256, of 32 bytes each.
+	// At least 1, at most 256, of 32 bytes each. 32 zero bytes: all logs that were
+	// neither pruned nor grafted by their own name.
 	Logs          [][]byte `protobuf:"bytes,1,rep,name=logs,proto3" json:"logs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -973,7 +984,7 @@ func (x *Prune) GetLogs() [][]byte {
 // Graft asks the receiver to push a log again.
 type Graft struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 32 bytes.
+	// 32 bytes. Zero takes back a Prune of all logs.
 	Log []byte `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
 	// The position that the first pushed run shall follow.
 	From          *Position `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
@@ -1399,9 +1410,10 @@ const file_vix_p2p_v1_sync_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05space\x18\x02 \x01(\fR\x05space\x12\x17\n" +
 	"\amax_ops\x18\x03 \x01(\x04R\x06maxOps\x12\x1b\n" +
-	"\tmax_bytes\x18\x04 \x01(\x04R\bmaxBytes\"?\n" +
+	"\tmax_bytes\x18\x04 \x01(\x04R\bmaxBytes\"U\n" +
 	"\bAnnounce\x123\n" +
-	"\aentries\x18\x01 \x03(\v2\x19.vix.p2p.v1.FrontierEntryR\aentries\"\x1b\n" +
+	"\aentries\x18\x01 \x03(\v2\x19.vix.p2p.v1.FrontierEntryR\aentries\x12\x14\n" +
+	"\x05space\x18\x02 \x01(\fR\x05space\"\x1b\n" +
 	"\x05Prune\x12\x12\n" +
 	"\x04logs\x18\x01 \x03(\fR\x04logs\"C\n" +
 	"\x05Graft\x12\x10\n" +
