@@ -7,13 +7,12 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// cache keeps records of keys that were read lately, checked, least recently used
-// first out. Bytes bound it.
+// cache keeps records of keys that were read or written lately, checked, least recently
+// used first out. Bytes bound it.
 //
 // A record is what the state of a commit says, and stays so until a commit changes its
-// key: the writer takes out what it changes, and a reader puts in only what it read of
-// the newest commit. So a hit is right for every state from the one on that it was read
-// of.
+// key: the writer puts in what it changes, and a reader only what it read of the newest
+// commit. So a hit is right for every state from the one on that it is of.
 type cache struct {
 	max int // bytes
 
@@ -25,7 +24,7 @@ type cache struct {
 
 type cached struct {
 	record []byte
-	since  uint64 // the state that it was read of
+	since  uint64 // the state that it is of
 }
 
 // cachedOverhead is about what an entry takes beside key and record, in bytes.
@@ -55,31 +54,37 @@ func (c *cache) get(key []byte, ts uint64) ([]byte, bool) {
 func (c *cache) put(key, record []byte, ts uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ts != c.newest {
-		return // a commit may have changed it
+	if ts == c.newest { // else a commit may have changed it
+		c.putLocked(string(key), cached{bytes.Clone(record), ts})
 	}
-	c.records.Remove(string(key))
-	r := cached{bytes.Clone(record), ts}
-	if n := r.cost(string(key)); n <= c.max/8 {
-		c.bytes += n
-		c.records.Add(string(key), r)
+}
+
+func (c *cache) putLocked(key string, r cached) {
+	c.records.Remove(key) // what it cost is taken off
+	n := r.cost(key)
+	if n > c.max/8 {
+		return
 	}
+	c.bytes += n
+	c.records.Add(key, r)
 	for c.bytes > c.max {
 		c.records.RemoveOldest()
 	}
 }
 
-// changed takes out what a commit changes. It is called before any reader sees it.
+// changed takes what a commit changes, whose slices it keeps. It is called before any
+// reader sees the commit.
 func (c *cache) changed(ts uint64, entries []entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.newest = ts
 	for _, e := range entries {
-		if c.records.Len() == 0 {
-			return
-		}
-		if e.key[0] == prefixKey {
+		switch {
+		case e.key[0] != prefixKey:
+		case e.value == nil:
 			c.records.Remove(string(e.key))
+		default:
+			c.putLocked(string(e.key), cached{e.value[:len(e.value)-crcLen], ts})
 		}
 	}
 }

@@ -29,8 +29,8 @@ type Options struct {
 	// OverlayBytes bounds what the view holds in memory of this node's writes
 	// that are not applied yet; Admit waits above it (32 MiB).
 	OverlayBytes int
-	// CacheBytes bounds what the view keeps in memory of keys that were read lately
-	// (32 MiB; negative: nothing).
+	// CacheBytes bounds what the view keeps in memory of keys that were read or written
+	// lately (32 MiB; negative: nothing).
 	CacheBytes int
 	// ReserveBytes of free disk space are left alone: with less the view stops
 	// applying and goes on when there is more (64 MiB; negative: no check).

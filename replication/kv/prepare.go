@@ -164,14 +164,18 @@ func (a *applier) loadKeys(txn *badger.Txn, keys []*keyState) error {
 	var h hasher
 	for _, k := range keys {
 		dbKey := stateKey(a.space, k.key)
-		b, err := get(txn, dbKey)
-		if err != nil {
-			return err
+		b, ok := a.d.cache.get(dbKey, a.d.written)
+		if !ok {
+			var err error
+			if b, err = get(txn, dbKey); err != nil {
+				return err
+			}
 		}
 		k.cost = len(dbKey) + len(b)
 		if b == nil {
 			continue
 		}
+		var err error
 		if k.rec, err = decodeKeyRecord(b); err != nil {
 			return err
 		}
