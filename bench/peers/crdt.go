@@ -106,7 +106,8 @@ func (r *replica) join(ctx context.Context, blocks blockstore.Blockstore) (err e
 	if err != nil {
 		return err
 	}
-	if r.heard, err = pubsub.NewGossipSub(ctx, r.host); err != nil {
+	// To every peer, not only to those of a mesh that takes a second to form.
+	if r.heard, err = pubsub.NewGossipSub(ctx, r.host, pubsub.WithFloodPublish(true)); err != nil {
 		return err
 	}
 	if r.cast, err = crdt.NewPubSubBroadcaster(ctx, r.heard, crdtTopic); err != nil {

@@ -89,7 +89,7 @@ func printTable(w io.Writer, results []result) error {
 	}
 	fmt.Fprintf(w, "Operations of %d bytes per second; %d processors, %s. Medians of turns; low and high in parentheses.\n\n", opBytes, runtime.GOMAXPROCS(0), runtime.Version())
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "WORKLOAD\tSYSTEM\tOPERATIONS\tOPS/S\t%s IS FASTER BY\tTARGET\tREACHED\n", strings.ToUpper(ours))
+	fmt.Fprintf(t, "WORKLOAD\tSYSTEM\tOPERATIONS\tOPS/S\t%s / IT\tTARGET\tREACHED\n", strings.ToUpper(ours))
 	for _, r := range results {
 		if r.Note != "" {
 			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t\t\t\n", r.Workload, r.System, r.Ops, r.Note)
