@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/wcharczuk/go-chart/v2"
@@ -61,7 +63,7 @@ func (s *stage) plots(ctx context.Context, dir string) error {
 // plotSizes: payload per second against the size of operations.
 func plotSizes(ctx context.Context, s *scene) (plot, error) {
 	p := plot{file: "size.svg", title: "Throughput against the size of operations", x: "payload of an operation", y: "payload, MB/s",
-		xText: func(x float64) string { return replication.SizeText(uint64(x)) }}
+		xText: func(x float64) string { return strings.Replace(replication.SizeText(uint64(x)), ".0 ", " ", 1) }}
 	raw := curve{name: "append + fsync to a file, 1 writer"}
 	durable := curve{name: "durable append, 64 writers"}
 	caught := curve{name: "catch-up over TCP, in batches"}
@@ -225,33 +227,54 @@ var colours = []drawing.Color{{R: 0, G: 90, B: 181, A: 255}, {R: 220, G: 50, B: 
 
 // save draws a plot. The library puts texts into the file as they are.
 func (p plot) save(dir string) error {
-	c := chart.Chart{
-		Title: html.EscapeString(p.title), TitleStyle: chart.Style{FontSize: 12}, Width: 820, Height: 440,
-		Background: chart.Style{Padding: chart.Box{Top: 50, Left: 20, Right: 20, Bottom: 20}},
-	}
 	low, high := point{math.Inf(1), math.Inf(1)}, point{math.Inf(-1), math.Inf(-1)}
-	for i, line := range p.curves {
-		series := chart.ContinuousSeries{Name: html.EscapeString(line.name), Style: chart.Style{StrokeColor: colours[i], StrokeWidth: 2, DotColor: colours[i], DotWidth: 3}}
-		if line.filled {
-			series.Style.FillColor, series.Style.DotWidth = colours[i].WithAlpha(80), 0
+	var lines []chart.Series
+	for i, c := range p.curves {
+		line := chart.ContinuousSeries{YAxis: chart.YAxisSecondary, // at the left
+			Style: chart.Style{StrokeColor: colours[i], StrokeWidth: 2, DotColor: colours[i], DotWidth: 3}}
+		if c.filled {
+			line.Style.FillColor, line.Style.DotWidth = colours[i].WithAlpha(80), 0
 		}
-		for _, at := range line.points {
+		for _, at := range c.points {
 			x, y := math.Log2(at.x), p.height(at.y)
-			series.XValues, series.YValues = append(series.XValues, x), append(series.YValues, y)
+			line.XValues, line.YValues = append(line.XValues, x), append(line.YValues, y)
 			low, high = point{min(low.x, x), min(low.y, y)}, point{max(high.x, x), max(high.y, y)}
 		}
-		c.Series = append(c.Series, series)
+		lines = append(lines, line)
 	}
-	c.XAxis = chart.XAxis{Name: html.EscapeString(p.x), Ticks: p.xTicks(low.x, high.x), Range: &chart.ContinuousRange{Min: low.x, Max: high.x}}
 	ticks := p.yTicks(low.y, high.y)
-	c.YAxis = chart.YAxis{Name: html.EscapeString(p.y), Ticks: ticks, Range: &chart.ContinuousRange{Min: ticks[0].Value, Max: ticks[len(ticks)-1].Value},
-		GridMajorStyle: chart.Style{StrokeColor: drawing.Color{R: 220, G: 220, B: 220, A: 255}, StrokeWidth: 1}}
-	c.Elements = []chart.Renderable{chart.LegendThin(&c)}
+	grid := chart.Style{StrokeColor: drawing.Color{R: 220, G: 220, B: 220, A: 255}, StrokeWidth: 1}
+	c := chart.Chart{
+		Width: 820, Height: 440, Series: lines,
+		Background:     chart.Style{Padding: chart.Box{Top: 75, Left: 20, Right: 30, Bottom: 20}},
+		XAxis:          chart.XAxis{Name: html.EscapeString(p.x), Ticks: p.xTicks(low.x, high.x)},
+		YAxis:          chart.YAxis{Style: chart.Hidden(), Ticks: ticks}, // the library takes the other's range from here
+		YAxisSecondary: chart.YAxis{Name: html.EscapeString(p.y), Ticks: ticks, GridMajorStyle: grid, GridMinorStyle: grid},
+	}
+	c.Elements = []chart.Renderable{p.drawHead}
 	f, err := os.Create(filepath.Join(dir, p.file))
 	if err != nil {
 		return err
 	}
 	return errors.Join(c.Render(chart.SVG, f), f.Close())
+}
+
+// drawHead writes the title, and below it the name of each curve beside its colour.
+// The library's own legend gets into the way of its own title.
+func (p plot) drawHead(r chart.Renderer, box chart.Box, defaults chart.Style) {
+	text := func(s string, x, y int, size float64) {
+		chart.Draw.Text(r, html.EscapeString(s), x, y, chart.Style{FontSize: size, FontColor: chart.ColorBlack}.InheritFrom(defaults))
+	}
+	text(p.title, box.Left, 28, 12)
+	for i, c := range p.curves {
+		x := box.Left + i*250
+		r.SetStrokeColor(colours[i])
+		r.SetStrokeWidth(3)
+		r.MoveTo(x, 48)
+		r.LineTo(x+20, 48)
+		r.Stroke()
+		text(c.name, x+26, 52, 9)
+	}
 }
 
 // height is where a value stands on the vertical axis.
@@ -262,29 +285,34 @@ func (p plot) height(v float64) float64 {
 	return math.Log10(v)
 }
 
-// xTicks are powers of two, every second one where there are many.
+// xTicks are powers of two around the values, every second one where there are
+// many. The axis goes from the first to the last.
 func (p plot) xTicks(low, high float64) (ticks []chart.Tick) {
+	low, high = math.Floor(low), math.Ceil(high)
 	step := 1.0
 	if high-low > 12 {
 		step = 2
 	}
-	for v := math.Ceil(low); v <= high; v += step {
+	for v := low; v < high+step; v += step {
 		ticks = append(ticks, chart.Tick{Value: v, Label: p.xText(math.Exp2(v))})
 	}
 	return ticks
 }
 
-// yTicks are powers of ten around the values, or ten even steps from zero.
+// yTicks are powers of ten around the values, or about ten even steps from zero.
 func (p plot) yTicks(low, high float64) (ticks []chart.Tick) {
-	if !p.even {
-		for v := math.Floor(low); v <= math.Ceil(high); v++ {
-			ticks = append(ticks, chart.Tick{Value: v, Label: fmt.Sprintf("%g", math.Pow(10, v))})
-		}
-		return ticks
-	}
 	step := math.Max(1, math.Ceil(high/10))
-	for v := 0.0; v < high+step; v += step {
-		ticks = append(ticks, chart.Tick{Value: v, Label: whole(v)})
+	if p.even {
+		low = 0
+	} else {
+		low, step = math.Floor(low), 1
+	}
+	for v := low; v < high+step; v += step {
+		label := v
+		if !p.even {
+			label = math.Pow(10, v)
+		}
+		ticks = append(ticks, chart.Tick{Value: v, Label: strconv.FormatFloat(label, 'f', -1, 64)})
 	}
 	return ticks
 }

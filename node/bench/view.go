@@ -79,7 +79,7 @@ func measureApply(ctx context.Context, s *scene) ([][]turn, error) {
 	ops := pick(s.stage, 200_000, 50_000)
 	return s.withPuts(ctx, ops, ops/10, func(store *wal.Store) ([][]turn, error) {
 		limit := s.puts(false, ops/1000, 1000, payloadBytes)
-		return one(byTurns(ctx, pick(s.stage, 5, 2), limit, func(ctx context.Context) (float64, error) {
+		return one(byTurns(ctx, pick(s.stage, 3, 2), limit, func(ctx context.Context) (float64, error) {
 			start := time.Now()
 			v, dir, err := s.openView(ctx, store)
 			if err != nil {
@@ -104,7 +104,7 @@ func measureGet(ctx context.Context, s *scene) ([][]turn, error) {
 			if err := putAll(db, keys); err != nil {
 				return err
 			}
-			reads := keys * pick(s.stage, 5, 2)
+			reads := 2 * keys
 			turns, err = one(byTurns(ctx, pick(s.stage, 5, 2),
 				gets(reads, keys, func(key []byte) error {
 					return db.View(func(txn *badger.Txn) error {
