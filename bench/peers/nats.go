@@ -20,6 +20,11 @@ const (
 	natsWindow = 1000
 )
 
+// uncompressed is a link of a leaf. By itself it compresses the harder the longer a
+// round trip took at its start: on a busy machine so hard that it stands still for
+// seconds.
+var uncompressed = server.CompressionOpts{Mode: server.CompressionOff}
+
 // broker is an embedded server with JetStream, and a client of it over loopback.
 type broker struct {
 	srv    *server.Server
@@ -132,6 +137,7 @@ func openNATS(fsync bool) func(ctx context.Context, writer, peer string) (pair, 
 		}()
 		p.hub, err = openBroker(peer, "hub", fsync, func(o *server.Options) {
 			o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", server.RANDOM_PORT
+			o.LeafNode.Compression = uncompressed
 		})
 		if err != nil {
 			return nil, err
@@ -141,7 +147,7 @@ func openNATS(fsync bool) func(ctx context.Context, writer, peer string) (pair, 
 			return nil, err
 		}
 		p.leaf, err = openBroker(writer, "leaf", fsync, func(o *server.Options) {
-			o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{at}}}
+			o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{at}, Compression: uncompressed}}
 		})
 		if err != nil {
 			return nil, err
