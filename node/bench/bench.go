@@ -8,6 +8,7 @@
 //	stage.go    what a measurement works with: a directory, turns, prepared logs
 //	limits.go   file, Badger, streams, cryptography, and the bare pipe
 //	member.go   a store and its replicator on a libp2p host, without a view
+//	pair.go     two of them, for comparisons with other systems
 //	append.go   catchup.go  live.go  view.go  digest.go  start.go  bytes.go: what is measured
 //	compare.go  with rows of other runs
 //	plots.go    the same over sizes, writers and peers, as SVG

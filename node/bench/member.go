@@ -186,8 +186,18 @@ func ring(c chan struct{}) {
 	}
 }
 
-// await waits until so many operations have come from elsewhere and are durable.
+// await waits until so many operations have come from elsewhere and are durable,
+// beside those that were awaited before.
 func (m *member) await(ctx context.Context, ops uint64) error {
+	err := m.reach(ctx, ops)
+	if err == nil {
+		m.grown.Add(-ops)
+	}
+	return err
+}
+
+// reach is await, and the operations can be awaited again.
+func (m *member) reach(ctx context.Context, ops uint64) error {
 	for m.grown.Load() < ops {
 		select {
 		case <-m.more:
@@ -195,7 +205,6 @@ func (m *member) await(ctx context.Context, ops uint64) error {
 			return context.Cause(ctx)
 		}
 	}
-	m.grown.Add(-ops)
 	return nil
 }
 
