@@ -104,7 +104,7 @@ type meshLog struct {
 	source uint64
 	own    bool // this node writes it
 	// progress is when something of it arrived, was asked for, or turned out to be
-	// missing; what arrives counts for maxArriving after began.
+	// missing; what arrives, of it or in a backlog, counts for maxArriving after began.
 	progress, began time.Time
 	links           []meshLogLink
 	timer           timer // set while a link is ahead
@@ -515,7 +515,8 @@ func (m *Mesh) late(l *meshLog) {
 }
 
 // wait is how much longer a log may make no progress. While a session catches up, and
-// brings something, it is waited for.
+// brings something, it is waited for, but not for long: it may be slow, and not have
+// this log at all.
 func (m *Mesh) wait(l *meshLog) time.Duration {
 	patience, grafts := time.Duration(0), 0
 	for i := range l.links {
@@ -528,7 +529,7 @@ func (m *Mesh) wait(l *meshLog) time.Duration {
 		}
 	}
 	since := l.progress
-	if p := m.catching(); p != nil && p.heard.After(since) && l.source == 0 && grafts == 0 {
+	if p := m.catching(); p != nil && p.heard.After(since) && m.now.Sub(l.began) < maxArriving && l.source == 0 && grafts == 0 {
 		since = p.heard
 	}
 	return max(patience<<max(0, min(grafts-graftsAtOnce, 6)), GraftAfter) - m.now.Sub(since)

@@ -317,6 +317,27 @@ func TestMeshOneAtATime(t *testing.T) {
 	s.want(s.m.Detach(s.now, 4), "")
 }
 
+// TestMeshIsNotHeldUpByABacklog: whoever brings a backlog without end does not keep away
+// what others have.
+func TestMeshIsNotHeldUpByABacklog(t *testing.T) {
+	s := newMeshScript(t, MeshConfig{}, 0)
+	s.m.Attach(s.now, 1)
+	s.m.Attach(s.now, 2)
+	s.want(s.m.Ahead(s.now, logA, 2, 3, 0), "")
+	var do []MeshAction
+	for range 80 {
+		do = append(do, s.after(500*time.Millisecond)...)
+		s.m.Arriving(s.now, 1, meshLogID(5))
+		if len(do) > 0 {
+			break
+		}
+	}
+	s.want(do, "2 graft")
+	if waited := s.now.Sub(time.Unix(0, 0)); waited > maxArriving+GraftAfter {
+		t.Errorf("after %s", waited)
+	}
+}
+
 // TestMeshTakesABacklog: a lazy session that is ahead in very many logs is asked for all
 // of it, and then to announce again. One that brings nothing is not waited for.
 func TestMeshTakesABacklog(t *testing.T) {

@@ -321,13 +321,17 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 		}
 	})
 	for _, log := range sp.moved() {
+		tip := sp.tipOf(own, log)
+		if said := sp.since[log].stated; said.Seq > tip.Seq && !countsAsSynced(sp.refused[log].Code) {
+			sp.want(log, tip.Seq, said) // after the step of the answer that its bucket was in
+		}
 		if differ.has(bucketOf(log)) {
 			continue
 		}
 		if at := own.Position(log); first {
-			s.compareEqual(sp, log, sp.tipOf(own, log), at)
+			s.compareEqual(sp, log, tip, at)
 		} else {
-			s.compareAgain(sp, log, sp.tipOf(own, log), at)
+			s.compareAgain(sp, log, tip, at)
 		}
 	}
 	if len(sp.suspects) > 0 {

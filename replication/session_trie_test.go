@@ -244,6 +244,36 @@ func TestExchangeOfManyBuckets(t *testing.T) {
 	}
 }
 
+// TestExchangeKeepsWhatIsAnnouncedMeanwhile: what the peer announces between two steps,
+// of a log that was equal in the first, is missing after the last one too.
+func TestExchangeKeepsWhatIsAnnouncedMeanwhile(t *testing.T) {
+	all := randomFrontier(rand.New(rand.NewPCG(1, 2)), 500)
+	more := append([]FrontierEntry(nil), all...)
+	more[0].Pos = Position{Seq: all[0].Pos.Seq + 5, Hash: Hash{1}}
+	p := newPair(t, NewFrontier(all), NewFrontier(more), SessionConfig{PeerLevels: true})
+	quiet := all[1]
+	if bucketOf(quiet.Log)>>8 == bucketOf(all[0].Log)>>8 {
+		t.Fatal("both logs are below one node")
+	}
+	announced := false
+	for len(p.queue) > 0 {
+		m := p.queue[0]
+		p.queue = p.queue[1:]
+		if _, ok := m.m.(*FrontierOpen); ok && m.end == 1 && !announced {
+			announced = true
+			told := &Announce{Space: pairSpace, Entries: []FrontierEntry{
+				{Log: quiet.Log, Base: 1, Pos: Position{Seq: quiet.Pos.Seq + 3, Hash: Hash{2}}},
+			}}
+			p.do(0, Received{Msg: told, Tips: []Position{quiet.Pos}})
+		}
+		p.do(m.end, Received{Msg: m.m})
+	}
+	pr := p.s[0].Progress()
+	if !announced || !pr[0].Settled || pr[0].MissingOps != 8 {
+		t.Errorf("announced %v: %+v", announced, pr)
+	}
+}
+
 // TestExchangeOfMovingFrontiers: while the two compare, both go on; each step is
 // answered from what is held then, and no difference is overlooked.
 func TestExchangeOfMovingFrontiers(t *testing.T) {

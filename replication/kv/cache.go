@@ -31,9 +31,9 @@ type cached struct {
 const cachedOverhead = 192
 
 func newCache(limit int, newest uint64) *cache {
-	c := &cache{max: limit, newest: newest}
+	c := &cache{max: max(0, limit), newest: newest}
 	// The number of entries has no bound of its own; the error is of one below 1.
-	c.records, _ = lru.NewLRU(max(1, limit/cachedOverhead), func(key string, r cached) { c.bytes -= r.cost(key) })
+	c.records, _ = lru.NewLRU(max(1, c.max/cachedOverhead), func(key string, r cached) { c.bytes -= r.cost(key) })
 	return c
 }
 

@@ -12,14 +12,14 @@ import (
 
 // TestCacheIsNeverBehind: while keys are written all the time, no read gives less than
 // what was applied before it began, nor less than a read before it, with a cache that
-// holds all keys and with one that throws most of them out.
+// holds all keys, with one that throws most of them out and with none.
 func TestCacheIsNeverBehind(t *testing.T) {
 	const keys, readers = 20, 4
 	writes := uint64(1200)
 	if testing.Short() {
 		writes = 400
 	}
-	for _, size := range []int{0, 4 << 10} {
+	for _, size := range []int{0, 4 << 10, -1} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			store := newStore(t, 1)
 			v := openViewWith(t, Options{Dir: tempDir(t), Store: store, BootID: "boot", CacheBytes: size, pace: 1})

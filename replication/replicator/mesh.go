@@ -45,14 +45,8 @@ func (m *mesh) doLocked(fn func(now time.Time, m *replication.Mesh) []replicatio
 		return
 	}
 	for _, a := range fn(time.Now(), m.m) {
-		ev := a.Event
-		if g, ok := ev.(replication.MeshGraft); ok {
-			info, _ := m.store.Log(g.Log)
-			g.From = info.Tip
-			ev = g
-		}
 		if p := m.peers[a.Session]; p != nil {
-			p.post(item{event: ev})
+			m.tell(p, a.Event)
 		}
 	}
 	at := m.m.Deadline()
@@ -64,6 +58,25 @@ func (m *mesh) doLocked(fn func(now time.Time, m *replication.Mesh) []replicatio
 		m.timer.Reset(max(0, time.Until(at)))
 	}
 	m.armed = at
+}
+
+// tell posts to a session. Of a log of a space that its peer may not have the peer hears
+// nothing.
+func (m *mesh) tell(p *Peer, ev replication.Event) {
+	switch e := ev.(type) {
+	case replication.MeshPrune:
+		if info, ok := m.store.Log(e.Log); ok && !p.r.carries(&p.info, info.Space) {
+			return
+		}
+	case replication.MeshGraft:
+		info, ok := m.store.Log(e.Log)
+		if ok && !p.r.carries(&p.info, info.Space) {
+			return
+		}
+		e.From = info.Tip
+		ev = e
+	}
+	p.post(item{event: ev})
 }
 
 func (m *mesh) tick() {
@@ -136,7 +149,10 @@ func (m *mesh) ahead(p *Peer, e replication.Ahead) {
 	if e.Space == m.control && m.control != (replication.SpaceID{}) {
 		return
 	}
-	info, _ := m.store.Log(e.Log)
+	info, ok := m.store.Log(e.Log)
+	if ok && info.Space != e.Space {
+		return // a log is in one space
+	}
 	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction {
 		return m.Ahead(now, e.Log, p.source, e.Seq, info.Tip.Seq)
 	})

@@ -3,6 +3,7 @@ package replicator_test
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,6 +249,58 @@ func TestHostileMesh(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMeshTellsNothingOfOtherSpaces: a peer hears nothing of the logs of a space that it
+// may not have: not by what the mesh wants of it, and not if it names one in a space
+// that it may have.
+func TestMeshTellsNothingOfOtherSpaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A", func(o *replicator.Options) { o.MeshDegree, o.MeshFew = 2, 1 })
+		b := newNode(t, "B")
+		outsider := play(a, "X", without(other))
+		outsider.settle()
+		connect(a, b)
+		time.Sleep(3 * time.Second)
+		at, err := b.store.Append(within(t), replication.Batch{Space: other, Ops: makeOps(3, 10)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := at.First.Log
+		eventually(t, "the log at A", func() bool { return a.tip(log) == 3 })
+		outsider.say(&replication.Announce{Space: space, Entries: []replication.FrontierEntry{
+			{Log: log, Base: 1, Pos: replication.Position{Seq: 9, Hash: replication.Hash{9}}},
+		}})
+		time.Sleep(5 * time.Second)
+		outsider.say(&replication.Ping{Nonce: 77})
+		for {
+			m, _, err := outsider.c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := m.(type) {
+			case *replication.Pong:
+				if m.Nonce == 77 {
+					outsider.c.cut()
+					return
+				}
+			case *replication.Prune:
+				if slices.Contains(m.Logs, log) {
+					t.Error("it is asked not to push a log of the other space")
+				}
+			case *replication.Graft:
+				if m.Log == log {
+					t.Errorf("it is asked for what follows %d", m.From.Seq)
+				}
+			case *replication.WalAck:
+				for _, e := range m.Entries {
+					if e.Log == log && e.Pos.Seq > 0 {
+						t.Errorf("it is told that the log is here up to %d", e.Pos.Seq)
+					}
+				}
+			}
+		}
+	})
 }
 
 // TestPruneOfEverything: a peer that wants all announced and answers nothing gets it

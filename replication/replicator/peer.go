@@ -258,8 +258,10 @@ func (p *Peer) receive(in incoming) {
 	case *replication.Announce:
 		ev.Tips = make([]replication.Position, len(m.Entries))
 		for i := range m.Entries {
-			info, _ := p.r.store.Log(m.Entries[i].Log)
-			ev.Tips[i] = info.Tip
+			// The answer is about this space, which the peer may have.
+			if info, ok := p.r.store.Log(m.Entries[i].Log); ok && info.Space == m.Space {
+				ev.Tips[i] = info.Tip
+			}
 		}
 	}
 	p.step(ev)

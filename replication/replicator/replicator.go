@@ -278,14 +278,22 @@ func (r *Replicator) meet(s replication.SpaceInfo) bool {
 // advanced is called by the store's committer whenever a log grew durably or was
 // taken back.
 func (r *Replicator) advanced(a replication.Advance) {
-	r.frontiers.note(a)
-	r.mesh.advanced(a)
 	if a.Retreat {
+		r.frontiers.note(a)
 		r.retreated(a)
-		return
+	} else {
+		r.grew(a)
 	}
+	r.mesh.advanced(a)
+}
+
+// grew tells the sessions of what is durable now. They hear of it as soon as the next
+// frontier has it: to one that compared such a frontier with its peer's and had not
+// heard, the peer would seem to have lost what it was never sent.
+func (r *Replicator) grew(a replication.Advance) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.frontiers.note(a)
 	r.grown[a.Space] += a.Tip.Seq - a.Prev.Seq
 	if _, ok := r.spaces[a.Space]; !ok {
 		r.addSpaceLocked(replication.SpaceInfo{ID: a.Space})

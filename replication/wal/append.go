@@ -299,7 +299,7 @@ func (b *localBatch) build(bb *blockBuilder) {
 	s, t := b.c.s, b.t
 	if bb.gen != nil {
 		bb.log = t.create(bb.log.id, bb.gen)
-		t.began = append(t.began, began{bb.log.id, bb.gen, r.Unlimited})
+		t.began[bb.log.id] = began{bb.gen, r.Unlimited}
 		if bb.gen.Epoch != t.epoch() {
 			t.beginEpoch(bb.gen.Epoch)
 		}

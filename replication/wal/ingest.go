@@ -95,7 +95,7 @@ func refused(format string, a ...any) r.IngestResult {
 
 // stageRun decides about one run and stages what is new of it.
 func (c *committer) stageRun(t *tx, req *ingestReq) r.IngestResult {
-	limit := c.limitOfRun(req.run)
+	limit := c.limitOfRun(t, req.run)
 	part := req.run.Within(&limit)
 	if part == nil {
 		return r.IngestResult{Code: r.Refused, Err: limit.Refusal()}
@@ -168,7 +168,7 @@ func (c *committer) stageFirst(t *tx, req *ingestReq, limit *r.LogLimit) r.Inges
 	if g == nil || g.Network != c.s.opt.Network || g.Space != run.Space || g.Origin != run.Origin {
 		return refused("%w: log %s does not begin here", r.ErrInvalid, run.Log.Short())
 	}
-	t.began = append(t.began, began{run.Log, g, *limit})
+	t.began[run.Log] = began{g, *limit}
 	return c.stageBlocks(t, t.create(run.Log, g), run.Blocks, req)
 }
 

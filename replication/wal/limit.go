@@ -188,32 +188,35 @@ func (c *committer) judge(l *logState) r.LogLimit {
 	return c.s.limitOf(l.id)
 }
 
-// limitOfRun is the limit of the log that a run is of.
-func (c *committer) limitOfRun(run *r.VerifiedRun) r.LogLimit {
+// limitOfRun is the limit of the log that a run is of, which may begin in the same
+// transaction.
+func (c *committer) limitOfRun(t *tx, run *r.VerifiedRun) r.LogLimit {
 	if g := run.Genesis(); g != nil && c.limiter != nil {
 		return c.limiter(g)
+	}
+	if b, ok := t.began[run.Log]; ok {
+		return b.limit
 	}
 	return c.s.limitOf(run.Log)
 }
 
 // began is a log that begins, and its limit.
 type began struct {
-	id    r.LogID
 	gen   *r.Genesis
 	limit r.LogLimit
 }
 
 // noteLogs remembers the logs that a transaction began, once it is durable.
 func (c *committer) noteLogs(t *tx) {
-	for _, b := range t.began {
+	for id, b := range t.began {
 		if c.genesis != nil {
 			own := *b.gen
 			own.Grant = c.intern(b.gen.Grant)
-			c.genesis[b.id] = &own
+			c.genesis[id] = &own
 		}
 		if !b.limit.Entire() {
 			c.s.mu.Lock()
-			c.s.limits[b.id] = b.limit
+			c.s.limits[id] = b.limit
 			c.s.mu.Unlock()
 		}
 	}

@@ -416,15 +416,10 @@ func TestOpenOnANearlyFullDisk(t *testing.T) {
 	mustBeWhole(t, s)
 }
 
-// TestRunsShareACommit: runs of one log that wait together are one transaction, and
-// a run of another branch among them is compared with what is stored.
-func TestRunsShareACommit(t *testing.T) {
-	const runs = 20
-	s := openAt(t, t.TempDir(), "a")
-	w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs)
-	rival := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs / 2)
-	rival.Add(put("k", "another branch"))
-
+// holdCommits lets what is queued from now on wait until release, so that it meets in
+// one transaction.
+func holdCommits(t *testing.T, s *Store) (release func()) {
+	t.Helper()
 	begun, hold := make(chan struct{}), make(chan struct{})
 	var held sync.WaitGroup
 	held.Go(func() {
@@ -437,13 +432,28 @@ func TestRunsShareACommit(t *testing.T) {
 		}
 	})
 	<-begun
+	return func() {
+		close(hold)
+		held.Wait()
+	}
+}
+
+// TestRunsShareACommit: runs of one log that wait together are one transaction, and
+// a run of another branch among them is compared with what is stored.
+func TestRunsShareACommit(t *testing.T) {
+	const runs = 20
+	s := openAt(t, t.TempDir(), "a")
+	w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs)
+	rival := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs / 2)
+	rival.Add(put("k", "another branch"))
+
+	release := holdCommits(t, s)
 	answers := make(chan r.IngestResult, runs+1)
 	for k := range runs {
 		s.Ingest(1, w.Run(t, k, k+1), func(res r.IngestResult) { answers <- res })
 	}
 	s.Ingest(1, rival.Run(t, runs/2, runs/2+1), func(res r.IngestResult) { answers <- res })
-	close(hold)
-	held.Wait()
+	release()
 	for k := range runs {
 		if res := <-answers; res.Code != r.Committed || res.Tip != w.Pos(k+1) {
 			t.Errorf("run %d: %+v", k, res)
@@ -454,6 +464,34 @@ func TestRunsShareACommit(t *testing.T) {
 	}
 	if n := s.idx.head.commits; n > 4 { // the first, of the identity; the runs; the fork
 		t.Errorf("%d runs took %d commits", runs, n)
+	}
+	mustBeWhole(t, s)
+}
+
+// TestRunsOfANewLogMeetItsCut: of a log that begins with several runs in one commit,
+// what lies beyond its cut is refused like later.
+func TestRunsOfANewLogMeetItsCut(t *testing.T) {
+	const runs, cut = 6, 3
+	s := openAt(t, t.TempDir(), "a")
+	w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(runs)
+	mustRestrict(t, s, cutLog(w.Log, w.Pos(cut)))
+	release := holdCommits(t, s)
+	answers := make(chan r.IngestResult, runs)
+	for k := range runs {
+		s.Ingest(1, w.Run(t, k, k+1), func(res r.IngestResult) { answers <- res })
+	}
+	release()
+	for k := range runs {
+		want := r.Committed
+		if k >= cut {
+			want = r.Refused
+		}
+		if res := <-answers; res.Code != want || res.Tip != w.Pos(min(k+1, cut)) {
+			t.Errorf("run %d: %+v", k, res)
+		}
+	}
+	if l, _ := s.Log(w.Log); l.Tip != w.Pos(cut) {
+		t.Errorf("the log goes on to %d beyond its cut at %d", l.Tip.Seq, cut)
 	}
 	mustBeWhole(t, s)
 }

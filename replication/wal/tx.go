@@ -39,7 +39,7 @@ type tx struct {
 	values   bool // some value goes to the value log
 	// opening: the small commit of an open, which a nearly full disk has room for.
 	opening  bool
-	began    []began // logs that begin in it
+	began    map[r.LogID]began // logs that begin in it
 	advances []r.Advance
 	// identity is set where the epoch ends in this transaction.
 	identity *identity
@@ -49,6 +49,7 @@ func (s *Store) newTx() *tx {
 	return &tx{
 		s: s, head: s.idx.head,
 		logs: map[r.LogID]*logState{}, spaces: map[r.SpaceID]uint64{}, open: map[r.SpaceID]openEntry{}, others: map[string]digest{},
+		began: map[r.LogID]began{},
 	}
 }
 
