@@ -12,7 +12,7 @@ func (s *Store) Ingest(source uint64, run *r.VerifiedRun, done func(r.IngestResu
 	refuse := func(err error) {
 		res := r.IngestResult{Code: r.Refused, Err: err}
 		if run != nil {
-			if l, ok := s.Log(run.Log); ok {
+			if l, ok := s.Log(run.Log); ok && l.Space == run.Space {
 				res.Tip = l.Tip
 			}
 		}
@@ -51,7 +51,7 @@ func (c *committer) stageRuns(t *tx) []runAnswer {
 			return answers
 		}
 		a := runAnswer{req, c.stageRun(t, req)}
-		if l := t.log(req.run.Log); l != nil {
+		if l := t.log(req.run.Log); l != nil && l.space.id == req.run.Space {
 			a.res.Tip = l.tip
 		}
 		answers = append(answers, a)
@@ -82,7 +82,7 @@ func runCost(run *r.VerifiedRun) int {
 func (c *committer) answerRun(a runAnswer, err error) {
 	if err != nil {
 		a.res = r.IngestResult{Code: r.Refused, Err: err}
-		if l, ok := c.s.Log(a.req.run.Log); ok {
+		if l, ok := c.s.Log(a.req.run.Log); ok && l.Space == a.req.run.Space {
 			a.res.Tip = l.Tip
 		}
 	}
