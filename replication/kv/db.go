@@ -125,6 +125,13 @@ func (d *database) snapshot() (snapshot, bool) {
 	return d.readLocked(d.marks[len(d.marks)-1]), true
 }
 
+// newest is the state that a snapshot would be of; false if the database is retired.
+func (d *database) newest() (ts uint64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.marks[len(d.marks)-1].ts, !d.retired
+}
+
 func (d *database) readLocked(m *mark) snapshot {
 	m.uses++
 	d.readers++

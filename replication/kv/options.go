@@ -30,7 +30,7 @@ type Options struct {
 	// that are not applied yet; Admit waits above it (32 MiB).
 	OverlayBytes int
 	// CacheBytes bounds what the view keeps in memory of keys that were read or written
-	// lately (32 MiB; negative: nothing).
+	// lately (64 MiB; negative: nothing).
 	CacheBytes int
 	// ReserveBytes of free disk space are left alone: with less the view stops
 	// applying and goes on when there is more (64 MiB; negative: no check).
@@ -60,7 +60,7 @@ type Options struct {
 
 const (
 	defaultOverlay  = 32 << 20
-	defaultCache    = 32 << 20
+	defaultCache    = 64 << 20
 	defaultReserve  = 64 << 20
 	defaultRetryMin = 500 * time.Millisecond
 	defaultPace     = 5 * time.Millisecond

@@ -44,10 +44,40 @@ func (v *View) Siblings(ctx context.Context, space replication.SpaceID, key []by
 			return nil, err
 		}
 		ops := v.overlay.of(space, key, false)
+		if list, ok := v.cached(s, space, key, ops, max); ok {
+			return list, nil
+		}
 		if r, ok := v.read(s, space); ok {
 			return r.entries(key, ops, max)
 		}
 	}
+}
+
+// cached is what Siblings returns where memory alone tells: no transaction is opened.
+func (v *View) cached(s serving, space replication.SpaceID, key []byte, ops []*overlayOp, max int) ([]Entry, bool) {
+	if s.database == nil || len(ops) > 0 {
+		return nil, false
+	}
+	ts, ok := s.newest()
+	if !ok {
+		return nil, false
+	}
+	record, ok := s.cache.get(stateKey(space, key), ts)
+	if !ok {
+		return nil, false
+	}
+	rec, err := decodeKeyRecord(record)
+	if err != nil || rec.large && max > 1 || !v.serves(s, space) {
+		return nil, false // a reader tells why
+	}
+	list := make([]Entry, min(max, len(rec.sibs)))
+	for i := range list {
+		if rec.sibs[i].apart {
+			return nil, false
+		}
+		list[i] = v.entryOf(key, &rec.sibs[i], rec.n)
+	}
+	return list, true
 }
 
 func (r *reader) entries(key []byte, ops []*overlayOp, max int) (list []Entry, err error) {

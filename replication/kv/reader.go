@@ -201,9 +201,14 @@ func (r *reader) entry(key []byte, s sibling, n uint64) (Entry, error) {
 	if err := loadValue(r.snap.Txn, r.space, &s); err != nil {
 		return Entry{}, err
 	}
-	info, _ := r.v.store.Log(s.dot.Log)
+	return r.v.entryOf(key, &s, n), nil
+}
+
+// entryOf makes what callers get of a sibling, of n, whose value is there.
+func (v *View) entryOf(key []byte, s *sibling, n uint64) Entry {
+	info, _ := v.store.Log(s.dot.Log)
 	return Entry{
 		Key: key, Value: s.value, Dot: s.dot, Origin: info.Origin,
 		HLC: s.hlc, Order: s.order, Conflicts: n - 1,
-	}, nil
+	}
 }

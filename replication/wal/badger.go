@@ -17,6 +17,7 @@ import (
 const (
 	dbDir        = "db"
 	memTableSize = 16 << 20
+	numLevelZero = 4 // newest tables before they are merged
 	// valueThreshold sends larger blocks to the value log, where they are
 	// written once and never compacted. Below it a commit touches one file only.
 	valueThreshold = 64 << 10
@@ -30,7 +31,7 @@ func badgerOptions(o *Options, dir string, l *badgerLog) badger.Options {
 		WithMetricsEnabled(false).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
-		WithNumLevelZeroTables(4).
+		WithNumLevelZeroTables(numLevelZero).
 		WithNumLevelZeroTablesStall(12).
 		WithBlockCacheSize(8 << 20).
 		WithIndexCacheSize(8 << 20).

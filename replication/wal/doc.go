@@ -164,7 +164,8 @@
 // value log) is never acknowledged and ends writing until the store is opened
 // again.
 //
-// A close turns the memtable into a table. Where others have taken the reserve,
+// A close turns the memtable into a table, and merges the newest tables where there is
+// room (mergeAtClose). Where others have taken the reserve,
 // that can still end the process, which is then as a kill: the memtable's log is
 // synced, and the part of a table is none (survey.go). A reserve in a file of our
 // own, given back at a close, would cost every idle node what it needs only here,

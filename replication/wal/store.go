@@ -193,6 +193,7 @@ func (s *Store) Close() error {
 		s.closed = true
 		s.life.Unlock()
 		s.callbacks.Wait()
+		s.mergeAtClose()
 		err := guard(s.db.Close)
 		if err != nil {
 			err = fmt.Errorf("closing the database in %s: %w", s.opt.Dir, err)

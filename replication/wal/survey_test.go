@@ -162,11 +162,14 @@ func TestHalfATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The same damage to one that is listed is damage.
+	if tables, err = listFiles(filepath.Join(dir, dbDir), ".sst"); err != nil || len(tables) == 0 {
+		t.Fatalf("tables: %v, %v", tables, err)
+	}
 	if err := os.WriteFile(tables[0], half, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s = openAt(t, dir, "a"); !strings.Contains(s.Info().Recovered, filepath.Base(tables[0])) {
-		t.Errorf("found %q", s.Info().Recovered)
+		t.Errorf("found %q in %v", s.Info().Recovered, tables)
 	}
 }
 
