@@ -33,6 +33,14 @@
 // A delete leaves nothing once what it names has arrived: the record of the key
 // goes with its last sibling, and a p record with its dot.
 //
+// # Memory
+//
+// Records of keys that were read or written lately are kept in memory, 64 MiB by
+// default (cache.go). The writer puts in what it changes before any reader sees the
+// commit, and a hit is right for every state from the one on that it is of, so that a
+// read from memory is the read that a transaction would have given. What is found there
+// was checked when it was read.
+//
 // # Own writes
 //
 // The committer asks Resolve what a write supersedes. Between Resolve and the
