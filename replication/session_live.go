@@ -41,6 +41,9 @@ func (s *Session) ping() {
 	s.after(&s.pingTimer, s.cfg.PingEvery)
 }
 
+// Pinged is the number of the newest ping, which its Pong has too.
+func (s *Session) Pinged() uint64 { return s.nonce }
+
 // pong proves that the peer has read everything that was sent before the ping:
 // what it has not answered a while later it will not answer. A retry waits for
 // that proof, so that a slow link is not filled with repeats.

@@ -48,7 +48,7 @@ type Peer struct {
 	weighed int // entries of the peer's frontiers that are counted in Replicator.entries
 	due     due
 	pulls   []chan struct{} // Pull calls, oldest first; closed when answered
-	probes  []chan struct{} // Answers calls; closed when the peer is heard
+	probes  []probe         // Answers calls, oldest first
 	inStep  bool            // it was in step with the peer when last looked at
 }
 
@@ -158,20 +158,27 @@ func (p *Peer) Pull(ctx context.Context, space replication.SpaceID, maxOps, maxB
 	}
 }
 
-// Answers pings the peer and returns as soon as anything is heard of it; false if
-// the session or ctx ends first. A slow path or a long queue can be the reason.
+// probe is a call of Answers: answered is closed when the ping is.
+type probe struct {
+	ping     uint64
+	answered chan struct{}
+}
+
+// Answers pings the peer and returns when it answers that ping: what was on its way
+// before says nothing about now. It returns false if the session or ctx ends first. A
+// slow path or a long queue can be the reason.
 func (p *Peer) Answers(ctx context.Context) bool {
-	heard := make(chan struct{})
+	answered := make(chan struct{})
 	if !p.ask(ctx, func() {
 		if p.end == nil {
-			p.probes = append(p.probes, heard)
 			p.step(replication.Probe{})
+			p.probes = append(p.probes, probe{p.session.Pinged(), answered})
 		}
 	}) {
 		return false
 	}
 	select {
-	case <-heard:
+	case <-answered:
 		return true
 	case <-p.done:
 	case <-ctx.Done():
@@ -243,10 +250,9 @@ func (p *Peer) receive(in incoming) {
 	p.mu.Lock()
 	p.now.heard = time.Now()
 	p.mu.Unlock()
-	for _, heard := range p.probes {
-		close(heard)
+	if pong, ok := in.msg.(*replication.Pong); ok {
+		p.answeredProbes(pong.Nonce)
 	}
-	p.probes = nil
 	p.countReceived(in.msg)
 	p.held.arrived(in.msg, in.release)
 	ev := replication.Received{Msg: in.msg}
@@ -267,6 +273,14 @@ func (p *Peer) receive(in incoming) {
 	p.step(ev)
 	p.held.settle(p.session)
 	p.weighFrontier()
+}
+
+// answeredProbes tells those who wait for this ping or one before it.
+func (p *Peer) answeredProbes(ping uint64) {
+	for len(p.probes) > 0 && p.probes[0].ping <= ping {
+		close(p.probes[0].answered)
+		p.probes = p.probes[1:]
+	}
 }
 
 // empty carries out what is in the mailbox.

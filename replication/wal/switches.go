@@ -40,10 +40,11 @@ func switchOf(db *badger.DB, path ...string) *bool {
 // mergeAtClose lets Badger merge its newest tables at the close where there is room:
 // each commit leaves a head and the records of the logs that it changed, and of a log
 // that is written one operation at a time these are as much as its blocks until a merge
-// drops the older ones.
+// drops the older ones. Where damage was found all files stay as they are: a repair looks
+// in the older ones too.
 func (s *Store) mergeAtClose() {
 	merge := compactOnClose(s.db)
-	if merge == nil || s.failure.Load() != nil {
+	if merge == nil || s.failure.Load() != nil || len(s.Damaged()) > 0 {
 		return
 	}
 	// What is merged is the newest tables, some memtables' worth of them, and those below
