@@ -167,9 +167,7 @@ func (b backend) Write(ctx context.Context, space string, w localapi.Write) (loc
 		return localapi.Written{}, apiError(err)
 	}
 	out := localapi.Written{Log: done.Log, Seq: done.Seq}
-	if b.n.isRefused() {
-		out.Note = "written here, but members refuse this node as revoked, and it will not reach them: ask an admin"
-	}
+	out.Note = b.n.strandedNote(s.id)
 	if w.Replicas > 0 {
 		if w.Durable != nil {
 			w.Durable(out)
@@ -186,6 +184,18 @@ func (b backend) Write(ctx context.Context, space string, w localapi.Write) (loc
 		return out, &localapi.Error{Code: localapi.CodeReplicas, Message: b.replicaMessage(w.Replicas, out.Replicas, err), Written: &out, Cause: err}
 	}
 	return out, nil
+}
+
+// strandedNote says why members do not take what this node writes in a space now;
+// empty if they do, as far as this node knows.
+func (n *Node) strandedNote(space replication.SpaceID) string {
+	switch {
+	case n.isRefused():
+		return "written here, but members refuse this node as revoked, and it will not reach them: ask an admin"
+	case n.members != nil && !n.members.carriedNow(space):
+		return "written here, but this node's certificate for the space has ended, and members do not take it: it reaches them once an admin has renewed it (cert export)"
+	}
+	return ""
 }
 
 // replicaMessage says that the write is durable here, and why not elsewhere.

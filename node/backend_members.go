@@ -34,12 +34,24 @@ func (b backend) Invite(ctx context.Context, in localapi.Invite) (localapi.Invit
 	return res, nil
 }
 
+// statedNote says that members do not take what this admin states; empty if they do, as
+// far as this node knows.
+func (b backend) statedNote() string {
+	if b.n.isRefused() {
+		return "stated here, but members refuse this node as revoked, and so what it states: ask another admin"
+	}
+	return ""
+}
+
 func (b backend) Revoke(ctx context.Context, in localapi.Revoke) (localapi.Revoked, error) {
 	r, err := b.n.Revoke(ctx, in.Name, RevokeOptions{Gather: in.Gather})
 	if err != nil {
 		return localapi.Revoked{}, apiError(err)
 	}
-	out := localapi.Revoked{PeerID: r.PeerID, Invite: r.Invite, Cuts: []localapi.Cut{}, Behind: r.Behind, Unreached: append([]string{}, r.Unreached...)}
+	out := localapi.Revoked{
+		PeerID: r.PeerID, Invite: r.Invite, Cuts: []localapi.Cut{}, Behind: r.Behind, Unreached: append([]string{}, r.Unreached...),
+		Note: b.statedNote(),
+	}
 	for _, c := range r.Cuts {
 		out.Cuts = append(out.Cuts, localapi.Cut{Space: c.Space, Log: c.Log, Seq: c.Seq})
 	}
@@ -51,14 +63,20 @@ func (b backend) CreateSpace(ctx context.Context, in localapi.NewSpace) (localap
 	if err != nil {
 		return localapi.DeclaredSpace{}, apiError(err)
 	}
-	return localapi.DeclaredSpace(*s), nil
+	out := apiDeclared(*s)
+	out.Note = b.statedNote()
+	return out, nil
+}
+
+func apiDeclared(s DeclaredSpace) localapi.DeclaredSpace {
+	return localapi.DeclaredSpace{Name: s.Name, ID: s.ID, Encrypted: s.Encrypted, Carried: s.Carried}
 }
 
 func (b backend) ListSpaces(context.Context) ([]localapi.DeclaredSpace, error) {
 	list, err := b.n.DeclaredSpaces()
 	out := []localapi.DeclaredSpace{}
 	for _, s := range list {
-		out = append(out, localapi.DeclaredSpace(s))
+		out = append(out, apiDeclared(s))
 	}
 	return out, apiError(err)
 }
@@ -68,7 +86,11 @@ func (b backend) Certificate(ctx context.Context, name string) (localapi.Certifi
 }
 
 func (b backend) Certify(ctx context.Context, in localapi.Certify) (localapi.Certificate, error) {
-	return apiCertificate(b.n.Certify(ctx, CertifyOptions{Peer: in.Peer, Role: in.Role, Spaces: in.Spaces, Label: in.Label, Valid: in.Valid}))
+	out, err := apiCertificate(b.n.Certify(ctx, CertifyOptions{Peer: in.Peer, Role: in.Role, Spaces: in.Spaces, Label: in.Label, Valid: in.Valid}))
+	if err == nil {
+		out.Note = b.statedNote()
+	}
+	return out, err
 }
 
 func apiCertificate(c *Certified, err error) (localapi.Certificate, error) {

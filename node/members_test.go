@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"vixp2p/node/localapi"
 	"vixp2p/protocols"
 	"vixp2p/replication"
 )
@@ -495,7 +496,7 @@ func TestUsedTicket(t *testing.T) {
 }
 
 // TestSpaceThatEnds: a certificate for one space that ends takes that space out of a
-// session that goes on otherwise.
+// session that goes on otherwise, and who writes there is told.
 func TestSpaceThatEnds(t *testing.T) {
 	t.Parallel()
 	dir, _ := initDir(t, "A")
@@ -505,8 +506,16 @@ func TestSpaceThatEnds(t *testing.T) {
 	}
 	b := openMember(t, joinDir(t, a, "B", InviteOptions{Role: RoleReader, Spaces: []string{"default"}}))
 	converge(t, 0, a, b)
-	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleReader, Spaces: []string{"notes"}, Valid: 2 * time.Second}); err != nil {
+	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleWriter, Spaces: []string{"notes"}, Valid: 2 * time.Second}); err != nil {
 		t.Fatal(err)
+	}
+	note := func() string {
+		t.Helper()
+		out, err := Backend(b).Write(deadline(t), "notes", localapi.Write{Ops: []localapi.Op{{Op: localapi.OpPut, Key: []byte("own"), Value: []byte("v")}}})
+		if err != nil {
+			t.Error(err)
+		}
+		return out.Note
 	}
 	if _, err := a.Space("notes").Put(deadline(t), "early", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -515,6 +524,9 @@ func TestSpaceThatEnds(t *testing.T) {
 		_, err := b.Space("notes").Get(deadline(t), "early")
 		return err == nil
 	})
+	if said := note(); said != "" && b.members.carriedNow(b.Space("notes").id) {
+		t.Errorf("while the certificate is valid: %s", said)
+	}
 	key, err := protocols.OriginOf(b.id)
 	if err != nil {
 		t.Fatal(err)
@@ -536,5 +548,8 @@ func TestSpaceThatEnds(t *testing.T) {
 	})
 	if _, err := b.Space("notes").Get(deadline(t), "late"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("B reads of the space that ended: %v", err)
+	}
+	if said := note(); !strings.Contains(said, "has ended") {
+		t.Errorf("a write in it says %q", said)
 	}
 }

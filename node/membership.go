@@ -445,6 +445,12 @@ func (m *membership) takesPart(space replication.SpaceID) bool {
 	return c != nil && slices.ContainsFunc(m.grantsOf(c), func(g trust.Grant) bool { return g.MayCarry(space) })
 }
 
+// carriedNow tells whether members exchange a space with this node: a role in it stands
+// whose certificate has not ended.
+func (m *membership) carriedNow(space replication.SpaceID) bool {
+	return m.state.Load().MayCarry(m.self, space, m.now(), m.shown.Load())
+}
+
 // mayRead tells whether this node is more than a relay in a space.
 func (m *membership) mayRead(space replication.SpaceID) bool {
 	c := m.shown.Load()

@@ -65,4 +65,16 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	if err != nil || in.Ticket == "" || in.Note == "" {
 		t.Errorf("%+v, %v", in, err)
 	}
+	declared, err := Backend(b).CreateSpace(deadline(t), localapi.NewSpace{Name: "notes"})
+	if err != nil || declared.Note == "" {
+		t.Errorf("%+v, %v", declared, err)
+	}
+	revoked, err := Backend(b).Revoke(deadline(t), localapi.Revoke{Name: in.Invite})
+	if err != nil || revoked.Note == "" {
+		t.Errorf("%+v, %v", revoked, err)
+	}
+	made, err := Backend(b).Certify(deadline(t), localapi.Certify{Peer: somePeer(t).String()})
+	if err != nil || made.Note == "" {
+		t.Errorf("%+v, %v", made, err)
+	}
 }

@@ -226,6 +226,8 @@ func (m *mesh) watch(s *session) {
 	level := slog.LevelInfo
 	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() || m.gate.noisy(s.id) {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
+	} else if end.Code == replication.CodeCertRevoked && end.FromPeer {
+		level = slog.LevelWarn // as where Hello is refused
 	}
 	if !newest && relayed(s.conn) {
 		_ = s.conn.Close() // the session has moved on, and the relay has others to serve

@@ -301,6 +301,7 @@ An admin is revoked with the root key, by a node that holds it.`,
 				if err != nil {
 					return err
 				}
+				p.note(r.Note)
 				if p.flags.json {
 					return p.print(r)
 				}
@@ -348,6 +349,7 @@ or never.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd, needData, p.timeLimit(adminTimeout), func(ctx context.Context, b localapi.Backend) error {
 				s, err := b.CreateSpace(ctx, localapi.NewSpace{Name: args[0], Encrypted: encrypted})
+				p.note(s.Note)
 				if err == nil && p.flags.json {
 					err = p.print(s)
 				}
@@ -464,6 +466,7 @@ renewed, also while its node is running.`,
 			}
 			return p.with(cmd, needData, p.timeLimit(adminTimeout), func(ctx context.Context, b localapi.Backend) error {
 				c, err := b.Certify(ctx, localapi.Certify{Peer: args[0], Role: f.role.value, Spaces: f.spaces, Label: f.label, Valid: f.valid.value})
+				p.note(c.Note)
 				return p.printCertificate(c, err)
 			})
 		},

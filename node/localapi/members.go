@@ -94,6 +94,7 @@ type Revoked struct {
 	// the members without a session, who may too.
 	Behind    string   `json:"behind,omitempty"`
 	Unreached []string `json:"unreached"`
+	Note      string   `json:"note,omitempty"` // as of Written
 }
 
 // NewSpace is a space to declare.
@@ -107,7 +108,8 @@ type DeclaredSpace struct {
 	Name      string `json:"name"`
 	ID        string `json:"id"`
 	Encrypted bool   `json:"encrypted"`
-	Carried   bool   `json:"carried"` // this node replicates it
+	Carried   bool   `json:"carried"`        // this node replicates it
+	Note      string `json:"note,omitempty"` // as of Written, where it was just declared
 }
 
 // Certify says what to certify.
@@ -125,6 +127,7 @@ type Certificate struct {
 	Text    string   `json:"certificate"`
 	Roles   []string `json:"roles"`
 	Expires *Time    `json:"expires"`
+	Note    string   `json:"note,omitempty"` // as of Written, where it was just made
 }
 
 // Membership is what a node of a network of members tells of itself.
