@@ -85,6 +85,14 @@ func (d *decoder) frontierDigest() any {
 }
 
 func (d *decoder) frontierDiff() any {
+	if m, ok := quickDiff(d.frame.Message); ok {
+		return m
+	}
+	return d.anyFrontierDiff()
+}
+
+// anyFrontierDiff reads what quickDiff does not.
+func (d *decoder) anyFrontierDiff() any {
 	var w p2pv1.FrontierDiff
 	d.unmarshal(&w)
 	m := &replication.FrontierDiff{Round: w.GetRound(), Part: w.GetPart(), Last: w.GetLast(), Step: w.GetStep()}

@@ -152,3 +152,31 @@ func BenchmarkExchange(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkDecodeEntries decodes a part of a whole frontier, 120 entries.
+func BenchmarkDecodeEntries(b *testing.B) {
+	m := &replication.FrontierDiff{Space: replication.SpaceID{1}, Round: 1, Part: 7}
+	for i := range EntriesPerDiff {
+		h := replication.HashParts("bench", []byte{byte(i)})
+		m.Entries = append(m.Entries, replication.FrontierEntry{Log: replication.LogID(h), Base: 1, Pos: replication.Position{Seq: 1000, Hash: h}})
+	}
+	f, err := Encode(m)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, way := range []struct {
+		name   string
+		decode func(d *decoder) any
+	}{{"quick", (*decoder).frontierDiff}, {"generated", (*decoder).anyFrontierDiff}} {
+		b.Run(way.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				d := decoder{frame: f}
+				if way.decode(&d); d.err != nil {
+					b.Fatal(d.err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(m.Entries)), "ns/entry")
+		})
+	}
+}

@@ -120,6 +120,12 @@ func FuzzMessage(f *testing.F) {
 		if newer {
 			frame.Minor++
 		}
+		if quick, ok := quickDiff(message); ok {
+			d := decoder{frame: &Frame{Major: VersionMajor, Minor: VersionMinor, Type: TypeFrontierDiff, Message: message}}
+			if m := d.anyFrontierDiff(); d.err != nil || !reflect.DeepEqual(m, any(quick)) {
+				t.Fatalf("read quickly %+v, else %+v, %v", quick, m, d.err)
+			}
+		}
 		m, err := Decode(frame)
 		if err != nil {
 			if !errors.Is(err, ErrMessage) && !errors.Is(err, ErrUnknownType) {
