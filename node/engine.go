@@ -62,12 +62,16 @@ func (n *Node) openEngine(key ed25519.PrivateKey) (*engine, error) {
 	return e, nil
 }
 
+// viewCache is how many bytes of records the view keeps in memory: less than the view
+// does by itself, so that a node under attack stays within its memory (test/hostile).
+const viewCache = 8 << 20
+
 func (e *engine) openRest(n *Node) (err error) {
 	if err := n.names.load(e.store); err != nil {
 		return err
 	}
 	e.view, err = kv.Open(kv.Options{Dir: filepath.Join(n.cfg.DataDir, viewDir), Store: e.store, Opener: e.opener, Logger: n.log,
-		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes,
+		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, CacheBytes: viewCache,
 	})
 	if err != nil {
 		return err

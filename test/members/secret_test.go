@@ -46,7 +46,7 @@ func TestKeyFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	says(t, "an export over a file", a.Run("root", "export", "--out", out), "new file")
+	says(t, "an export over a file", a.Run("root", "export", "--out", out), "name a new one")
 
 	root := filepath.Join(a.Dir, "root.key")
 	chmod(t, root, 0o644)
