@@ -20,7 +20,7 @@ import (
 // memoryLimit is how much memory the runtime aims to stay below where GOMEMLIMIT
 // does not say otherwise: several times what a busy node needs, and so that a node
 // under attack stays below 256 MB (test/hostile).
-const memoryLimit = 176 << 20
+const memoryLimit = 160 << 20
 
 // leastStats is how often counters may be printed.
 const leastStats = 10 * time.Millisecond

@@ -13,9 +13,9 @@ import (
 const (
 	// freeEntries are those that a session may hold in any case.
 	freeEntries = 8192
-	// maxEntries are those that all sessions together may hold beyond that: three
-	// frontiers of the largest size, about 80 MB.
-	maxEntries = 3 * replication.MaxFrontierEntries
+	// maxEntries are those that all sessions together may hold beyond that: two
+	// frontiers of the largest size, about 50 MB.
+	maxEntries = 2 * replication.MaxFrontierEntries
 )
 
 // weighFrontier counts what the session holds of its peer's frontiers. The session

@@ -41,8 +41,8 @@ func TestFrontiersThatNeverEnd(t *testing.T) {
 				t.Fatalf("the session ended: %v", s.peer.Err())
 			}
 		}
-		if live != 3 || busy != 5 {
-			t.Errorf("%d sessions live and %d were busy, want 3 and 5", live, busy)
+		if live != 2 || busy != 6 {
+			t.Errorf("%d sessions live and %d were busy, want 2 and 6", live, busy)
 		}
 		if !alive(honest) {
 			t.Errorf("the honest session ended: %v", honest.peer.Err())
