@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"vixp2p/node/bench"
 )
 
 // workload is one that all systems get.
@@ -290,7 +292,7 @@ func prepareOnce(ctx context.Context, s system, l load, dir string) error {
 
 func (res *result) sum(rates []float64) {
 	res.Turns = len(rates)
-	res.Value, res.Low, res.High = summary(rates)
+	res.Value, res.Low, res.High = bench.Summary(rates)
 }
 
 // compareWith is the ratio of each turn: the two of a turn ran beside each other.
@@ -299,20 +301,9 @@ func (res *result) compareWith(ours, theirs []float64, target float64) {
 	for i := range theirs {
 		ratios[i] = ours[i] / theirs[i]
 	}
-	res.Ratio, res.RatioLow, res.RatioHigh = summary(ratios)
+	res.Ratio, res.RatioLow, res.RatioHigh = bench.Summary(ratios)
 	if target > 0 {
 		reached := res.Ratio >= target
 		res.Target, res.Reached = target, &reached
 	}
-}
-
-// summary is the median and the extremes.
-func summary(v []float64) (median, low, high float64) {
-	v = slices.Sorted(slices.Values(v))
-	if n := len(v); n%2 == 1 {
-		median = v[n/2]
-	} else {
-		median = (v[n/2-1] + v[n/2]) / 2
-	}
-	return median, v[0], v[len(v)-1]
 }

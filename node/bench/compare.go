@@ -48,7 +48,7 @@ func (e Earlier) Compare(now *Result) {
 	if len(before) == 0 || now.Note != "" {
 		return
 	}
-	was, _, _ := summary(before)
+	was, _, _ := Summary(before)
 	is := measure(*now)
 	if was <= 0 || is <= 0 {
 		return

@@ -92,8 +92,8 @@ func byTurns(ctx context.Context, n int, limit, ours measure) ([]turn, error) {
 // one makes the turns of a measurement's only row.
 func one(turns []turn, err error) ([][]turn, error) { return [][]turn{turns}, err }
 
-// summary is the median and the extremes.
-func summary(v []float64) (median, low, high float64) {
+// Summary is the median and the extremes of at least one figure.
+func Summary(v []float64) (median, low, high float64) {
 	v = slices.Sorted(slices.Values(v))
 	if n := len(v); n%2 == 1 {
 		median = v[n/2]

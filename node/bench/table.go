@@ -60,11 +60,11 @@ func (r row) result(turns []turn, res Result) Result {
 		}
 	}
 	res.Turns = len(turns)
-	res.Value, res.Low, res.High = summary(ours)
+	res.Value, res.Low, res.High = Summary(ours)
 	if r.limit != "" {
 		res.Limit = r.limit
-		res.LimitValue, _, _ = summary(limits)
-		res.Ratio, res.RatioLow, res.RatioHigh = summary(ratios)
+		res.LimitValue, _, _ = Summary(limits)
+		res.Ratio, res.RatioLow, res.RatioHigh = Summary(ratios)
 	}
 	if r.goal.text != "" {
 		reached := r.goal.reached(res.Value, res.Ratio)

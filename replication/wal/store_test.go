@@ -495,3 +495,42 @@ func TestRunsOfANewLogMeetItsCut(t *testing.T) {
 	}
 	mustBeWhole(t, s)
 }
+
+// TestCloseMergesWhereThereIsRoom: a close drops the heads and log records that later
+// commits replaced, but not on a disk that has no room for the merge; and nothing else
+// is lost either way.
+func TestCloseMergesWhereThereIsRoom(t *testing.T) {
+	const blocks = 400
+	tables := func(free uint64) (size int64) {
+		t.Helper()
+		dir := fastDir(t)
+		s := openAt(t, dir, "a", func(o *Options) { o.FreeBytes = func(string) (uint64, error) { return free, nil } })
+		for range blocks {
+			mustAppend(t, s, put("k", "v"))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		list, err := listFiles(filepath.Join(dir, dbDir), ".sst")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range list {
+			fi, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			size += fi.Size()
+		}
+		s = openAt(t, dir, "a")
+		if l := s.Logs(testSpace); len(l) != 1 || l[0].Tip.Seq != blocks {
+			t.Errorf("after the close: %+v", l)
+		}
+		mustBeWhole(t, s)
+		return size
+	}
+	merged, asTheyWere := tables(1<<40), tables(defaultReserve+64<<20)
+	if merged > asTheyWere*3/4 {
+		t.Errorf("%d bytes of tables with room for a merge, %d without", merged, asTheyWere)
+	}
+}

@@ -30,19 +30,7 @@ func meshCarriesOnce(t *testing.T, dir string) {
 	nw.Start()
 	var all []host.Host
 	var nodes []*node.Node
-	defer func() {
-		for _, x := range nodes {
-			if err := x.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		for _, h := range all {
-			if err := h.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		nw.Close()
-	}()
+	defer func() { closeSwarm(t, nw, nodes, all) }()
 	for i := 1; i <= n; i++ {
 		h := newHost(t, nw, i)
 		all = append(all, h)

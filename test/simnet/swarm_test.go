@@ -115,6 +115,21 @@ func TestRendezvous(t *testing.T) {
 	t.Logf("%d hosts took %s of real time", *hosts, time.Since(began).Round(100*time.Millisecond))
 }
 
+// closeSwarm closes nodes, then their hosts, then the network between them.
+func closeSwarm(t *testing.T, nw *simnet.Simnet, nodes []*node.Node, hosts []host.Host) {
+	for _, x := range nodes {
+		if err := x.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, h := range hosts {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	nw.Close()
+}
+
 // swarmConverges runs in virtual time.
 func swarmConverges(t *testing.T, dir string, n int) {
 	start := time.Now()
@@ -122,19 +137,7 @@ func swarmConverges(t *testing.T, dir string, n int) {
 	nw.Start()
 	var all []host.Host
 	var nodes []*node.Node
-	defer func() {
-		for _, x := range nodes {
-			if err := x.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		for _, h := range all {
-			if err := h.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		nw.Close()
-	}()
+	defer func() { closeSwarm(t, nw, nodes, all) }()
 	for i := range n {
 		h := newHost(t, nw, i)
 		all = append(all, h)
