@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,11 +15,6 @@ import (
 	"vixp2p/node"
 	"vixp2p/node/localapi"
 )
-
-// memoryLimit is how much memory the runtime aims to stay below where GOMEMLIMIT
-// does not say otherwise: several times what a busy node needs, and so that a node
-// under attack stays below 256 MB (test/hostile).
-const memoryLimit = 160 << 20
 
 // leastStats is how often counters may be printed.
 const leastStats = 10 * time.Millisecond
@@ -139,7 +133,7 @@ func (p *program) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 	p.note(idleNote(cmd.Flags()))
 	if p.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		defer limitMemory(memoryLimit, memoryRoom)()
 	}
 	n, err := p.openNode(cmd.Context(), cfg)
 	if err != nil {

@@ -44,6 +44,7 @@ func openBadger(dir string, synced bool) (*badger.DB, error) {
 	return badger.Open(badger.DefaultOptions(dir).WithLogger(nil).WithSyncWrites(synced).
 		WithDetectConflicts(false).WithMetricsEnabled(false).
 		WithMemTableSize(16 << 20).WithNumMemtables(2).WithNumLevelZeroTables(4).WithNumLevelZeroTablesStall(12).
+		WithBlockSize(68 << 10).WithBaseTableSize(1 << 20).
 		WithBlockCacheSize(8 << 20).WithIndexCacheSize(8 << 20).WithValueLogFileSize(64 << 20).
 		WithValueThreshold(64 << 10).WithCompression(options.None).WithNumCompactors(2))
 }

@@ -21,6 +21,7 @@ import (
 
 const (
 	defaultMemTable = 16 << 20 // bytes; a transaction may have 15 % of it
+	baseTableSize   = 1 << 20  // bytes of the smallest merged tables, of which a dozen is under way at a time
 	minCompact      = 2        // fewest compactors that Badger takes while it compacts at all
 )
 
@@ -35,6 +36,7 @@ func badgerOptions(dir string, o Options) badger.Options {
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
 		WithMemTableSize(o.memTable).
+		WithBaseTableSize(baseTableSize).
 		WithNumMemtables(2).
 		WithNumCompactors(minCompact).
 		WithCompression(options.None).

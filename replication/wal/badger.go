@@ -21,6 +21,13 @@ const (
 	// valueThreshold sends larger blocks to the value log, where they are
 	// written once and never compacted. Below it a commit touches one file only.
 	valueThreshold = 64 << 10
+	// blockSize is that of a table: any record fits that is not in the value log. Badger
+	// doubles the room of one that does not fit, and keeps such memory for the tables
+	// after: with its 4 KiB a table of records of 5 KB took three times its size.
+	blockSize = valueThreshold + 4<<10
+	// baseTableSize is the size of the smallest merged tables. Badger has a dozen under
+	// way in a merge, and keeps room for twice that of each.
+	baseTableSize = 1 << 20
 )
 
 func badgerOptions(o *Options, dir string, l *badgerLog) badger.Options {
@@ -30,6 +37,8 @@ func badgerOptions(o *Options, dir string, l *badgerLog) badger.Options {
 		WithDetectConflicts(false). // there is one writer
 		WithMetricsEnabled(false).
 		WithMemTableSize(memTableSize).
+		WithBlockSize(blockSize).
+		WithBaseTableSize(baseTableSize).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(numLevelZero).
 		WithNumLevelZeroTablesStall(12).
