@@ -37,6 +37,9 @@ type spaceState struct {
 	ask  ask
 	load load
 	diff diff
+	// reconcileTimer fires once, a while after the space has settled: the stored cursor is
+	// compared then.
+	reconcileTimer timer
 	// since is what advanced, and what the peer stated, after the frontier on which
 	// an open question or a load under way stands. It may tell again what that
 	// frontier has.
@@ -115,6 +118,10 @@ func (s *Session) addSpace(info SpaceInfo) {
 	}
 	sp.ask.delay = s.cfg.RetryAfter
 	sp.ask.timer.fire = func() { s.askAgain(sp) }
+	sp.reconcileTimer.fire = func() {
+		sp.load.reconcile = true
+		s.loadFrontier(sp)
+	}
 	s.spaces[info.ID] = sp
 	s.order = append(s.order, sp)
 	if s.heldBack(info.ID) {
@@ -346,11 +353,9 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 		s.settled(sp)
 	}
 	if first && own.Len() > 0 {
-		sp.load.reconcile = true
-		s.loadFrontier(sp)
-	} else {
-		sp.forgetSince()
+		s.after(&sp.reconcileTimer, s.jitter(reconcileAfter))
 	}
+	sp.forgetSince()
 }
 
 // heldIn is what we hold in a region, ascending by log.
