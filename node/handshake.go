@@ -168,7 +168,7 @@ func (m *mesh) hello(id peer.ID, budget *accountBudget) protocols.HelloConfig {
 		Network: m.network, Self: m.host.ID(), Peer: id,
 		Instance: m.engine().store.Info().Instance, Boot: m.boot,
 		Label: m.label, Agent: m.agent,
-		Features: []string{protocols.FeatureTrie},
+		Features: []string{protocols.FeatureTrie, protocols.FeatureTrieShared},
 		Timeout:  m.timeout, Now: m.clock,
 	}
 	if m.members == nil {

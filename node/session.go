@@ -91,7 +91,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
 			PieceBytes: pieceBytes(st.Conn()), Carries: carries,
 			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
-			Levels: s.info.Has(protocols.FeatureTrie),
+			Levels: s.info.Has(protocols.FeatureTrie), SharesLevels: s.info.Has(protocols.FeatureTrieShared),
 		}, conn)
 	}
 	copies, twice, again := false, false, false

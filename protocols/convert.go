@@ -143,6 +143,7 @@ func toWire(f *Frame, m any) proto.Message {
 		return &p2pv1.FrontierDiff{
 			Space: m.Space[:], Round: m.Round, Part: m.Part, Last: m.Last,
 			Entries: entriesToWire(m.Entries), Step: m.Step, Nodes: nodesToWire(m.Nodes),
+			Whole: optional(m.Whole[:]), Buckets: bucketsToWire(m.Buckets),
 		}
 	case *replication.FrontierOpen:
 		f.Flags = FlagAckReq

@@ -99,6 +99,8 @@ func (d *decoder) anyFrontierDiff() any {
 	d.id("space", m.Space[:], w.GetSpace())
 	m.Entries = d.entries(w.GetEntries(), 0)
 	m.Nodes = d.nodes(w.GetNodes())
+	d.optionalID("whole", m.Whole[:], w.GetWhole())
+	m.Buckets = d.buckets(w.GetBuckets())
 	return m
 }
 
@@ -164,6 +166,22 @@ func bucketsToWire(buckets []uint16) []byte {
 	return out
 }
 
+func (d *decoder) buckets(b []byte) (out []uint16) {
+	if len(b)%2 > 0 || len(b) > 2*MaxOpenBuckets {
+		d.failf("%d bytes of buckets, which have 2 each and are at most %d", len(b), MaxOpenBuckets)
+		return nil
+	}
+	for i := 0; i < len(b); i += 2 {
+		bucket := binary.BigEndian.Uint16(b[i:])
+		if i > 0 && bucket <= out[len(out)-1] {
+			d.failf("buckets that do not ascend")
+			return nil
+		}
+		out = append(out, bucket)
+	}
+	return out
+}
+
 func (d *decoder) frontierOpen() any {
 	var w p2pv1.FrontierOpen
 	d.unmarshal(&w)
@@ -171,25 +189,12 @@ func (d *decoder) frontierOpen() any {
 	d.id("space", m.Space[:], w.GetSpace())
 	d.optionalID("nodes", m.Nodes[:], w.GetNodes())
 	d.optionalID("whole", m.Whole[:], w.GetWhole())
-	b := w.GetBuckets()
+	m.Buckets = d.buckets(w.GetBuckets())
 	switch {
 	case m.Step == 0:
 		d.failf("a step without a number")
-	case len(b)%2 > 0 || len(b) > 2*MaxOpenBuckets:
-		d.failf("%d bytes of buckets, which have 2 each and are at most %d", len(b), MaxOpenBuckets)
-	case len(b) == 0 && m.Nodes.Empty() && m.Whole.Empty():
+	case len(m.Buckets) == 0 && m.Nodes.Empty() && m.Whole.Empty():
 		d.failf("it asks for nothing")
-	}
-	if d.err != nil {
-		return nil
-	}
-	for i := 0; i < len(b); i += 2 {
-		bucket := binary.BigEndian.Uint16(b[i:])
-		if i > 0 && bucket <= m.Buckets[len(m.Buckets)-1] {
-			d.failf("buckets that do not ascend")
-			return nil
-		}
-		m.Buckets = append(m.Buckets, bucket)
 	}
 	return m
 }

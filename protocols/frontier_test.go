@@ -30,7 +30,7 @@ type framed struct {
 
 func (x *exchange) run(levels bool) {
 	for i := range x.s {
-		x.s[i] = replication.NewSession(replication.SessionConfig{PeerLevels: levels})
+		x.s[i] = replication.NewSession(replication.SessionConfig{PeerLevels: levels, PeerShares: levels})
 	}
 	for i := range x.s {
 		x.do(i, replication.Started{Spaces: []replication.SpaceInfo{x.space}})
@@ -115,7 +115,7 @@ func TestExchangeIsSmall(t *testing.T) {
 			most    int
 		}{
 			"equal":       {nil, 1 << 10},
-			"one differs": {frontierOf(1, 9), 16 << 10},
+			"one differs": {frontierOf(1, 9), 9 << 10},
 		} {
 			x := newExchange(t, a, a.With(c.changed))
 			x.run(true)

@@ -47,7 +47,7 @@ const (
 	EntriesPerDiff = 120
 	// MaxNodes bounds the nodes of one FrontierDiff.
 	MaxNodes = replication.MaxDiffNodes
-	// MaxOpenBuckets bounds the buckets of one FrontierOpen.
+	// MaxOpenBuckets bounds the buckets of one FrontierOpen or FrontierDiff.
 	MaxOpenBuckets = replication.MaxOpenBuckets
 	// acksPerFrame ack entries fit one message whatever they hold.
 	acksPerFrame = 32

@@ -67,7 +67,7 @@ func limitsTable() string {
 		{"detail in Bye or WalAck", MaxDetailBytes},
 		{"entries of a FrontierDiff, WalAck, Announce, Prune or Receipt", MaxEntries},
 		{"nodes of a FrontierDiff", MaxNodes},
-		{"buckets of a FrontierOpen", MaxOpenBuckets},
+		{"buckets of a FrontierOpen or FrontierDiff", MaxOpenBuckets},
 		{"run, all its blocks as sent", replication.MaxRunBytes},
 		{"blocks of a run", replication.MaxRunBlocks},
 		{"handshake; a join until its request is sent; taking JoinAccept", DefaultHelloTimeout},

@@ -57,6 +57,8 @@ func TestQuickDiffMeansTheSame(t *testing.T) {
 		"more than last":     slices.Concat(space, wireVarint(4, 300)),
 		"unknown field":      slices.Concat(space, wireVarint(20, 1)),
 		"a node":             slices.Concat(space, wireBytes(17, wireBytes(2, append([]byte{1}, zero[1:]...)), wireBytes(3, id[:16]))),
+		"a bucket":           slices.Concat(space, entry, wireBytes(19, id[:2])),
+		"a whole node":       slices.Concat(space, entry, wireBytes(18, id[:])),
 		"most entries":       slices.Concat(space, slices.Repeat(entry, MaxEntries)),
 		"too many entries":   slices.Concat(space, slices.Repeat(entry, MaxEntries+1)),
 		"empty entry":        slices.Concat(space, wireBytes(5)),

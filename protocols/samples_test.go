@@ -103,6 +103,10 @@ func samples() []sample {
 			Space: space, Round: 2, Step: 1, Part: 1, Entries: entries[:1],
 			Nodes: []replication.FrontierNode{sampleNode(1, 0), sampleNode(256, 7, 8)},
 		}},
+		{"frontier_diff_shared", &replication.FrontierDiff{
+			Space: space, Round: 2, Last: true, Entries: entries[:1],
+			Whole: sampleNode(0, 255).Present, Buckets: []uint16{0, 0x0102},
+		}},
 		{"frontier_open", &replication.FrontierOpen{
 			Space: space, Round: 2, Step: 1, Nodes: sampleNode(0, 1, 2).Present, Whole: sampleNode(0, 255).Present,
 		}},

@@ -49,6 +49,10 @@ const FeatureMsg = "msg"
 // with levels.
 const FeatureTrie = "trie"
 
+// FeatureTrieShared, among the features of a Hello, says that the sender takes an answer
+// to a question with levels that is a FrontierDiff with whole or buckets.
+const FeatureTrieShared = "trie-shared"
+
 // MessageType is the number of a message on the wire; append-only.
 type MessageType uint32
 

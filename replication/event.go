@@ -297,6 +297,7 @@ type SessionConfig struct {
 	Instance     Instance      // of the peer
 	PeerPullOnly bool          // the peer asked for pushes only in answer to OutboxPull
 	PeerLevels   bool          // the peer goes down the levels of the trie (design 6.3)
+	PeerShares   bool          // and takes for its own way down where ours ended
 	WholeEntries int           // a frontier, or a node of its trie, of at most so many entries is answered with these (32)
 	WindowBytes  int           // bytes in flight towards the peer (8 MiB, at least one whole run)
 	ReadBytes    int           // bytes of one push (MaxRunBytes)

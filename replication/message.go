@@ -36,6 +36,11 @@ type FrontierDiff struct {
 	// Nodes are digests in place of entries: the root alone in the answer to a
 	// question with Levels, inner nodes in the answer to a FrontierOpen.
 	Nodes []FrontierNode
+	// Whole and Buckets, in part 0 of the answer to a question with Levels, are as in
+	// FrontierOpen: the entries are all that the sender holds there, and elsewhere it holds
+	// what the question stated. Neither: the entries are all that it holds.
+	Whole   ChildSet
+	Buckets []uint16
 }
 
 // FrontierNode is one node of the trie of a frontier.

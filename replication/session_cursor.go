@@ -1,6 +1,15 @@
 package replication
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
+
+// reconcileAfter is how long after a space has settled the stored cursor is compared: a
+// pass over all logs, for which nobody should wait who still compares frontiers. The
+// peer cannot tell when it has, but by then it has, as a rule. It is short, because
+// a loss at the peer is only noticed then.
+const reconcileAfter = 20 * time.Millisecond
 
 // StoredDifference is where what the store remembers that a peer stated differs from
 // a frontier: its entry of each log of the frontier that it states differently,

@@ -12,6 +12,9 @@ import "time"
 //	FrontierOpen{round, step}       ->   and so on: session_trie.go
 //	                                <-   FrontierDiff{round, step, part}...
 //
+// Both sides ask. Of two that would go down the levels one does, and tells the other
+// where that ended: see putOff.
+//
 // Equal digests settle the space at once, on both sides. Otherwise the asker learns
 // what the peer states in the buckets of the trie that differ, and what differs then
 // gets a logState. All is compared with the frontier that the question stated, which
@@ -37,6 +40,13 @@ type spaceState struct {
 	ask  ask
 	load load
 	diff diff
+	// held is the peer's question while its answer is put off; found is where our last way
+	// down ended.
+	held  *question
+	found found
+	// reconcileTimer fires once, a while after the space has settled: the stored cursor is
+	// compared then.
+	reconcileTimer timer
 	// since is what advanced, and what the peer stated, after the frontier on which
 	// an open question or a load under way stands. It may tell again what that
 	// frontier has.
@@ -115,6 +125,10 @@ func (s *Session) addSpace(info SpaceInfo) {
 	}
 	sp.ask.delay = s.cfg.RetryAfter
 	sp.ask.timer.fire = func() { s.askAgain(sp) }
+	sp.reconcileTimer.fire = func() {
+		sp.load.reconcile = true
+		s.loadFrontier(sp)
+	}
 	s.spaces[info.ID] = sp
 	s.order = append(s.order, sp)
 	if s.heldBack(info.ID) {
@@ -177,6 +191,7 @@ func (s *Session) reask(sp *spaceState) {
 	s.stopTimer(&sp.ask.timer)
 	sp.ask.round, sp.ask.own = 0, nil
 	s.dropDiff(sp)
+	s.answerHeld(sp)
 	sp.load.ask = true
 	s.loadFrontier(sp)
 	s.firstTryOver(sp)
@@ -204,7 +219,7 @@ func (s *Session) localFrontier(ev LocalFrontier) {
 	ld := sp.load
 	sp.load = load{}
 	own := sp.withSince(ev.Frontier)
-	if ld.answer != nil {
+	if ld.answer != nil && !s.putOff(sp, ld.answer, own) {
 		s.answer(sp, *ld.answer, own)
 		if own.Root() == ld.answer.digest && !sp.settled {
 			// The peer stated exactly what we hold: its question answers ours.
@@ -259,9 +274,12 @@ func (s *Session) answer(sp *spaceState, q question, own *Frontier) {
 		return
 	}
 	parts := s.diffParts(sp, q.round, 0)
-	if q.levels && !q.digest.IsZero() && own.Len() > s.cfg.WholeEntries {
+	switch levels := q.levels && !q.digest.IsZero(); {
+	case levels && s.cfg.PeerShares && sp.found.root == q.digest:
+		parts.within(own, &sp.found.differ)
+	case levels && own.Len() > s.cfg.WholeEntries:
 		parts.node(own.rootNode())
-	} else {
+	default:
 		for e := range own.All() {
 			parts.entry(e)
 		}
@@ -303,6 +321,7 @@ func (s *Session) settled(sp *spaceState) {
 // these entries where the two differ, and elsewhere the same as own.
 func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []FrontierEntry) {
 	s.askDone(sp)
+	s.answerHeld(sp)
 	first := !sp.settled
 	sp.clearMissing()
 	peer = sortedEntries(peer)
@@ -346,11 +365,9 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 		s.settled(sp)
 	}
 	if first && own.Len() > 0 {
-		sp.load.reconcile = true
-		s.loadFrontier(sp)
-	} else {
-		sp.forgetSince()
+		s.after(&sp.reconcileTimer, s.jitter(reconcileAfter))
 	}
+	sp.forgetSince()
 }
 
 // heldIn is what we hold in a region, ascending by log.

@@ -18,6 +18,9 @@ func checkSession(t testing.TB, s *Session) {
 		if (sp.ask.own != nil) && sp.ask.round == 0 || len(sp.diff.entries) > 0 && sp.ask.round == 0 {
 			t.Fatal("a frontier is kept, and no question is open")
 		}
+		if sp.held != nil && sp.ask.round == 0 {
+			t.Fatal("an answer waits for the end of a way down that nobody goes")
+		}
 		missing := uint64(0)
 		for _, m := range sp.missing {
 			if m.want.Seq <= m.have {
@@ -151,7 +154,7 @@ func newFuzzSession(t testing.TB, data []byte) *fuzzSession {
 		cfg.Control = SpaceID{1, 1} // no data space of space()
 	}
 	if b&64 > 0 {
-		cfg.PeerLevels, cfg.WholeEntries = true, 1
+		cfg.PeerLevels, cfg.PeerShares, cfg.WholeEntries = true, true, 1
 	}
 	if b&32 > 0 {
 		cfg.Carries = func(id SpaceID) bool { return id != SpaceID{2} }
@@ -365,6 +368,9 @@ func (f *fuzzSession) message() Message {
 	case 1:
 		m := &FrontierDiff{Space: f.asked.Space, Round: f.asked.Round, Step: f.opened.Step * uint64(f.byte()%2), Part: uint64(f.byte() % 8 / 7), Entries: f.entries()}
 		m.Last = len(m.Entries) == 0 || f.byte()%4 > 0
+		if m.Step == 0 && f.byte()%4 == 0 {
+			m.Buckets = []uint16{bucketOf(f.log())}
+		}
 		return m
 	case 2, 3, 4:
 		m := &WalPush{Space: f.space(), Log: f.log(), Total: uint64(1 + f.byte()%30), PullEnd: f.byte()%8 == 0}
@@ -461,6 +467,9 @@ func (f *fuzzSession) checkShared(e Effect) {
 			check(m.Space, false)
 		case *FrontierDiff:
 			check(m.Space, false)
+			if !f.s.cfg.PeerShares && (len(m.Buckets) > 0 || !m.Whole.Empty()) {
+				f.t.Fatal("a peer is told where a way down ended and does not take that")
+			}
 		case *FrontierOpen:
 			check(m.Space, false)
 			if !f.s.cfg.PeerLevels {

@@ -165,19 +165,13 @@ func (n *names) message(m Message) string {
 		if m.Step > 0 {
 			step = fmt.Sprintf(" step %d", m.Step)
 		}
-		return fmt.Sprintf("diff %s round %d%s part %d%s:%s%s", n.spaces[m.Space], m.Round, step, m.Part, last, n.list(m.Entries), nodeList(m.Nodes))
+		return fmt.Sprintf("diff %s round %d%s part %d%s:%s%s%s", n.spaces[m.Space], m.Round, step, m.Part, last, regionList(m.Whole, m.Buckets), n.list(m.Entries), nodeList(m.Nodes))
 	case *FrontierOpen:
 		s := fmt.Sprintf("open %s round %d step %d:", n.spaces[m.Space], m.Round, m.Step)
 		for i := range m.Nodes.All() {
 			s += fmt.Sprintf(" node %02x", i)
 		}
-		for i := range m.Whole.All() {
-			s += fmt.Sprintf(" whole %02x", i)
-		}
-		for _, b := range m.Buckets {
-			s += fmt.Sprintf(" bucket %04x", b)
-		}
-		return s
+		return s + regionList(m.Whole, m.Buckets)
 	case *WalPush:
 		s := "push"
 		if m.Total > 0 {
@@ -225,6 +219,16 @@ func (n *names) message(m Message) string {
 		return strings.TrimSpace(fmt.Sprintf("bye (%s) %s", m.Code, m.Detail))
 	}
 	return fmt.Sprintf("%T", m)
+}
+
+func regionList(whole ChildSet, buckets []uint16) (s string) {
+	for i := range whole.All() {
+		s += fmt.Sprintf(" whole %02x", i)
+	}
+	for _, b := range buckets {
+		s += fmt.Sprintf(" bucket %04x", b)
+	}
+	return s
 }
 
 // nodeList tells each node with its children and the first byte of their digests.

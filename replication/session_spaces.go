@@ -32,6 +32,9 @@ func (s *Session) asked(m *FrontierDigest) {
 		return
 	}
 	sp.asked = true
+	if sp.held != nil && sp.held.round < q.round {
+		sp.held = nil // nobody waits for that answer any more
+	}
 	if sp.load.answer == nil || sp.load.answer.round < q.round {
 		sp.load.answer = &q
 	}

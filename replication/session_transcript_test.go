@@ -122,6 +122,8 @@ func (p *transcript) config(args []string) {
 			p.cfg.PeerPullOnly = true
 		case "levels": // with the entries up to which a node is answered whole
 			p.cfg.PeerLevels, p.cfg.WholeEntries = true, p.number(v)
+		case "shares":
+			p.cfg.PeerShares = true
 		case "ackdelay":
 			p.cfg.AckDelay = p.duration(v)
 		case "retry":
@@ -270,8 +272,12 @@ func (a args) message(name string) Message {
 			Space: n.space(a.bare[0]), Name: a.bare[0], Round: uint64(a.number("round", 1)),
 			Reply: name == "peer:reply", Digest: FrontierRoot(e), Logs: uint64(len(e)), Levels: a.kv["levels"] != "",
 		}
-	case "peer:diff": // space round:1 step:0 part:0 [more:1] entries...
-		return a.diff(n.entries(a.bare[1:]))
+	case "peer:diff": // space round:1 step:0 part:0 [more:1] [buckets:A,B] entries...
+		m := a.diff(n.entries(a.bare[1:]))
+		for _, w := range a.list("buckets") {
+			m.Buckets = append(m.Buckets, bucketOf(n.log(w)))
+		}
+		return m
 	case "peer:root": // space round:1 entries...: the root over these
 		return a.diff(nil, NewFrontier(n.entries(a.bare[1:])).rootNode())
 	case "peer:node": // space round:1 step:1 entries...: the inner node of the first, over all these

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 )
@@ -15,6 +16,14 @@ import (
 // stated. So the answerer keeps nothing between the steps, and the way down ends in
 // any case: at the root once, at the inner nodes once, and at the buckets in at most
 // 65,536 / MaxOpenBuckets steps.
+//
+// Both sides ask, and one way down can serve both. Whoever has gone down knows the
+// peer's frontier by its root, and in which buckets its own is another. If that is the
+// root that the peer's question states, the answer to it is that: these buckets, what is
+// in them here, and that elsewhere this side holds what the question states. For that
+// nothing is taken from the order of messages or from time: each node that was looked at
+// on the way down hashes to the digest in the node above, and the root to the digest of the
+// question.
 
 // diff is what the peer states while it arrives in steps and parts.
 type diff struct {
@@ -22,6 +31,11 @@ type diff struct {
 	next    uint64 // part
 	entries []FrontierEntry
 	differ  region // where the sides differ, as far as that is known
+	root    FrontierNode
+	digest  Hash // of root; zero: it has not come
+	// alone: the end of this way down serves nobody else. It is long, or the peer's
+	// frontier has changed since it gave its root.
+	alone bool
 
 	// Of the step under way.
 	open   region   // where entries may be
@@ -31,6 +45,65 @@ type diff struct {
 	// To be asked in the next steps.
 	openNodes, openWhole ChildSet
 	openBuckets          []uint16
+}
+
+// found tells that our frontier had all that one of the peer's had, and nothing else, but
+// for the buckets in differ. It stays true but for what was added here.
+type found struct {
+	root   Hash // of the peer's frontier; zero: there is none
+	differ region
+}
+
+// maxSharedNodes and maxSharedBuckets bound a way down of which the peer waits for the end:
+// with more to be opened it soon has more than the levels above in its own.
+const (
+	maxSharedNodes   = 8
+	maxSharedBuckets = 256
+)
+
+// putOff tells whether the answer to a question is to wait for the end of our own way
+// down, and keeps the question for then.
+func (s *Session) putOff(sp *spaceState, q *question, own *Frontier) bool {
+	a, d := &sp.ask, &sp.diff
+	switch {
+	case !s.cfg.PeerShares || !q.levels || !a.levels || a.round == 0 || sp.found.root == q.digest:
+		return false
+	case q.digest.IsZero() || q.digest == own.Root() || own.Len() <= s.cfg.WholeEntries:
+		return false // the answer is short
+	case !d.digest.IsZero():
+		if d.alone || d.digest != q.digest {
+			return false
+		}
+	default:
+		// Both may be waiting for the other's root: the one whose question has the
+		// lower digest gets it.
+		if stated := a.own.Root(); bytes.Compare(stated[:], q.digest[:]) > 0 {
+			return false
+		}
+	}
+	if sp.held == nil || sp.held.round < q.round {
+		sp.held = q
+	}
+	return true
+}
+
+// answerHeld answers the question of which the answer was put off.
+func (s *Session) answerHeld(sp *spaceState) {
+	q := sp.held
+	if q == nil {
+		return
+	}
+	sp.held = nil
+	if sp.load.answer == nil || sp.load.answer.round < q.round {
+		sp.load.answer = q
+	}
+	s.loadFrontier(sp)
+}
+
+// goAlone gives up that this way down serves the peer too.
+func (s *Session) goAlone(sp *spaceState) {
+	sp.diff.alone = true
+	s.answerHeld(sp)
 }
 
 // region is a part of the trie.
@@ -60,6 +133,33 @@ func (r *region) add(inner byte, set ChildSet) {
 		have[i] |= set[i]
 	}
 	r.buckets[inner] = have
+}
+
+// sets is the region as a FrontierOpen or FrontierDiff says it.
+func (r *region) sets() (whole ChildSet, buckets []uint16) {
+	for c := range 256 {
+		set := r.buckets[byte(c)]
+		if set == allChildren {
+			whole.Add(byte(c))
+			continue
+		}
+		for i := range set.All() {
+			buckets = append(buckets, uint16(c)<<8|uint16(i))
+		}
+	}
+	return whole, buckets
+}
+
+// addSets adds what sets has.
+func (r *region) addSets(whole *ChildSet, buckets []uint16) {
+	for i := range whole.All() {
+		r.add(i, allChildren)
+	}
+	for _, b := range buckets {
+		var one ChildSet
+		one.Add(byte(b))
+		r.add(byte(b>>8), one)
+	}
 }
 
 // entriesIn is the entries of a region, bucket by bucket.
@@ -132,7 +232,14 @@ func (s *Session) diffPart(m *FrontierDiff) {
 		s.violation("an empty part of a frontier difference that is not the last")
 		return
 	}
-	if d.step == 0 && len(m.Nodes) == 0 {
+	switch within := !m.Whole.Empty() || len(m.Buckets) > 0; {
+	case within && (!sp.ask.levels || d.step > 0 || m.Part > 0 || len(m.Nodes) > 0):
+		s.violation("buckets of a frontier difference that is not the begin of an answer of entries")
+		return
+	case within:
+		d.differ.addSets(&m.Whole, m.Buckets)
+		d.open.addSets(&m.Whole, m.Buckets)
+	case d.step == 0 && m.Part == 0 && len(m.Nodes) == 0:
 		d.differ.all, d.open.all = true, true
 	}
 	for i := range m.Nodes {
@@ -201,6 +308,10 @@ func (s *Session) takeNode(sp *spaceState, m *FrontierDiff, n *FrontierNode) boo
 
 func (s *Session) takeRoot(sp *spaceState, n *FrontierNode) {
 	d, own := &sp.diff, sp.ask.own
+	d.root, d.digest = *n, n.hash()
+	if sp.held != nil && sp.held.digest != d.digest {
+		s.goAlone(sp)
+	}
 	k := 0
 	for c := range 256 {
 		i := byte(c)
@@ -226,6 +337,9 @@ func (s *Session) takeRoot(sp *spaceState, n *FrontierNode) {
 
 func (s *Session) takeInner(sp *spaceState, inner byte, n *FrontierNode) {
 	d, own := &sp.diff, sp.ask.own.at(inner)
+	if h := n.hash(); ChildDigest(h[:]) != d.root.Digests[d.root.Present.rank(inner)] {
+		s.goAlone(sp)
+	}
 	d.nodes.Remove(inner)
 	delete(d.open.buckets, inner)
 	var differ ChildSet
@@ -261,8 +375,14 @@ func (s *Session) stepDone(sp *spaceState) {
 		d.differ.add(i, allChildren)
 	}
 	if d.openNodes.Empty() && d.openWhole.Empty() && len(d.openBuckets) == 0 {
+		if whole, buckets := d.differ.sets(); !d.digest.IsZero() && !d.alone && len(buckets) <= maxSharedBuckets && !(whole.Empty() && len(buckets) == 0) {
+			sp.found = found{d.digest, d.differ}
+		}
 		s.compared(sp, sp.ask.own, d.differ, d.entries)
 		return
+	}
+	if d.openNodes.Len()+d.openWhole.Len() > maxSharedNodes || len(d.openBuckets) > maxSharedBuckets {
+		s.goAlone(sp)
 	}
 	slices.Sort(d.openBuckets)
 	n := min(len(d.openBuckets), MaxOpenBuckets)
@@ -276,15 +396,8 @@ func (s *Session) stepDone(sp *spaceState) {
 	for i := range m.Nodes.All() {
 		d.open.add(i, allChildren)
 	}
-	for i := range m.Whole.All() {
-		d.open.add(i, allChildren)
-		d.differ.add(i, allChildren)
-	}
-	for _, b := range m.Buckets {
-		var one ChildSet
-		one.Add(byte(b))
-		d.open.add(byte(b>>8), one)
-	}
+	d.open.addSets(&m.Whole, m.Buckets)
+	d.differ.addSets(&m.Whole, nil)
 	s.send(m)
 	sp.ask.sends = s.sends
 	s.after(&sp.ask.timer, s.jitter(sp.ask.delay))
@@ -351,6 +464,21 @@ func (p *diffParts) entry(e FrontierEntry) {
 func (p *diffParts) node(n FrontierNode) {
 	p.take(partNode + childDigestBytes*len(n.Digests))
 	p.part.Nodes = append(p.part.Nodes, n)
+}
+
+// within adds a region and all entries in it.
+func (p *diffParts) within(own *Frontier, where *region) {
+	whole, buckets := where.sets()
+	p.take(partNode + 2*len(buckets))
+	p.part.Whole, p.part.Buckets = whole, buckets
+	for i := range whole.All() {
+		p.below(own.at(i))
+	}
+	for _, b := range buckets {
+		for _, e := range own.leaf(b) {
+			p.entry(e)
+		}
+	}
 }
 
 // below adds all entries below a node.

@@ -19,6 +19,7 @@ type pair struct {
 	now   time.Time
 
 	entries, nodes, digests, opened int // in both directions
+	roots, shared                   int // answers with a root, and with where the other's way down ended
 	bytes                           int // about
 	largest                         int // entries held of a peer's frontier
 }
@@ -74,7 +75,15 @@ func (p *pair) count(m Message) {
 		p.nodes += len(m.Nodes)
 		p.bytes += 90 * len(m.Entries)
 		size := 133 * len(m.Entries)
+		if !m.Whole.Empty() || len(m.Buckets) > 0 {
+			p.shared++
+			p.bytes += 34 + 2*len(m.Buckets)
+			size += 48 + 2*len(m.Buckets)
+		}
 		for _, n := range m.Nodes {
+			if n.Node == 0 {
+				p.roots++
+			}
 			p.digests += len(n.Digests)
 			p.bytes += 48 + 16*len(n.Digests)
 			size += 48 + 16*len(n.Digests)
@@ -184,7 +193,8 @@ func TestExchangeFindsTheDifference(t *testing.T) {
 		rounds = map[int]int{0: 3, 1: 3, 30: 3, 33: 3, 400: 5, 4000: 1}
 	}
 	for n, rounds := range rounds {
-		for _, levels := range []bool{true, false} {
+		for _, mode := range []struct{ levels, shares bool }{{true, true}, {true, false}, {false, false}} {
+			levels := mode.levels
 			for round := range rounds {
 				r := rand.New(rand.NewPCG(uint64(n), uint64(round)))
 				a := randomFrontier(r, n)
@@ -192,13 +202,17 @@ func TestExchangeFindsTheDifference(t *testing.T) {
 				if r.IntN(10) == 0 {
 					b = nil
 				}
-				cfg := SessionConfig{PeerLevels: levels}
+				cfg := SessionConfig{PeerLevels: levels, PeerShares: mode.shares}
 				if r.IntN(2) == 0 {
 					cfg.WholeEntries = 1
 				}
 				p := newPair(t, NewFrontier(a), NewFrontier(b), cfg)
 				p.run()
 				differ := p.check()
+				few := n >= 400 && len(b) > 0 && 0 < differ && differ <= maxSharedNodes
+				if mode.shares && few && (p.roots != 1 || p.shared != 1) || !mode.shares && p.shared > 0 {
+					t.Errorf("%d logs of %d differ: %d roots are told, and %d times where the way down ended", differ, n, p.roots, p.shared)
+				}
 				if !levels && p.nodes+p.opened > 0 {
 					t.Fatal("it goes down the levels of a peer that does not")
 				}
@@ -275,17 +289,27 @@ func TestExchangeKeepsWhatIsAnnouncedMeanwhile(t *testing.T) {
 }
 
 // TestExchangeOfMovingFrontiers: while the two compare, both go on; each step is
-// answered from what is held then, and no difference is overlooked.
+// answered from what is held then, and no difference is overlooked. That holds also where
+// they ask again at any time, and whatever of the one is under way at the other then.
 func TestExchangeOfMovingFrontiers(t *testing.T) {
-	for seed := range uint64(20) {
+	shared, rounds := 0, uint64(300)
+	if testing.Short() {
+		rounds = 60
+	}
+	for seed := range rounds {
 		r := rand.New(rand.NewPCG(seed, 3))
 		a := randomFrontier(r, 600)
-		p := newPair(t, NewFrontier(a), NewFrontier(vary(r, a, 40)), SessionConfig{PeerLevels: true, WholeEntries: 1})
+		cfg := SessionConfig{PeerLevels: true, WholeEntries: 1, PeerShares: r.IntN(4) > 0}
+		p := newPair(t, NewFrontier(a), NewFrontier(vary(r, a, []int{2, 40}[r.IntN(2)])), cfg)
+		calm := 1 + r.IntN(30)
 		for len(p.queue) > 0 {
 			m := p.queue[0]
 			p.queue = p.queue[1:]
 			p.do(m.end, Received{Msg: m.m})
-			if r.IntN(2) > 0 {
+			if r.IntN(20) == 0 && len(p.queue) < 100 {
+				p.do(r.IntN(2), MeshExchange{})
+			}
+			if r.IntN(calm) > 0 {
 				continue
 			}
 			end := r.IntN(2)
@@ -303,6 +327,10 @@ func TestExchangeOfMovingFrontiers(t *testing.T) {
 				}
 			}
 		}
+		shared += p.shared
+	}
+	if shared < int(rounds)/6 {
+		t.Errorf("%d ways down are shared: the test is of none", shared)
 	}
 }
 

@@ -354,6 +354,20 @@ func (m *merger) leaf(list []change, old []FrontierEntry, add func(byte, leafNod
 	return list
 }
 
+// hash is that of the node, of which the digest among its parent's children is the first
+// bytes.
+func (n *FrontierNode) hash() Hash {
+	const size = 256 * childDigestBytes
+	b := appendNode(make([]byte, 0, size+64), domainFrontierInner, size)
+	children := b[len(b) : len(b)+size]
+	k := 0
+	for i := range n.Present.All() {
+		copy(children[int(i)*childDigestBytes:], n.Digests[k][:])
+		k++
+	}
+	return sha256.Sum256(b[:len(b)+size])
+}
+
 // appendNode begins what HashParts hashes for one part of size bytes.
 func appendNode(b []byte, domain string, size int) []byte {
 	b = binary.AppendUvarint(b, uint64(len(domain)))

@@ -265,7 +265,7 @@ func (s *session) attach(near, far *member, hellos [2]*protocols.Session) (err e
 	s.bytes.Store(0)
 	at := func(m *member, hello *protocols.Session) (*replicator.Peer, error) {
 		p := hello.Peer
-		return m.repl.Attach(replicator.PeerInfo{ID: p.ID.String(), Key: p.Key, Instance: p.Instance, Spaces: p.Spaces, Levels: true}, protocols.NewConn(hello))
+		return m.repl.Attach(replicator.PeerInfo{ID: p.ID.String(), Key: p.Key, Instance: p.Instance, Spaces: p.Spaces, Levels: true, SharesLevels: true}, protocols.NewConn(hello))
 	}
 	if s.near, err = at(near, hellos[0]); err != nil {
 		return err

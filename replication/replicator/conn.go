@@ -39,6 +39,8 @@ type PeerInfo struct {
 	PullOnly bool
 	// Levels: the peer goes down the levels of the trie of a frontier (design 6.3).
 	Levels bool
+	// SharesLevels: it takes for its own way down where this node's ended.
+	SharesLevels bool
 	// Carries tells whether the peer gets the blocks of a space; it does not change
 	// during the session, is quick and is called from several goroutines. The control
 	// space everybody gets. (Every space: an open network.)

@@ -103,7 +103,7 @@ func newPeer(r *Replicator, info PeerInfo, conn Conn, source uint64, share *shar
 	p.out.sent = p.countSent
 	p.out.failed = func(err error) { p.post(item{call: func() { p.writeFailed(err) }}) }
 	p.session = replication.NewSession(replication.SessionConfig{
-		Instance: info.Instance, PeerPullOnly: info.PullOnly, PeerLevels: info.Levels,
+		Instance: info.Instance, PeerPullOnly: info.PullOnly, PeerLevels: info.Levels, PeerShares: info.SharesLevels,
 		WindowBytes: r.o.WindowBytes, PieceBytes: max(0, piece),
 		RetryAfter: r.o.RetryAfter, RetryMax: r.o.RetryMax,
 		PingEvery: r.o.PingEvery, StaleAfter: r.o.StaleAfter, CloseAfter: r.o.CloseAfter,

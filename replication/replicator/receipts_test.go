@@ -242,6 +242,7 @@ func TestNewInstanceVoidsReceiptsAtOnce(t *testing.T) {
 		c := play(a, "C")
 		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
 		still(t, got)
+		time.Sleep(time.Second) // until what C has stated is in its cursor
 		// A restart does not bring the old word back.
 		a.restart()
 		still(t, a.replicated(t.Context(), at, 2))

@@ -3,6 +3,7 @@ package replicator_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"vixp2p/replication"
 	"vixp2p/replication/memlog"
@@ -60,6 +61,7 @@ func TestTotals(t *testing.T) {
 		c := play(a, "C")
 		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
 		check("C too", 8, 2, true)
+		time.Sleep(time.Second) // until what both have stated is in their cursors
 		b.c.cut()
 		<-b.peer.Done()
 		check("B is away", 8, 0, true)

@@ -221,17 +221,21 @@ func (n *node) checkStatement(m replication.Message) {
 // checkLevels: a node of a version that does not go down the levels of a frontier is
 // sent nothing that it does not know.
 func (n *node) checkLevels(p *peer, m replication.Message) {
-	of := false
+	of, shared := false, false
 	switch m := m.(type) {
 	case *replication.FrontierDigest:
 		of = m.Levels
 	case *replication.FrontierDiff:
-		of = m.Step > 0 || len(m.Nodes) > 0
+		shared = len(m.Buckets) > 0 || !m.Whole.Empty()
+		of = m.Step > 0 || len(m.Nodes) > 0 || shared
 	case *replication.FrontierOpen:
 		of = true
 		n.w.res.Opened++
 	}
-	if of && !p.l.levels {
+	if shared {
+		n.w.res.Shared++
+	}
+	if of && !p.l.levels || shared && !p.l.shares {
 		n.w.fail("7.5: %s sends %s to %s, which does not know that", n, describe(m), p.other())
 	}
 }

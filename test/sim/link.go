@@ -22,11 +22,13 @@ type link struct {
 	pullOnly [2]bool
 	piece    int
 	levels   bool          // else one end is of a version that does not go down the levels of a frontier
+	shares   bool          // and both take where the other's way down ended
 	latency  time.Duration // of each message; 0: by the odds
 }
 
 func (w *world) link(a, b *node) *link {
 	l := &link{w: w, ends: [2]*node{a, b}, levels: w.chance(w.odds.levels)}
+	l.shares = l.levels && w.rng.IntN(4) > 0
 	if w.odds.pull {
 		l.pullOnly = [2]bool{w.rng.IntN(2) == 0, w.rng.IntN(2) == 0}
 	}

@@ -184,6 +184,7 @@ func (n *node) attach(l *link, end int) *peer {
 		StaleAfter:   2 * time.Second,
 		CloseAfter:   5 * time.Second,
 		PeerLevels:   l.levels,
+		PeerShares:   l.shares,
 		WholeEntries: o.whole,
 		Rand:         n.w.rng.Int64N,
 	}

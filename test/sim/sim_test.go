@@ -59,6 +59,7 @@ func TestSim(t *testing.T) {
 		sum.Messages += res.Messages
 		sum.Lost += res.Lost
 		sum.Opened += res.Opened
+		sum.Shared += res.Shared
 		sum.Duplicates += res.Duplicates
 		sum.Announced += res.Announced
 		sum.Pruned += res.Pruned
@@ -67,7 +68,7 @@ func TestSim(t *testing.T) {
 	}
 	t.Logf("%d seeds from %d: %+v", n, first, sum)
 	if n >= 20 && (sum.Declined == 0 || sum.Revoked == 0 || sum.Readmitted == 0 || sum.SetAside == 0 || sum.Refused == 0 ||
-		sum.Announced == 0 || sum.Pruned == 0 || sum.Grafted == 0 || sum.Opened == 0) {
+		sum.Announced == 0 || sum.Pruned == 0 || sum.Grafted == 0 || sum.Opened == 0 || sum.Shared == 0) {
 		t.Error("something never happened: the simulation proves nothing about it")
 	}
 }

@@ -56,7 +56,7 @@ type Result struct {
 	// operations that are set aside; runs that were refused.
 	Revoked, Readmitted, SetAside, Refused int
 	Messages, Lost, Duplicates             int // duplicates: runs received that were there already
-	Opened                                 int // steps down the levels of a frontier
+	Opened, Shared                         int // steps down the levels of a frontier, and ways down that served both
 	Announced, Pruned, Grafted             int // messages of the mesh
 	Virtual                                time.Duration
 	Healed                                 time.Duration // from the heal until all were equal

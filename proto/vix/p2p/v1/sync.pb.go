@@ -275,7 +275,12 @@ type FrontierDiff struct {
 	Step uint64 `protobuf:"varint,16,opt,name=step,proto3" json:"step,omitempty"`
 	// Digests in place of entries: of the root, alone, in the answer to a question that
 	// has levels; of inner nodes in the answer to a FrontierOpen. At most 16.
-	Nodes         []*FrontierNode `protobuf:"bytes,17,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*FrontierNode `protobuf:"bytes,17,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// In part 0 of the answer to a question that has levels, to a peer that named the
+	// feature "trie-shared": inner nodes and buckets, as in FrontierOpen, of which the
+	// entries are all that the sender holds; elsewhere it holds what the question stated.
+	Whole         []byte `protobuf:"bytes,18,opt,name=whole,proto3" json:"whole,omitempty"`
+	Buckets       []byte `protobuf:"bytes,19,opt,name=buckets,proto3" json:"buckets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +360,20 @@ func (x *FrontierDiff) GetStep() uint64 {
 func (x *FrontierDiff) GetNodes() []*FrontierNode {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *FrontierDiff) GetWhole() []byte {
+	if x != nil {
+		return x.Whole
+	}
+	return nil
+}
+
+func (x *FrontierDiff) GetBuckets() []byte {
+	if x != nil {
+		return x.Buckets
 	}
 	return nil
 }
@@ -1362,7 +1381,7 @@ const file_vix_p2p_v1_sync_proto_rawDesc = "" +
 	"\x05reply\x18\x04 \x01(\bR\x05reply\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04logs\x18\x06 \x01(\x04R\x04logs\x12\x16\n" +
-	"\x06levels\x18\x10 \x01(\bR\x06levelsJ\x04\b\a\x10\x10\"\xe1\x01\n" +
+	"\x06levels\x18\x10 \x01(\bR\x06levelsJ\x04\b\a\x10\x10\"\x91\x02\n" +
 	"\fFrontierDiff\x12\x14\n" +
 	"\x05space\x18\x01 \x01(\fR\x05space\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x12\n" +
@@ -1370,7 +1389,9 @@ const file_vix_p2p_v1_sync_proto_rawDesc = "" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x123\n" +
 	"\aentries\x18\x05 \x03(\v2\x19.vix.p2p.v1.FrontierEntryR\aentries\x12\x12\n" +
 	"\x04step\x18\x10 \x01(\x04R\x04step\x12.\n" +
-	"\x05nodes\x18\x11 \x03(\v2\x18.vix.p2p.v1.FrontierNodeR\x05nodesJ\x04\b\x06\x10\x10\"V\n" +
+	"\x05nodes\x18\x11 \x03(\v2\x18.vix.p2p.v1.FrontierNodeR\x05nodes\x12\x14\n" +
+	"\x05whole\x18\x12 \x01(\fR\x05whole\x12\x18\n" +
+	"\abuckets\x18\x13 \x01(\fR\abucketsJ\x04\b\x06\x10\x10\"V\n" +
 	"\fFrontierNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\fR\apresent\x12\x18\n" +
