@@ -15,7 +15,7 @@ func checkSession(t testing.TB, s *Session) {
 		if sp.declined && sp.settled {
 			t.Fatal("a space in which the peer does not take part is settled")
 		}
-		if (sp.ask.own != nil) && sp.ask.round == 0 || len(sp.diff.entries) > 0 && sp.ask.round == 0 {
+		if (sp.ask.own != nil) && sp.ask.round == 0 || sp.diff.held > 0 && sp.ask.round == 0 {
 			t.Fatal("a frontier is kept, and no question is open")
 		}
 		if sp.held != nil && sp.ask.round == 0 {

@@ -27,9 +27,12 @@ import (
 
 // diff is what the peer states while it arrives in steps and parts.
 type diff struct {
-	step    uint64 // under way; 0: the answer to the question
-	next    uint64 // part
-	entries []FrontierEntry
+	step uint64 // under way; 0: the answer to the question
+	next uint64 // part
+	// entries are in the parts that they came in, so that many are not copied again and
+	// again.
+	entries [][]FrontierEntry
+	held    int    // entries
 	differ  region // where the sides differ, as far as that is known
 	root    FrontierNode
 	digest  Hash // of root; zero: it has not come
@@ -211,7 +214,7 @@ func (s *Session) DiffEntries() int { return s.diffEntries }
 
 // dropDiff forgets what has arrived of the peer's frontier.
 func (s *Session) dropDiff(sp *spaceState) {
-	s.diffEntries -= len(sp.diff.entries)
+	s.diffEntries -= sp.diff.held
 	sp.diff = diff{}
 }
 
@@ -224,7 +227,7 @@ func (s *Session) diffPart(m *FrontierDiff) {
 	if m.Step != d.step || m.Part != d.next {
 		return // a repeated part, or one is missing and we ask again
 	}
-	if len(m.Entries) > maxReceivedDiffEntries || len(d.entries)+len(m.Entries) > MaxFrontierEntries {
+	if len(m.Entries) > maxReceivedDiffEntries || d.held+len(m.Entries) > MaxFrontierEntries {
 		s.violation(fmt.Sprintf("a frontier difference of more than %d entries, or more than %d in one part", MaxFrontierEntries, maxReceivedDiffEntries))
 		return
 	}
@@ -247,11 +250,20 @@ func (s *Session) diffPart(m *FrontierDiff) {
 			return
 		}
 	}
+	part := make([]FrontierEntry, 0, len(m.Entries))
 	for i := range m.Entries {
-		if !s.takeEntry(sp, &m.Entries[i]) {
+		e := &m.Entries[i]
+		if !e.Branch.IsZero() { // other branches are for later versions (design 4.8)
+			continue
+		}
+		if !s.checkEntry(sp, e) {
 			return
 		}
+		part = append(part, *e)
 	}
+	d.entries = append(d.entries, part)
+	d.held += len(part)
+	s.diffEntries += len(part)
 	d.next++
 	s.after(&sp.ask.timer, sp.ask.delay)
 	if m.Last {
@@ -259,11 +271,8 @@ func (s *Session) diffPart(m *FrontierDiff) {
 	}
 }
 
-// takeEntry keeps an entry of the peer's; false if that broke the protocol.
-func (s *Session) takeEntry(sp *spaceState, e *FrontierEntry) bool {
-	if !e.Branch.IsZero() { // other branches are for later versions (design 4.8)
-		return true
-	}
+// checkEntry notes where an entry of the peer's is; false if it broke the protocol.
+func (s *Session) checkEntry(sp *spaceState, e *FrontierEntry) bool {
 	if !validPosition(e.Pos) || e.Pos.Seq == 0 {
 		s.violation("a frontier entry without a position")
 		return false
@@ -279,8 +288,6 @@ func (s *Session) takeEntry(sp *spaceState, e *FrontierEntry) bool {
 			d.listed.Add(inner)
 		}
 	}
-	d.entries = append(d.entries, *e)
-	s.diffEntries++
 	return true
 }
 
@@ -378,7 +385,7 @@ func (s *Session) stepDone(sp *spaceState) {
 		if whole, buckets := d.differ.sets(); !d.digest.IsZero() && !d.alone && len(buckets) <= maxSharedBuckets && !(whole.Empty() && len(buckets) == 0) {
 			sp.found = found{d.digest, d.differ}
 		}
-		s.compared(sp, sp.ask.own, d.differ, d.entries)
+		s.compared(sp, sp.ask.own, d.differ, slices.Concat(d.entries...))
 		return
 	}
 	if d.openNodes.Len()+d.openWhole.Len() > maxSharedNodes || len(d.openBuckets) > maxSharedBuckets {
