@@ -137,7 +137,8 @@ type WaitOptions struct {
 	Peers int
 	// Synced: at least one peer is connected, and Peers, nothing is pending or
 	// missing with any that is, and the key-value view has caught up. Logs that are
-	// forked or cut count as synced; what is refused for another reason does not.
+	// forked or cut count as synced; what is refused for another reason does not, and
+	// no more does a peer that a space does not reach because a certificate has ended.
 	Synced bool
 }
 

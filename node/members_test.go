@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -549,7 +550,36 @@ func TestSpaceThatEnds(t *testing.T) {
 	if _, err := b.Space("notes").Get(deadline(t), "late"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("B reads of the space that ended: %v", err)
 	}
+	for _, n := range []*Node{a, b} {
+		says := map[*Node]string{a: "the peer's certificate", b: "this node's certificate"}[n]
+		soon, cancel := context.WithTimeout(deadline(t), 100*time.Millisecond)
+		err := n.Wait(soon, WaitOptions{Synced: true})
+		cancel()
+		wants(t, n.Label()+" waits until all is synced", err, context.DeadlineExceeded, `space "notes" is not exchanged`, says)
+		list, err := n.Peers(deadline(t))
+		if err != nil || len(list) != 1 || list[0].State != Connected || list[0].Settled || !list[0].compared() {
+			t.Errorf("%s's peer: %+v, %v", n.Label(), list, err)
+			continue
+		}
+		if sp := list[0].Spaces["notes"]; sp.Settled || !strings.Contains(sp.Why, says) || !list[0].Spaces["default"].Settled {
+			t.Errorf("%s's peer: %+v", n.Label(), list[0].Spaces)
+		}
+		if total, err := APITotals(deadline(t), n); err != nil || !total.Settled || !total.Ended {
+			t.Errorf("%s's totals: %+v, %v", n.Label(), total, err)
+		}
+	}
+	if behind, err := a.behind(deadline(t)); behind != "" || err != nil { // a revocation waits for nothing here
+		t.Errorf("A is behind: %s, %v", behind, err)
+	}
 	if said := note(); !strings.Contains(said, "has ended") {
 		t.Errorf("a write in it says %q", said)
+	}
+	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleWriter, Spaces: []string{"notes"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Node{a, b} {
+		if err := n.Wait(deadline(t), WaitOptions{Synced: true}); err != nil {
+			t.Errorf("%s after the renewal: %v", n.Label(), err)
+		}
 	}
 }

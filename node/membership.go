@@ -10,6 +10,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -449,6 +450,38 @@ func (m *membership) takesPart(space replication.SpaceID) bool {
 // whose certificate has not ended.
 func (m *membership) carriedNow(space replication.SpaceID) bool {
 	return m.state.Load().MayCarry(m.self, space, m.now(), m.shown.Load())
+}
+
+// endedSpaces are the spaces that this node and a member exchange no more because the
+// certificate of one of them for the space has ended, and why. Spaces in which either
+// has no role are none of them.
+func (m *membership) endedSpaces(key replication.OriginKey, shown *trust.Chain) map[replication.SpaceID]string {
+	st, now, out := m.state.Load(), m.now(), map[replication.SpaceID]string{}
+	for _, s := range m.declared() {
+		theirs, theirEnd := st.CarryEnded(key, s.ID, now, shown)
+		if !theirEnd && !st.MayCarry(key, s.ID, now, shown) {
+			continue
+		}
+		own, ownEnd := st.CarryEnded(m.self, s.ID, now, m.shown.Load())
+		switch {
+		case ownEnd:
+			out[s.ID] = fmt.Sprintf("this node's certificate for it ended at %s: ask an admin to renew it (cert export)", expiryText(own))
+		case theirEnd && st.MayCarry(m.self, s.ID, now, m.shown.Load()):
+			out[s.ID] = fmt.Sprintf("the peer's certificate for it ended at %s: an admin renews it (cert export)", expiryText(theirs))
+		}
+	}
+	return out
+}
+
+// lacks says which spaces a session goes on without, where a certificate has ended;
+// empty: none.
+func (m *membership) lacks(key replication.OriginKey, shown *trust.Chain) string {
+	var out []string
+	for space, why := range m.endedSpaces(key, shown) {
+		out = append(out, fmt.Sprintf("space %q is not exchanged: %s", m.spaceTitle(space), why))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
 }
 
 // mayRead tells whether this node is more than a relay in a space.

@@ -78,18 +78,20 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		err = errHeld
 	}
 	var carries func(replication.SpaceID) bool
+	var lacks func() string
 	var trustNow *trust.State
 	if err == nil && m.members != nil {
 		trustNow = m.members.state.Load()
 		if s.shown, err = m.members.check(s.info); err == nil {
 			carries = m.members.carries(s.info.Key, s.shown)
+			lacks = func() string { return m.members.lacks(s.info.Key, s.shown) }
 			s.rights.differ(m.members, s.info.Key, s.shown) // notes them
 		}
 	}
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
-			PieceBytes: pieceBytes(st.Conn()), Carries: carries,
+			PieceBytes: pieceBytes(st.Conn()), Carries: carries, Lacks: lacks,
 			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 			Levels: s.info.Has(protocols.FeatureTrie),
 		}, conn)
