@@ -49,9 +49,9 @@ type membership struct {
 	queue   sync.Mutex // guards waiting
 	waiting []func()   // called after the next update
 
-	// refused: since the last session began a member has said that this node was revoked,
-	// of which it may not have heard otherwise.
-	refused atomic.Bool
+	// refused: members say that this node was revoked, of which it may not have heard
+	// otherwise.
+	refused *refusal
 
 	issuing sync.Mutex // one decision at a time on what this node states
 
@@ -100,6 +100,7 @@ func openMembership(dir *dataDir, key ed25519.PrivateKey, now func() time.Time, 
 		}
 		m.shown.Store(chain)
 	}
+	m.refused = openRefusal(dir.path, m.shownID(), log)
 	return m, nil
 }
 
@@ -209,6 +210,14 @@ func (m *membership) generation() uint64 {
 		return c.Leaf.Generation
 	}
 	return 0
+}
+
+// shownID names the certificate in hand; zero: there is none.
+func (m *membership) shownID() replication.Hash {
+	if c := m.shown.Load(); c != nil {
+		return c.Leaf.ID()
+	}
+	return replication.Hash{}
 }
 
 // read takes in the blocks of control logs that arrived since the last time. Blocks
@@ -404,7 +413,7 @@ func (m *membership) heardRefusal(id peer.ID, err error) {
 	}
 	key, err := protocols.OriginOf(id)
 	if member, ok := m.state.Load().Member(key); err == nil && ok && !member.Revoked { // anybody can say so
-		m.refused.Store(true)
+		m.refused.set(m.shownID())
 	}
 }
 

@@ -77,4 +77,46 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	if err != nil || made.Note == "" {
 		t.Errorf("%+v, %v", made, err)
 	}
+
+	// It knows that after a restart, until it is let in.
+	closeNow(t, b)
+	b = alone(away)
+	if state := b.membershipStatus().State; state != StateRefused || write().Note == "" {
+		t.Errorf("after a restart its state is %q", state)
+	}
+	closeNow(t, b)
+	again, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: again.Ticket, DataDir: away}); err != nil {
+		t.Fatal(err)
+	}
+	b = alone(away)
+	if state := b.membershipStatus().State; state == StateRefused {
+		t.Error("it takes the new certificate for refused too")
+	}
+}
+
+// A refusal that was remembered ends with the first session.
+func TestRefusalEndsWithASession(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	second := joinDir(t, a, "B", InviteOptions{})
+	b := openMember(t, second)
+	until(t, "a session", func() bool { return a.mesh.book.live(b.id) != nil && b.mesh.book.live(a.id) != nil })
+	b.members.refused.set(b.members.shownID())
+	closeNow(t, b)
+	b = open(t, Config{DataDir: second, Offline: true})
+	if !b.isRefused() {
+		t.Error("it was not remembered")
+	}
+	closeNow(t, b)
+	b = openMember(t, second)
+	until(t, "a session", func() bool { return !b.isRefused() })
+	closeNow(t, b)
+	if b = open(t, Config{DataDir: second, Offline: true}); b.isRefused() {
+		t.Error("it is remembered still")
+	}
 }

@@ -119,7 +119,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		return nil, err
 	}
 	if m.members != nil {
-		m.members.refused.Store(false)
+		m.members.refused.clear()
 	}
 	if m.members != nil && m.members.state.Load() != trustNow {
 		m.reviewTrust(nil) // it may have missed this session
@@ -199,7 +199,7 @@ func (m *mesh) watch(s *session) {
 		}
 	})
 	if m.members != nil && end.FromPeer && end.Code == replication.CodeCertRevoked {
-		m.members.refused.Store(true)
+		m.members.refused.set(m.members.shownID())
 	}
 	if newest {
 		m.ended(s)
