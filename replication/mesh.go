@@ -65,6 +65,7 @@ const (
 	bulkPause      = time.Minute      // until that is done for the same session again
 	minPushedTo    = 2                // sessions to which what is written here is pushed, if there are so many
 	maxGrafts      = 5                // in vain, until what a session announced is forgotten
+	maxOwed        = 16_384           // logs that one session is waited for, by name
 	maxArriving    = 30 * time.Second // bytes without a commit are progress for so long
 	graftsAtOnce   = 3                // doublings of the wait for one who was grafted
 	firstPruneWait = time.Second      // before a Prune is repeated; doubles up to maxPruneWait
@@ -81,14 +82,18 @@ type MeshAction struct {
 
 // meshPeer is one session.
 type meshPeer struct {
-	id        uint64
-	rtt       time.Duration
-	lazy      bool // asked to announce in general
-	caughtUp  bool // it has brought what it stated, or is not waited for any more
-	heard     time.Time
-	ahead     int       // logs in which it is ahead; at most maxAhead
-	bulk      bool      // it is ahead in more than that: it is to push all of it
-	bulkAt    time.Time // when that was last found
+	id       uint64
+	rtt      time.Duration
+	lazy     bool // asked to announce in general
+	caughtUp bool // it has brought what it stated, or is not waited for any more
+	heard    time.Time
+	ahead    int       // logs in which it is ahead; at most maxAhead
+	bulk     bool      // it is ahead in more than that: it is to push all of it
+	bulkAt   time.Time // when that was last found
+	// owes is how far it is to bring logs, as long as it has not caught up; nil: not known
+	// yet. owesMore: others too, so that it may bring any.
+	owes      map[LogID]uint64
+	owesMore  bool
 	wantsLazy bool      // it asked for announcements in general
 	held      bool      // and is pushed to nevertheless
 	exchanged time.Time // when its frontiers were last compared again
@@ -286,7 +291,7 @@ func (m *Mesh) nextEager() *meshPeer {
 // caughtUp ends the wait for a session. One that was eager for its backlog alone is
 // lazy again.
 func (m *Mesh) caughtUp(p *meshPeer) {
-	p.caughtUp = true
+	p.caughtUp, p.owes, p.owesMore = true, nil, false
 	if p.bulk && len(m.eager()) > m.degree() {
 		m.demote(p)
 	}
@@ -331,6 +336,31 @@ func (m *Mesh) CaughtUp(now time.Time, id uint64) []MeshAction {
 		m.caughtUp(p)
 	}
 	return m.out
+}
+
+// Owes tells what an eager session is to bring of a space, and whether that is more than
+// these logs. Another's announcement of any other log does not wait for it.
+func (m *Mesh) Owes(now time.Time, id uint64, logs []Dot, more bool) []MeshAction {
+	m.begin(now)
+	p := m.peers[id]
+	if p == nil || p.lazy || p.caughtUp {
+		return nil
+	}
+	if p.owes == nil {
+		p.owes = map[LogID]uint64{}
+	}
+	for _, d := range logs {
+		p.owes[d.Log] = max(p.owes[d.Log], d.Seq)
+	}
+	if p.owesMore = p.owesMore || more || len(p.owes) > maxOwed; p.owesMore {
+		clear(p.owes)
+	}
+	return m.out
+}
+
+// mayBring tells whether a session that catches up may bring more of a log than there is.
+func (p *meshPeer) mayBring(l *meshLog) bool {
+	return p.owes == nil || p.owesMore || p.owes[l.id] > l.tip
 }
 
 // PeerLazy tells what the peer of a session asked for, for logs in general.
@@ -514,9 +544,8 @@ func (m *Mesh) late(l *meshLog) {
 	m.after(&l.timer, wait)
 }
 
-// wait is how much longer a log may make no progress. While a session catches up, and
-// brings something, it is waited for, but not for long: it may be slow, and not have
-// this log at all.
+// wait is how much longer a log may make no progress. While a session catches up, brings
+// something, and may bring this log, it is waited for, but not for long: it may be slow.
 func (m *Mesh) wait(l *meshLog) time.Duration {
 	patience, grafts := time.Duration(0), 0
 	for i := range l.links {
@@ -529,7 +558,7 @@ func (m *Mesh) wait(l *meshLog) time.Duration {
 		}
 	}
 	since := l.progress
-	if p := m.catching(); p != nil && p.heard.After(since) && m.now.Sub(l.began) < maxArriving && l.source == 0 && grafts == 0 {
+	if p := m.catching(); p != nil && p.mayBring(l) && p.heard.After(since) && m.now.Sub(l.began) < maxArriving && l.source == 0 && grafts == 0 {
 		since = p.heard
 	}
 	return max(patience<<max(0, min(grafts-graftsAtOnce, 6)), GraftAfter) - m.now.Sub(since)

@@ -108,6 +108,9 @@ func checkMesh(t testing.TB, m *Mesh) {
 		}
 	}
 	for id, p := range m.peers {
+		if len(p.owes) > maxOwed || (p.owes != nil || p.owesMore) && (p.lazy || p.caughtUp) {
+			t.Fatalf("session %d is to bring %d logs; lazy %v, caught up %v", id, len(p.owes), p.lazy, p.caughtUp)
+		}
 		if p.ahead != aheads[id] || p.ahead > maxAhead {
 			t.Fatalf("session %d is ahead in %d logs, counted %d", id, aheads[id], p.ahead)
 		}
@@ -338,6 +341,44 @@ func TestMeshIsNotHeldUpByABacklog(t *testing.T) {
 	}
 }
 
+// TestMeshWaitsForWhatIsOwed: of a log that is no part of a backlog, an announcement is
+// followed after the usual wait, however long the backlog is. Of one that is, or may be,
+// it waits.
+func TestMeshWaitsForWhatIsOwed(t *testing.T) {
+	many := make([]Dot, maxOwed+1)
+	for i := range many {
+		many[i] = Dot{Log: LogID{3, byte(i), byte(i >> 8), byte(i >> 16)}, Seq: 1}
+	}
+	for what, c := range map[string]struct {
+		owes  []Dot
+		more  bool
+		waits bool
+	}{
+		"nothing":             {nil, false, false},
+		"another log":         {[]Dot{{meshLogID(5), 9}}, false, false},
+		"less of it":          {[]Dot{{logA, 2}}, false, false},
+		"more of it":          {[]Dot{{logA, 3}}, false, true},
+		"others":              {[]Dot{{meshLogID(5), 9}}, true, true},
+		"more than are noted": {many, false, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newMeshScript(t, MeshConfig{}, 0)
+			s.m.Attach(s.now, 1)
+			s.m.Attach(s.now, 2)
+			s.want(s.m.Owes(s.now, 1, c.owes, c.more), "")
+			s.want(s.m.Owes(s.now, 2, []Dot{{logA, 9}}, true), "") // which is lazy
+			s.want(s.m.Ahead(s.now, logA, 2, 3, 2), "")
+			var do []MeshAction
+			for range 7 { // less than two waits
+				s.m.Arriving(s.now, 1, meshLogID(5))
+				do = append(do, s.after(GraftAfter/4)...)
+			}
+			s.want(do, map[bool]string{true: "", false: "2 graft"}[c.waits])
+			s.want(s.m.CaughtUp(s.now, 1), "2 eager")
+		})
+	}
+}
+
 // TestMeshTakesABacklog: a lazy session that is ahead in very many logs is asked for all
 // of it, and then to announce again. One that brings nothing is not waited for.
 func TestMeshTakesABacklog(t *testing.T) {
@@ -405,7 +446,7 @@ func TestMeshRandom(t *testing.T) {
 		next := uint64(0)
 		for range 500 {
 			id, log := 1+r.Uint64N(next+1), meshLogID(r.IntN(4))
-			switch r.IntN(12) {
+			switch r.IntN(13) {
 			case 0:
 				if len(s.m.peers) < 8 {
 					next++
@@ -423,6 +464,8 @@ func TestMeshRandom(t *testing.T) {
 				s.m.Ahead(s.now, log, id, r.Uint64N(20), r.Uint64N(20))
 			case 8:
 				s.m.Refused(s.now, log, id)
+			case 11:
+				s.m.Owes(s.now, id, []Dot{{log, r.Uint64N(20)}}, r.IntN(8) == 0)
 			case 9:
 				s.m.CaughtUp(s.now, id)
 				s.m.PeerLazy(s.now, id, r.IntN(2) == 0)

@@ -345,6 +345,7 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 	if first {
 		s.settled(sp)
 	}
+	s.tellOwed(sp)
 	if first && own.Len() > 0 {
 		sp.load.reconcile = true
 		s.loadFrontier(sp)

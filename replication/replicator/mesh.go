@@ -158,6 +158,16 @@ func (m *mesh) ahead(p *Peer, e replication.Ahead) {
 	})
 }
 
+// owes hears what a peer that pushes is to bring.
+func (m *mesh) owes(p *Peer, e replication.Owes) {
+	if e.Space == m.control && m.control != (replication.SpaceID{}) {
+		return
+	}
+	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction {
+		return m.Owes(now, p.source, e.Logs, e.More)
+	})
+}
+
 func (m *mesh) caughtUp(p *Peer) {
 	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction { return m.CaughtUp(now, p.source) })
 }

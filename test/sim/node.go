@@ -396,6 +396,10 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		}
 	case replication.Ahead:
 		n.meshAhead(p, e)
+	case replication.Owes:
+		if !w.isControl(e.Space) {
+			n.meshDo(n.mesh.Owes(w.now, p.source, e.Logs, e.More))
+		}
 	case replication.PeerLazy:
 		n.meshDo(n.mesh.PeerLazy(w.now, p.source, e.Lazy))
 	case replication.CaughtUp:
