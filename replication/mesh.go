@@ -24,7 +24,8 @@ import (
 type Mesh struct {
 	cfg    MeshConfig
 	peers  map[uint64]*meshPeer
-	order  []*meshPeer // all of peers, oldest first
+	order  []*meshPeer      // all of peers, oldest first
+	spaces map[SpaceID]bool // in which this node may write
 	logs   map[LogID]*meshLog
 	recent list.List // of *meshLog, the one in which something happened last in front
 	timers timerHeap
@@ -82,6 +83,7 @@ type MeshAction struct {
 
 // meshPeer is one session.
 type meshPeer struct {
+	carries  func(SpaceID) bool // nil: every space
 	id       uint64
 	rtt      time.Duration
 	lazy     bool // asked to announce in general
@@ -130,7 +132,7 @@ func NewMesh(cfg MeshConfig) *Mesh {
 	setDefault(&cfg.Degree, DefaultMeshDegree)
 	setDefault(&cfg.Few, max(cfg.Degree, DefaultMeshFew))
 	setDefault(&cfg.ExchangeEvery, DefaultExchangeEvery)
-	m := &Mesh{cfg: cfg, peers: map[uint64]*meshPeer{}, logs: map[LogID]*meshLog{}}
+	m := &Mesh{cfg: cfg, peers: map[uint64]*meshPeer{}, spaces: map[SpaceID]bool{}, logs: map[LogID]*meshLog{}}
 	m.stalled.fire = m.giveUpWaiting
 	m.exchange.fire = m.exchangeNext
 	return m
@@ -144,11 +146,11 @@ func (m *Mesh) begin(now time.Time) {
 func (m *Mesh) act(id uint64, ev Event) { m.out = append(m.out, MeshAction{Session: id, Event: ev}) }
 
 // Attach adds a session and tells whether it is to begin as lazy
-// (SessionConfig.StartLazy). The actions of this and the other methods are valid until
-// the next call.
-func (m *Mesh) Attach(now time.Time, id uint64) (startLazy bool, do []MeshAction) {
+// (SessionConfig.StartLazy). carries is SessionConfig.Carries. The actions of this and
+// the other methods are valid until the next call.
+func (m *Mesh) Attach(now time.Time, id uint64, carries func(SpaceID) bool) (startLazy bool, do []MeshAction) {
 	m.begin(now)
-	p := &meshPeer{id: id, heard: now, lazy: true}
+	p := &meshPeer{id: id, carries: carries, heard: now, lazy: true}
 	m.peers[id] = p
 	m.order = append(m.order, p)
 	if m.exchange.place == 0 {
@@ -373,26 +375,45 @@ func (m *Mesh) PeerLazy(now time.Time, id uint64, lazy bool) []MeshAction {
 	return m.out
 }
 
-// holdSome goes on to push what is written here to a few who do not want it, if nearly
-// nobody does: a write in a log that is new must get out.
+// AddSpace tells of a space in which this node may write.
+func (m *Mesh) AddSpace(now time.Time, space SpaceID) []MeshAction {
+	m.begin(now)
+	m.addSpace(space)
+	return m.out
+}
+
+func (m *Mesh) addSpace(space SpaceID) {
+	if !m.spaces[space] {
+		m.spaces[space] = true
+		m.holdSome()
+	}
+}
+
+// holdSome goes on to push what is written here to a few who do not want it, if of those
+// who may have a space nearly nobody does: a write in a log that is new must get out.
 func (m *Mesh) holdSome() {
-	missing := minPushedTo
-	for _, p := range m.order {
-		if !p.wantsLazy {
-			missing--
+	held := map[*meshPeer]bool{}
+	for space := range m.spaces {
+		missing := minPushedTo
+		for _, lazy := range []bool{false, true} {
+			for _, p := range m.order {
+				if missing > 0 && p.wantsLazy == lazy && p.mayHave(space) {
+					missing--
+					held[p] = held[p] || lazy
+				}
+			}
 		}
 	}
 	for _, p := range m.order {
-		hold := p.wantsLazy && missing > 0
-		if hold {
-			missing--
-		}
-		if p.held != hold {
+		if hold := held[p]; p.held != hold {
 			p.held = hold
 			m.act(p.id, MeshHold{Hold: hold})
 		}
 	}
 }
+
+// mayHave tells whether the peer may have a space: else it is no way for its logs.
+func (p *meshPeer) mayHave(space SpaceID) bool { return p.carries == nil || p.carries(space) }
 
 // RTT tells a session's round trip time.
 func (m *Mesh) RTT(id uint64, rtt time.Duration) {
@@ -411,14 +432,17 @@ func (m *Mesh) Arriving(now time.Time, id uint64, log LogID) {
 	}
 }
 
-// Advanced tells that a log is durable here up to seq; id is the session that brought
-// that, 0 for a write of this node.
-func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
+// Advanced tells that a log of a space is durable here up to seq; id is the session that
+// brought that, 0 for a write of this node.
+func (m *Mesh) Advanced(now time.Time, space SpaceID, log LogID, seq, id uint64) []MeshAction {
 	m.begin(now)
+	if id == 0 {
+		m.addSpace(space)
+	}
 	l := m.logs[log]
 	p := m.peers[id]
 	if l == nil && (p == nil && id != 0 || len(m.peers) <= 1) {
-		return nil
+		return m.out
 	}
 	cold := l == nil
 	l = m.touch(log)
@@ -436,7 +460,7 @@ func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
 			l.source = id
 		}
 		if cold && l.source == id {
-			m.pruneOthers(l)
+			m.pruneOthers(l, space)
 		}
 	}
 	m.tidy(l)
@@ -446,12 +470,12 @@ func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
 // pruneOthers asks the other eager sessions not to push a log that has just begun to
 // come, where sessions are so many that nearly all of them would. It is what their
 // duplicates would lead to; some are in time for the first block.
-func (m *Mesh) pruneOthers(l *meshLog) {
+func (m *Mesh) pruneOthers(l *meshLog, space SpaceID) {
 	if len(m.peers) <= m.cfg.Few || m.catching() != nil {
 		return
 	}
 	for _, p := range m.order {
-		if !p.lazy && p.id != l.source {
+		if !p.lazy && p.id != l.source && p.mayHave(space) {
 			m.prune(l, p.id)
 		}
 	}

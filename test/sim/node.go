@@ -190,7 +190,7 @@ func (n *node) attach(l *link, end int) *peer {
 	n.w.limitSession(p, &cfg)
 	var do []replication.MeshAction
 	cfg.Mesh = true
-	cfg.StartLazy, do = n.mesh.Attach(n.w.now, p.source)
+	cfg.StartLazy, do = n.mesh.Attach(n.w.now, p.source, cfg.Carries)
 	key := partialKey{other.index, p.instance}
 	cfg.Resume = n.partials[key]
 	delete(n.partials, key)
