@@ -44,7 +44,7 @@ func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err 
 	if err != nil {
 		return "", err
 	}
-	return id.String(), n.mesh.disconnect(ctx, id)
+	return id.String(), n.mesh.disconnect(ctx, id, "")
 }
 
 // Forget ends the session with a peer, named as for Disconnect, removes it from the
@@ -65,7 +65,7 @@ func (n *Node) Forget(ctx context.Context, name string) (peerID string, err erro
 	}
 	met := n.mesh != nil && n.mesh.book.knows(id)
 	if met {
-		if err := n.mesh.disconnect(ctx, id); err != nil {
+		if err := n.mesh.disconnect(ctx, id, forgottenDetail); err != nil {
 			return "", err
 		}
 		n.dialer.forget(id)

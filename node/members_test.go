@@ -117,6 +117,26 @@ func TestInitCutShort(t *testing.T) {
 	}
 }
 
+// TestFounderLabel: a founder that is given no label has the one that its node runs under.
+func TestFounderLabel(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := Init(deadline(t), InitOptions{DataDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	n := openMember(t, dir)
+	members, _, err := n.Members(deadline(t))
+	if err != nil || len(members) != 1 || members[0].Label != n.Label() || n.Label() != shortID(n.id) {
+		t.Errorf("%q runs, members: %+v, %v", n.Label(), members, err)
+	}
+	key := filepath.Join(dir, rootKeyFile)
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.Invite(deadline(t), InviteOptions{Role: RoleAdmin})
+	wants(t, "a root key that others may read", err, nil, "chmod 600", "who may have read it", "new network")
+}
+
 func TestInitRefused(t *testing.T) {
 	t.Parallel()
 	dir, _ := initDir(t, "A")

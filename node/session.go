@@ -74,8 +74,8 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	s.meta = sess.Meta
 	older := m.book.live(s.id)
 	err := m.admitLocked(s.id, s.meta)
-	if err == nil && m.book.heldAfter(s.id, before) {
-		err = errHeld
+	if err == nil {
+		err = m.book.held(s.id, before)
 	}
 	var carries func(replication.SpaceID) bool
 	var lacks func() string
