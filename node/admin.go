@@ -206,6 +206,9 @@ type MembershipStatus struct {
 	// TrustDigest stands for who may do what: equal at two nodes exactly if they
 	// decide alike.
 	TrustDigest string
+	// Untaken are writes of this node that members do not take, as of Untaken; Status
+	// alone tells them.
+	Untaken []UntakenWrites
 }
 
 func (n *Node) membershipStatus() *MembershipStatus {

@@ -468,6 +468,13 @@ func TestAdmittedAgain(t *testing.T) {
 	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
 		t.Errorf("B's status: %+v", st)
 	}
+	list, err := Backend(b).Members(deadline(t))
+	if err != nil || len(list.Untaken) != 1 || list.Untaken[0].From != 2 || list.Untaken[0].Ops != 1 || !list.Untaken[0].Cut {
+		t.Errorf("B's writes that count nowhere: %+v, %v", list.Untaken, err)
+	}
+	if of, err := Backend(a).Members(deadline(t)); err != nil || len(of.Untaken) != 0 {
+		t.Errorf("A's: %+v, %v", of.Untaken, err)
+	}
 }
 
 // TestUsedTicket: who was revoked and admitted again with less does not get back with

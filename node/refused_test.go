@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"vixp2p/node/localapi"
@@ -50,12 +51,21 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 		t.Fatal("A lets B in")
 	}
 	until(t, "B is refused", func() bool { return b.membershipStatus().State == StateRefused })
-	if write().Note == "" {
+	last := write()
+	if last.Note == "" {
 		t.Error("a write says nothing")
+	}
+	// Of the writes of B nobody has stated that it holds them.
+	list, err := b.Untaken(deadline(t))
+	if err != nil || len(list) != 1 || list[0] != (UntakenWrites{Space: localapi.DefaultSpace, Log: last.Log, From: 1, Ops: 2}) {
+		t.Errorf("not taken: %+v, %v", list, err)
+	}
+	if st, err := b.Status(deadline(t)); err != nil || !slices.Equal(st.Membership.Untaken, list) {
+		t.Errorf("not taken: %+v, %v", st.Membership, err)
 	}
 	// Whoever reads the log of A knows whom it means.
 	shown := b.members.shown.Load()
-	_, err := a.members.check(protocols.PeerInfo{Key: shown.Leaf.Subject, Certificate: shown.Encode()})
+	_, err = a.members.check(protocols.PeerInfo{Key: shown.Leaf.Subject, Certificate: shown.Encode()})
 	wants(t, "B at A", err, replication.ErrRevoked, "peer B (…"+shortID(b.host.ID())+") was revoked in generation 1")
 	if protocols.CodeOf(err) != replication.CodeCertRevoked {
 		t.Errorf("the code is %v", protocols.CodeOf(err))

@@ -155,13 +155,17 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 				return err
 			}
 		}
+		if st.Membership = n.membershipStatus(); st.Membership != nil {
+			if st.Membership.Untaken, err = n.untaken(e); err != nil {
+				return err
+			}
+		}
 		st.Peers, err = n.peers(ctx, e)
 		return err
 	})
 	if err != nil {
 		return st, err
 	}
-	st.Membership = n.membershipStatus()
 	st.Damage, st.Repairs = n.health.snapshot()
 	st.Copies = n.mesh != nil && n.mesh.book.copied(n.mesh.now())
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()

@@ -237,6 +237,9 @@ that nobody has used. With --json a line each: members, then invites.`,
 				if err != nil {
 					return err
 				}
+				for _, u := range list.Untaken {
+					p.note(untakenText(u))
+				}
 				if p.flags.json {
 					for _, m := range list.Members {
 						err = errors.Join(err, p.print(m))
@@ -660,4 +663,16 @@ func membershipRows(m *localapi.Membership, row func(name, format string, args .
 		root = "; the root key is on this machine"
 	}
 	row("members", "%d%s", m.Members, root)
+	for _, u := range m.Untaken {
+		row("NOT TAKEN", "%s", untakenText(u))
+	}
+}
+
+// untakenText says which of its own writes a revoked node keeps to itself.
+func untakenText(u localapi.Untaken) string {
+	which := fmt.Sprintf("%s of this node in space %s, from %d of log %s on", many(u.Ops, "operation", "operations"), shown(u.Space, 40), u.From, short(u.Log))
+	if u.Cut {
+		return which + ": members do not take them, which are beyond the cut of its revocation"
+	}
+	return which + ": no member has said that it holds them, and members refuse this node as revoked; where they cut, perhaps before that, is not known here"
 }
