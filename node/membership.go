@@ -468,14 +468,12 @@ func (m *membership) endedSpaces(key replication.OriginKey, shown *trust.Chain) 
 	st, now, out := m.state.Load(), m.now(), map[replication.SpaceID]string{}
 	for _, s := range m.declared() {
 		theirs, theirEnd := st.CarryEnded(key, s.ID, now, shown)
-		if !theirEnd && !st.MayCarry(key, s.ID, now, shown) {
-			continue
-		}
 		own, ownEnd := st.CarryEnded(m.self, s.ID, now, m.shown.Load())
 		switch {
-		case ownEnd:
+		case !ownEnd && !theirEnd:
+		case ownEnd && (theirEnd || st.MayCarry(key, s.ID, now, shown)):
 			out[s.ID] = fmt.Sprintf("this node's certificate for it ended at %s: ask an admin to renew it (cert export)", expiryText(own))
-		case theirEnd && st.MayCarry(m.self, s.ID, now, m.shown.Load()):
+		case !ownEnd && st.MayCarry(m.self, s.ID, now, m.shown.Load()):
 			out[s.ID] = fmt.Sprintf("the peer's certificate for it ended at %s: an admin renews it (cert export)", expiryText(theirs))
 		}
 	}

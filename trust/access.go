@@ -68,12 +68,13 @@ func (s *State) MayRead(key replication.OriginKey, space replication.SpaceID, no
 // space, in Unix seconds; false if it may have them now, or no certificate of it that
 // was for the space has ended.
 func (s *State) CarryEnded(key replication.OriginKey, space replication.SpaceID, now time.Time, shown *Chain) (at int64, ended bool) {
-	if s.MayCarry(key, space, now, shown) {
-		return 0, false
-	}
 	for _, c := range s.standing(key, s.counts(shown)) {
-		fits := slices.ContainsFunc(c.Grants, func(g Grant) bool { return g.MayCarry(space) })
-		if fits && c.NotAfter != 0 && now.Unix() >= c.NotAfter {
+		fits := slices.ContainsFunc(c.Grants, func(g Grant) bool { return space == s.control || g.MayCarry(space) })
+		switch {
+		case !fits:
+		case c.ValidAt(now) == nil:
+			return 0, false
+		case c.NotAfter != 0 && now.Unix() >= c.NotAfter:
 			at = max(at, c.NotAfter)
 		}
 	}

@@ -18,9 +18,14 @@ type NotSyncedError struct {
 	Cause error // the context's, or ErrClosed
 }
 
+// maxLacksTold is of how many peers an error tells what they lack.
+const maxLacksTold = 3
+
 func (e *NotSyncedError) Error() string {
 	behind := strings.Join(e.Behind, ", ")
-	if len(e.Lacks) > 0 {
+	if n := len(e.Lacks); n > maxLacksTold {
+		behind += fmt.Sprintf("; %s; and %d others", strings.Join(e.Lacks[:maxLacksTold], "; "), n-maxLacksTold)
+	} else if n > 0 {
 		behind += "; " + strings.Join(e.Lacks, "; ")
 	}
 	switch {
