@@ -206,6 +206,9 @@ type MembershipStatus struct {
 	// TrustDigest stands for who may do what: equal at two nodes exactly if they
 	// decide alike.
 	TrustDigest string
+	// Untaken are writes of this node that members do not take, as of Untaken; Status
+	// alone tells them.
+	Untaken []UntakenWrites
 }
 
 func (n *Node) membershipStatus() *MembershipStatus {
@@ -238,7 +241,7 @@ func (m *membership) ownState() string {
 	} else if c.Leaf.ValidAt(now) != nil {
 		state = trust.StatusExpired
 	}
-	if state == trust.StatusStanding && m.refused.Load() {
+	if state == trust.StatusStanding && m.refused.is.Load() {
 		return StateRefused
 	}
 	return string(state)
@@ -247,7 +250,7 @@ func (m *membership) ownState() string {
 // isRefused tells that members refuse this node as revoked, and that it has not heard
 // the revocation itself, so that it goes on to write.
 func (n *Node) isRefused() bool {
-	return n.members != nil && n.members.refused.Load() && n.members.ownState() == StateRefused
+	return n.members != nil && n.members.refused.is.Load() && n.members.ownState() == StateRefused
 }
 
 // parseMember finds a peer by its ID, or among members by label or the end of an ID.

@@ -19,7 +19,19 @@ func (b backend) Members(ctx context.Context) (localapi.MemberList, error) {
 			Invite: in.Invite, Issuer: in.Issuer, Label: in.Label, Roles: in.Roles, State: in.State, Expires: apiTime(in.Expires),
 		})
 	}
+	if err == nil {
+		var untaken []UntakenWrites
+		untaken, err = b.n.Untaken(ctx)
+		out.Untaken = apiUntaken(untaken)
+	}
 	return out, apiError(err)
+}
+
+func apiUntaken(list []UntakenWrites) (out []localapi.Untaken) {
+	for _, u := range list {
+		out = append(out, localapi.Untaken{Space: u.Space, Log: u.Log, From: u.From, Ops: u.Ops, Cut: u.Cut})
+	}
+	return out
 }
 
 func (b backend) Invite(ctx context.Context, in localapi.Invite) (localapi.Invited, error) {
@@ -106,7 +118,7 @@ func apiMembership(m *MembershipStatus) *localapi.Membership {
 	}
 	return &localapi.Membership{
 		NetworkName: m.NetworkName, Roles: m.Roles, State: m.State, Generation: m.Generation, Expires: apiTime(m.Expires),
-		RootKey: m.RootKey, Members: m.Members, TrustDigest: m.TrustDigest,
+		RootKey: m.RootKey, Members: m.Members, TrustDigest: m.TrustDigest, Untaken: apiUntaken(m.Untaken),
 	}
 }
 

@@ -77,7 +77,7 @@ func APITotals(ctx context.Context, n *Node) (localapi.Totals, error) {
 	t, err := n.Totals(ctx)
 	return localapi.Totals{
 		Counters: apiCounters(&t.Counters), Ops: t.Ops, Pending: t.PendingOps,
-		Label: n.cfg.Label, Durability: n.cfg.Durability.String(), Settled: t.Settled, Damaged: t.Damaged, Sync: apiSync(t.Sync),
+		Label: n.cfg.Label, Durability: n.cfg.Durability.String(), Settled: t.Settled, Ended: t.Ended, Damaged: t.Damaged, Sync: apiSync(t.Sync),
 	}, apiError(err)
 }
 
@@ -137,7 +137,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 	}
 	for name, s := range p.Spaces {
 		out.Spaces = append(out.Spaces, localapi.Flow{
-			Space: name, PendingOps: s.PendingOps, PendingBytes: s.PendingBytes, MissingOps: s.MissingOps, Settled: s.Settled,
+			Space: name, PendingOps: s.PendingOps, PendingBytes: s.PendingBytes, MissingOps: s.MissingOps, Settled: s.Settled, Why: s.Why,
 		})
 	}
 	slices.SortFunc(out.Spaces, func(a, b localapi.Flow) int { return strings.Compare(a.Space, b.Space) })

@@ -62,7 +62,7 @@ func writeCertificate(path string, c *trust.Chain) error {
 // readRootKey reads the root key of a network from a file: fs.ErrNotExist if there
 // is none.
 func readRootKey(path string, root replication.OriginKey) (ed25519.PrivateKey, error) {
-	if err := checkSecret("root key", path); err != nil {
+	if err := checkRootKeyFile(path); err != nil {
 		return nil, err
 	}
 	data, err := readSmall(path)
@@ -79,15 +79,15 @@ func readRootKey(path string, root replication.OriginKey) (ed25519.PrivateKey, e
 	return key, nil
 }
 
-// checkSecret refuses a file that others may read: a secret that others may have
+// checkRootKeyFile refuses a file that others may read: a secret that others may have
 // read is none.
-func checkSecret(what, path string) error {
+func checkRootKeyFile(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("the %s %s can be read by others (mode %04o): run chmod 600 on it, and if others may have read it, replace it", what, path, info.Mode().Perm())
+		return fmt.Errorf("the root key %s can be read by others (mode %04o): run chmod 600 on it, and think of who may have read it, for whoever has it has the network, which only a new network ends", path, info.Mode().Perm())
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (n *Node) Disconnect(ctx context.Context, name string) (peerID string, err 
 	if err != nil {
 		return "", err
 	}
-	return id.String(), n.mesh.disconnect(ctx, id)
+	return id.String(), n.mesh.disconnect(ctx, id, "")
 }
 
 // Forget ends the session with a peer, named as for Disconnect, removes it from the
@@ -65,7 +65,7 @@ func (n *Node) Forget(ctx context.Context, name string) (peerID string, err erro
 	}
 	met := n.mesh != nil && n.mesh.book.knows(id)
 	if met {
-		if err := n.mesh.disconnect(ctx, id); err != nil {
+		if err := n.mesh.disconnect(ctx, id, forgottenDetail); err != nil {
 			return "", err
 		}
 		n.dialer.forget(id)
@@ -137,7 +137,8 @@ type WaitOptions struct {
 	Peers int
 	// Synced: at least one peer is connected, and Peers, nothing is pending or
 	// missing with any that is, and the key-value view has caught up. Logs that are
-	// forked or cut count as synced; what is refused for another reason does not.
+	// forked or cut count as synced; what is refused for another reason does not, and
+	// no more does a peer that a space does not reach because a certificate has ended.
 	Synced bool
 }
 

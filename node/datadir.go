@@ -27,6 +27,7 @@ import (
 //	identity.key  the Ed25519 key, PKCS #8 in PEM, 0600
 //	label         the label that the node was given last (label.go)
 //	certificate.pem, root.key  of a network of members (certfile.go)
+//	refused       that members refuse its certificate as revoked (refusal.go)
 //	log/          the logs (package replication/wal)
 //	peers.json    peers that were met, and where (addrbook.go)
 //	view/         the key-value view, rebuilt from the logs when needed
@@ -298,7 +299,7 @@ func refuseForeign(dir string) error {
 	}
 	for _, e := range entries {
 		name := strings.TrimPrefix(e.Name(), ".") // what writeOnce left begins with a dot
-		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, certificateFile, rootKeyFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
+		ours := slices.ContainsFunc([]string{formatFile, networkFile, identityFile, labelFile, certificateFile, rootKeyFile, refusedFile, peersFile, localapi.AddrFile, localapi.TokenFile}, func(f string) bool {
 			return name == f || strings.HasPrefix(name, f+".")
 		})
 		if !ours && name != logDir && name != viewDir && name != mailDir && name != "lost+found" {

@@ -3,8 +3,31 @@ package node
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
+
+// TestForgottenIsToldSo: who is forgotten hears that, and not only that the other's user
+// disconnected it.
+func TestForgottenIsToldSo(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, Config{Label: "A"}), open(t, Config{Label: "B"})
+	b.mesh.pause = 50 * time.Millisecond
+	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Forget(deadline(t), b.ID()); err != nil {
+		t.Fatal(err)
+	}
+	told := func() bool { return strings.Contains(peerState(t, b, a.ID()).LastError, forgottenDetail) }
+	until(t, "B knows", told)
+	before := b.Counters().HandshakesStarted
+	until(t, "B has asked twice", func() bool { return b.Counters().HandshakesStarted >= before+2 })
+	if !told() {
+		t.Errorf("B sees A as %+v", peerState(t, b, a.ID()))
+	}
+}
 
 // TestForgetTheDead: a member that is gone for good can be forgotten, whatever is left
 // of it: then it is listed no more, nothing is pending towards it, and that stays so

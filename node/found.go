@@ -23,7 +23,7 @@ type InitOptions struct {
 	// DataDir of its first member: an empty or new directory. Default: the place that
 	// DefaultDataDir names for Label.
 	DataDir string
-	Label   string // of the first member
+	Label   string // of the first member; default as of Config
 	// Name is what people call the network, at most 64 bytes; it may be empty.
 	Name   string
 	Logger *slog.Logger
@@ -82,8 +82,12 @@ func Init(ctx context.Context, o InitOptions) (*Membership, error) {
 		return nil, permissionProblem(cfg.DataDir, err)
 	}
 	self := replication.OriginKey(key.Public().(ed25519.PublicKey))
+	id, err := peerIDOf(self)
+	if err != nil {
+		return nil, err
+	}
 	first, err := trust.Certificate{
-		Network: replication.NetworkOfRoot(root.Public().(ed25519.PublicKey)), Subject: self, Generation: 1, Label: o.Label,
+		Network: replication.NetworkOfRoot(root.Public().(ed25519.PublicKey)), Subject: self, Generation: 1, Label: labelOf(dir.path, o.Label, id, cfg.Logger),
 		Grants: []trust.Grant{{Role: trust.RoleAdmin}, {Role: trust.RoleWriter}}, Serial: newSerial(),
 	}.Sign(root)
 	if err != nil {
@@ -188,7 +192,7 @@ func makeRootKey(path string) (ed25519.PrivateKey, error) {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("cannot write the root key: %w", err)
 	}
-	if err := checkSecret("root key", path); err != nil {
+	if err := checkRootKeyFile(path); err != nil {
 		return nil, err
 	}
 	text, err = readSmall(path)

@@ -30,12 +30,25 @@ var errClosedAtOnce = errors.New("the connection was closed at once: the peer do
 // the endpoint. The peer is told the code of ErrDisconnect.
 var errHeld error = heldError{}
 
-type heldError struct{}
+type heldError struct{ forgotten bool }
 
-func (heldError) Error() string {
+func (e heldError) Error() string {
+	if e.forgotten {
+		return "this node's user has forgotten it: connect to it to have a session again"
+	}
 	return "this node's user has asked to disconnect from it: connect to it to have a session again"
 }
-func (heldError) Unwrap() error { return protocols.Refuse(replication.CodeDisconnect, "") }
+
+// Is makes every heldError match errHeld.
+func (heldError) Is(target error) bool { return target == errHeld }
+
+func (e heldError) Unwrap() error {
+	detail := ""
+	if e.forgotten {
+		detail = forgottenDetail
+	}
+	return protocols.Refuse(replication.CodeDisconnect, detail)
+}
 
 // fullError: this node has as many sessions as it may. The peer is told that it is
 // busy, in words from its side.
@@ -208,8 +221,8 @@ func (m *mesh) verdict(p protocols.PeerHello, before uint64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.book.heldAfter(p.ID, before) {
-		return errHeld
+	if err := m.book.held(p.ID, before); err != nil {
+		return err
 	}
 	meta := p.Meta
 	meta.Order = m.order + 1

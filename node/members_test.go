@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -114,6 +115,26 @@ func TestInitCutShort(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFounderLabel: a founder that is given no label has the one that its node runs under.
+func TestFounderLabel(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := Init(deadline(t), InitOptions{DataDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	n := openMember(t, dir)
+	members, _, err := n.Members(deadline(t))
+	if err != nil || len(members) != 1 || members[0].Label != n.Label() || n.Label() != shortID(n.id) {
+		t.Errorf("%q runs, members: %+v, %v", n.Label(), members, err)
+	}
+	key := filepath.Join(dir, rootKeyFile)
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.Invite(deadline(t), InviteOptions{Role: RoleAdmin})
+	wants(t, "a root key that others may read", err, nil, "chmod 600", "who may have read it", "new network")
 }
 
 func TestInitRefused(t *testing.T) {
@@ -447,6 +468,13 @@ func TestAdmittedAgain(t *testing.T) {
 	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
 		t.Errorf("B's status: %+v", st)
 	}
+	list, err := Backend(b).Members(deadline(t))
+	if err != nil || len(list.Untaken) != 1 || list.Untaken[0].From != 2 || list.Untaken[0].Ops != 1 || !list.Untaken[0].Cut {
+		t.Errorf("B's writes that count nowhere: %+v, %v", list.Untaken, err)
+	}
+	if of, err := Backend(a).Members(deadline(t)); err != nil || len(of.Untaken) != 0 {
+		t.Errorf("A's: %+v, %v", of.Untaken, err)
+	}
 }
 
 // TestUsedTicket: who was revoked and admitted again with less does not get back with
@@ -549,7 +577,36 @@ func TestSpaceThatEnds(t *testing.T) {
 	if _, err := b.Space("notes").Get(deadline(t), "late"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("B reads of the space that ended: %v", err)
 	}
+	for _, n := range []*Node{a, b} {
+		says := map[*Node]string{a: "the peer's certificate", b: "this node's certificate"}[n]
+		soon, cancel := context.WithTimeout(deadline(t), 100*time.Millisecond)
+		err := n.Wait(soon, WaitOptions{Synced: true})
+		cancel()
+		wants(t, n.Label()+" waits until all is synced", err, context.DeadlineExceeded, `space "notes" is not exchanged`, says)
+		list, err := n.Peers(deadline(t))
+		if err != nil || len(list) != 1 || list[0].State != Connected || list[0].Settled || !list[0].compared() {
+			t.Errorf("%s's peer: %+v, %v", n.Label(), list, err)
+			continue
+		}
+		if sp := list[0].Spaces["notes"]; sp.Settled || !strings.Contains(sp.Why, says) || !list[0].Spaces["default"].Settled {
+			t.Errorf("%s's peer: %+v", n.Label(), list[0].Spaces)
+		}
+		if total, err := APITotals(deadline(t), n); err != nil || !total.Settled || !total.Ended {
+			t.Errorf("%s's totals: %+v, %v", n.Label(), total, err)
+		}
+	}
+	if behind, err := a.behind(deadline(t)); behind != "" || err != nil { // a revocation waits for nothing here
+		t.Errorf("A is behind: %s, %v", behind, err)
+	}
 	if said := note(); !strings.Contains(said, "has ended") {
 		t.Errorf("a write in it says %q", said)
+	}
+	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleWriter, Spaces: []string{"notes"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Node{a, b} {
+		if err := n.Wait(deadline(t), WaitOptions{Synced: true}); err != nil {
+			t.Errorf("%s after the renewal: %v", n.Label(), err)
+		}
 	}
 }

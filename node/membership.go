@@ -10,6 +10,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,9 +49,9 @@ type membership struct {
 	queue   sync.Mutex // guards waiting
 	waiting []func()   // called after the next update
 
-	// refused: since the last session began a member has said that this node was revoked,
-	// of which it may not have heard otherwise.
-	refused atomic.Bool
+	// refused: members say that this node was revoked, of which it may not have heard
+	// otherwise.
+	refused *refusal
 
 	issuing sync.Mutex // one decision at a time on what this node states
 
@@ -99,6 +100,7 @@ func openMembership(dir *dataDir, key ed25519.PrivateKey, now func() time.Time, 
 		}
 		m.shown.Store(chain)
 	}
+	m.refused = openRefusal(dir.path, m.shownID(), log)
 	return m, nil
 }
 
@@ -208,6 +210,14 @@ func (m *membership) generation() uint64 {
 		return c.Leaf.Generation
 	}
 	return 0
+}
+
+// shownID names the certificate in hand; zero: there is none.
+func (m *membership) shownID() replication.Hash {
+	if c := m.shown.Load(); c != nil {
+		return c.Leaf.ID()
+	}
+	return replication.Hash{}
 }
 
 // read takes in the blocks of control logs that arrived since the last time. Blocks
@@ -403,7 +413,7 @@ func (m *membership) heardRefusal(id peer.ID, err error) {
 	}
 	key, err := protocols.OriginOf(id)
 	if member, ok := m.state.Load().Member(key); err == nil && ok && !member.Revoked { // anybody can say so
-		m.refused.Store(true)
+		m.refused.set(m.shownID())
 	}
 }
 
@@ -449,6 +459,36 @@ func (m *membership) takesPart(space replication.SpaceID) bool {
 // whose certificate has not ended.
 func (m *membership) carriedNow(space replication.SpaceID) bool {
 	return m.state.Load().MayCarry(m.self, space, m.now(), m.shown.Load())
+}
+
+// endedSpaces are the spaces that this node and a member exchange no more because the
+// certificate of one of them for the space has ended, and why. Spaces in which either
+// has no role are none of them.
+func (m *membership) endedSpaces(key replication.OriginKey, shown *trust.Chain) map[replication.SpaceID]string {
+	st, now, out := m.state.Load(), m.now(), map[replication.SpaceID]string{}
+	for _, s := range m.declared() {
+		theirs, theirEnd := st.CarryEnded(key, s.ID, now, shown)
+		own, ownEnd := st.CarryEnded(m.self, s.ID, now, m.shown.Load())
+		switch {
+		case !ownEnd && !theirEnd:
+		case ownEnd && (theirEnd || st.MayCarry(key, s.ID, now, shown)):
+			out[s.ID] = fmt.Sprintf("this node's certificate for it ended at %s: ask an admin to renew it (cert export)", expiryText(own))
+		case !ownEnd && st.MayCarry(m.self, s.ID, now, m.shown.Load()):
+			out[s.ID] = fmt.Sprintf("the peer's certificate for it ended at %s: an admin renews it (cert export)", expiryText(theirs))
+		}
+	}
+	return out
+}
+
+// lacks says which spaces a session goes on without, where a certificate has ended;
+// empty: none.
+func (m *membership) lacks(key replication.OriginKey, shown *trust.Chain) string {
+	var out []string
+	for space, why := range m.endedSpaces(key, shown) {
+		out = append(out, fmt.Sprintf("space %q is not exchanged: %s", m.spaceTitle(space), why))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
 }
 
 // mayRead tells whether this node is more than a relay in a space.

@@ -183,10 +183,13 @@ func (m *mesh) part(r *peerRecord) {
 	r.parted = m.now().Add(cmp.Or(m.pause, partedPause))
 }
 
-// disconnect ends the session with a peer and leaves it alone until a user asks
-// for it again. A handshake under way ends without a session: start admits under
+// forgottenDetail is what a peer is told that this node's user forgot.
+const forgottenDetail = "it has forgotten this node"
+
+// disconnect ends the session with a peer, which is told the detail, and leaves it alone
+// until a user asks for it again. A handshake under way ends without a session: start admits under
 // the same lock.
-func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
+func (m *mesh) disconnect(ctx context.Context, id peer.ID, detail string) error {
 	m.mu.Lock()
 	s, known := m.book.hold(id)
 	m.mu.Unlock()
@@ -196,7 +199,7 @@ func (m *mesh) disconnect(ctx context.Context, id peer.ID) error {
 	case s == nil:
 		return nil // it is not dialled any more
 	}
-	s.driver.Close(replication.CodeDisconnect, "")
+	s.driver.Close(replication.CodeDisconnect, detail)
 	select {
 	case <-s.closed:
 		return nil

@@ -244,13 +244,17 @@ func (b *peerBook) lastHold() uint64 {
 	return b.holds
 }
 
-// heldAfter tells whether a peer is held since later than what lastHold gave.
-func (b *peerBook) heldAfter(id peer.ID, before uint64) bool {
+// held is nil, or errHeld if a peer is held since later than what lastHold gave.
+func (b *peerBook) held(id peer.ID, before uint64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := b.records[id]
-	return r != nil && r.held && r.heldAt > before
+	if r := b.records[id]; r != nil && r.held && r.heldAt > before {
+		return heldError{forgotten: r.forgotten}
+	}
+	return nil
 }
+
+func (b *peerBook) heldAfter(id peer.ID, before uint64) bool { return b.held(id, before) != nil }
 
 // parted tells whether the peer's user ended the session last.
 func (b *peerBook) parted(id peer.ID) bool {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"vixp2p/node/localapi"
@@ -50,12 +51,21 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 		t.Fatal("A lets B in")
 	}
 	until(t, "B is refused", func() bool { return b.membershipStatus().State == StateRefused })
-	if write().Note == "" {
+	last := write()
+	if last.Note == "" {
 		t.Error("a write says nothing")
+	}
+	// Of the writes of B nobody has stated that it holds them.
+	list, err := b.Untaken(deadline(t))
+	if err != nil || len(list) != 1 || list[0] != (UntakenWrites{Space: localapi.DefaultSpace, Log: last.Log, From: 1, Ops: 2}) {
+		t.Errorf("not taken: %+v, %v", list, err)
+	}
+	if st, err := b.Status(deadline(t)); err != nil || !slices.Equal(st.Membership.Untaken, list) {
+		t.Errorf("not taken: %+v, %v", st.Membership, err)
 	}
 	// Whoever reads the log of A knows whom it means.
 	shown := b.members.shown.Load()
-	_, err := a.members.check(protocols.PeerInfo{Key: shown.Leaf.Subject, Certificate: shown.Encode()})
+	_, err = a.members.check(protocols.PeerInfo{Key: shown.Leaf.Subject, Certificate: shown.Encode()})
 	wants(t, "B at A", err, replication.ErrRevoked, "peer B (…"+shortID(b.host.ID())+") was revoked in generation 1")
 	if protocols.CodeOf(err) != replication.CodeCertRevoked {
 		t.Errorf("the code is %v", protocols.CodeOf(err))
@@ -76,5 +86,47 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	made, err := Backend(b).Certify(deadline(t), localapi.Certify{Peer: somePeer(t).String()})
 	if err != nil || made.Note == "" {
 		t.Errorf("%+v, %v", made, err)
+	}
+
+	// It knows that after a restart, until it is let in.
+	closeNow(t, b)
+	b = alone(away)
+	if state := b.membershipStatus().State; state != StateRefused || write().Note == "" {
+		t.Errorf("after a restart its state is %q", state)
+	}
+	closeNow(t, b)
+	again, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: again.Ticket, DataDir: away}); err != nil {
+		t.Fatal(err)
+	}
+	b = alone(away)
+	if state := b.membershipStatus().State; state == StateRefused {
+		t.Error("it takes the new certificate for refused too")
+	}
+}
+
+// A refusal that was remembered ends with the first session.
+func TestRefusalEndsWithASession(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	second := joinDir(t, a, "B", InviteOptions{})
+	b := openMember(t, second)
+	until(t, "a session", func() bool { return a.mesh.book.live(b.id) != nil && b.mesh.book.live(a.id) != nil })
+	b.members.refused.set(b.members.shownID())
+	closeNow(t, b)
+	b = open(t, Config{DataDir: second, Offline: true})
+	if !b.isRefused() {
+		t.Error("it was not remembered")
+	}
+	closeNow(t, b)
+	b = openMember(t, second)
+	until(t, "a session", func() bool { return !b.isRefused() })
+	closeNow(t, b)
+	if b = open(t, Config{DataDir: second, Offline: true}); b.isRefused() {
+		t.Error("it is remembered still")
 	}
 }

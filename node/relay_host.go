@@ -39,6 +39,9 @@ type RelayConfig struct {
 // config is the node that the relay is a part of. It needs no network: what it
 // relays is encrypted between those who meet through it.
 func (c *RelayConfig) config() (Config, error) {
+	if _, network, err := readNetwork(c.DataDir); network && err == nil { // openRelayDir looks closer
+		return Config{}, &RoleError{Dir: c.DataDir}
+	}
 	limits, err := c.Limits.withDefaults()
 	if err != nil {
 		return Config{}, err

@@ -119,7 +119,7 @@ func (n *Node) behind(ctx context.Context) (string, error) {
 		switch {
 		case p.State == Stale:
 			return fmt.Sprintf("%s does not answer", p.PeerID), nil
-		case p.State == Connected && !p.Settled:
+		case p.State == Connected && !p.compared():
 			return fmt.Sprintf("%s has not said yet what it holds", p.PeerID), nil
 		case p.State == Connected && p.MissingOps > 0:
 			return fmt.Sprintf("%d operations of %s had not arrived", p.MissingOps, p.PeerID), nil

@@ -74,22 +74,24 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 	s.meta = sess.Meta
 	older := m.book.live(s.id)
 	err := m.admitLocked(s.id, s.meta)
-	if err == nil && m.book.heldAfter(s.id, before) {
-		err = errHeld
+	if err == nil {
+		err = m.book.held(s.id, before)
 	}
 	var carries func(replication.SpaceID) bool
+	var lacks func() string
 	var trustNow *trust.State
 	if err == nil && m.members != nil {
 		trustNow = m.members.state.Load()
 		if s.shown, err = m.members.check(s.info); err == nil {
 			carries = m.members.carries(s.info.Key, s.shown)
+			lacks = func() string { return m.members.lacks(s.info.Key, s.shown) }
 			s.rights.differ(m.members, s.info.Key, s.shown) // notes them
 		}
 	}
 	if err == nil {
 		s.driver, err = m.engine().replicator.Attach(replicator.PeerInfo{
 			ID: s.id.String(), Key: s.info.Key, Instance: s.info.Instance, Label: s.info.Label,
-			PieceBytes: pieceBytes(st.Conn()), Carries: carries,
+			PieceBytes: pieceBytes(st.Conn()), Carries: carries, Lacks: lacks,
 			Spaces: s.info.Spaces, PullOnly: s.info.Has(protocols.FeaturePullOnly), Relaxed: s.info.Has(protocols.FeatureRelaxed),
 			Levels: s.info.Has(protocols.FeatureTrie), SharesLevels: s.info.Has(protocols.FeatureTrieShared),
 		}, conn)
@@ -117,7 +119,7 @@ func (m *mesh) start(sess *protocols.Session, st network.Stream, dialled *target
 		return nil, err
 	}
 	if m.members != nil {
-		m.members.refused.Store(false)
+		m.members.refused.clear()
 	}
 	if m.members != nil && m.members.state.Load() != trustNow {
 		m.reviewTrust(nil) // it may have missed this session
@@ -197,7 +199,7 @@ func (m *mesh) watch(s *session) {
 		}
 	})
 	if m.members != nil && end.FromPeer && end.Code == replication.CodeCertRevoked {
-		m.members.refused.Store(true)
+		m.members.refused.set(m.members.shownID())
 	}
 	if newest {
 		m.ended(s)

@@ -77,7 +77,7 @@ type PeerStatus struct {
 	LastAck                              time.Time // its last statement; zero: none
 	// Settled: there is a session, and the frontiers of all shared spaces were
 	// compared, so that the numbers are exact. Else Pending follows from its last
-	// statement.
+	// statement, or a space is left out of them (PeerSpaceStatus.Why).
 	Settled bool
 	// Durability of its newest session: "strict", "relaxed", whose acks are no
 	// receipts, or empty where that is not known.
@@ -95,6 +95,9 @@ type PeerStatus struct {
 type PeerSpaceStatus struct {
 	PendingOps, PendingBytes, MissingOps uint64
 	Settled                              bool // frontiers were compared: the numbers are exact
+	// Why the space is not exchanged although both have a role in it: a certificate has
+	// ended. Empty: that is not so.
+	Why string
 }
 
 // PausedLog is a log that is not exchanged with a peer.
@@ -152,13 +155,17 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 				return err
 			}
 		}
+		if st.Membership = n.membershipStatus(); st.Membership != nil {
+			if st.Membership.Untaken, err = n.untaken(e); err != nil {
+				return err
+			}
+		}
 		st.Peers, err = n.peers(ctx, e)
 		return err
 	})
 	if err != nil {
 		return st, err
 	}
-	st.Membership = n.membershipStatus()
 	st.Damage, st.Repairs = n.health.snapshot()
 	st.Copies = n.mesh != nil && n.mesh.book.copied(n.mesh.now())
 	st.Counters, st.Endpoints, st.Discovery = n.Counters(), n.endpoints(), n.Discovery()
@@ -202,6 +209,9 @@ type Totals struct {
 	PendingOps uint64
 	// Settled: the frontiers of all spaces were compared with every connected peer.
 	Settled bool
+	// Ended: a space is not exchanged with some connected peer because a certificate has
+	// ended.
+	Ended   bool
 	Sync    SyncProgress
 	Damaged bool // there is damage that is not repaired yet
 }
@@ -221,6 +231,7 @@ func (n *Node) Totals(ctx context.Context) (Totals, error) {
 			return err
 		}
 		t.PendingOps, t.Settled = sums.PendingOps, sums.Settled
+		t.Ended = n.mesh.anyEnded()
 		missing := uint64(0)
 		for _, ops := range sums.MissingOps {
 			missing += ops
@@ -229,6 +240,13 @@ func (n *Node) Totals(ctx context.Context) (Totals, error) {
 		return nil
 	})
 	return t, err
+}
+
+// anyEnded tells whether a certificate that has ended keeps a space out of a session.
+func (m *mesh) anyEnded() bool {
+	return m.members != nil && slices.ContainsFunc(m.book.sessions(), func(s *session) bool {
+		return len(m.members.endedSpaces(s.info.Key, s.shown)) > 0
+	})
 }
 
 func (n *Node) endpoints() []EndpointStatus {
@@ -311,6 +329,7 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 		for _, sp := range p.Spaces {
 			st.Spaces[n.spaceLabel(sp.Space)] = PeerSpaceStatus{PendingOps: sp.PendingOps, PendingBytes: sp.PendingBytes, MissingOps: sp.MissingOps, Settled: sp.Settled}
 		}
+		n.tellEnded(id, st)
 	}
 	out := make([]PeerStatus, 0, len(all))
 	for _, st := range all {
@@ -320,6 +339,30 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 		return cmp.Or(cmp.Compare(b2i(!a.live()), b2i(!b.live())), cmp.Compare(a.PeerID, b.PeerID))
 	})
 	return out, nil
+}
+
+// tellEnded adds the spaces that the session with a peer goes on without.
+func (n *Node) tellEnded(id peer.ID, st *PeerStatus) {
+	s := n.mesh.book.live(id)
+	if s == nil || n.members == nil {
+		return
+	}
+	for space, why := range n.members.endedSpaces(s.info.Key, s.shown) {
+		name := n.spaceLabel(space)
+		sp := st.Spaces[name]
+		sp.Settled, sp.Why = false, why
+		st.Spaces[name], st.Settled = sp, false
+	}
+}
+
+// compared tells whether the frontiers of all spaces that are exchanged were compared.
+func (p *PeerStatus) compared() bool {
+	for _, sp := range p.Spaces {
+		if !sp.Settled && sp.Why == "" {
+			return false
+		}
+	}
+	return len(p.Spaces) > 0
 }
 
 func (p *PeerStatus) live() bool { return p.State == Connected || p.State == Stale }

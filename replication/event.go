@@ -254,6 +254,14 @@ type Ahead struct {
 	Seq   uint64
 }
 
+// Owes tells the mesh what a peer that pushes is to bring of a space: the ends of the
+// logs that it states beyond what is held here, and whether there are more than these.
+type Owes struct {
+	Space SpaceID
+	Logs  []Dot
+	More  bool
+}
+
 // PeerLazy tells that the peer asked for announcements of logs in general, or for
 // pushes again.
 type PeerLazy struct{ Lazy bool }
@@ -287,6 +295,7 @@ func (ForkSeen) effect()      {}
 func (SendForkProof) effect() {}
 func (Pulled) effect()        {}
 func (Ahead) effect()         {}
+func (Owes) effect()          {}
 func (PeerLazy) effect()      {}
 func (CaughtUp) effect()      {}
 func (CloseSession) effect()  {}

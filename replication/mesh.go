@@ -24,7 +24,8 @@ import (
 type Mesh struct {
 	cfg    MeshConfig
 	peers  map[uint64]*meshPeer
-	order  []*meshPeer // all of peers, oldest first
+	order  []*meshPeer      // all of peers, oldest first
+	spaces map[SpaceID]bool // in which this node may write
 	logs   map[LogID]*meshLog
 	recent list.List // of *meshLog, the one in which something happened last in front
 	timers timerHeap
@@ -65,6 +66,7 @@ const (
 	bulkPause      = time.Minute      // until that is done for the same session again
 	minPushedTo    = 2                // sessions to which what is written here is pushed, if there are so many
 	maxGrafts      = 5                // in vain, until what a session announced is forgotten
+	maxOwed        = 16_384           // logs that one session is waited for, by name
 	maxArriving    = 30 * time.Second // bytes without a commit are progress for so long
 	graftsAtOnce   = 3                // doublings of the wait for one who was grafted
 	firstPruneWait = time.Second      // before a Prune is repeated; doubles up to maxPruneWait
@@ -81,14 +83,19 @@ type MeshAction struct {
 
 // meshPeer is one session.
 type meshPeer struct {
-	id        uint64
-	rtt       time.Duration
-	lazy      bool // asked to announce in general
-	caughtUp  bool // it has brought what it stated, or is not waited for any more
-	heard     time.Time
-	ahead     int       // logs in which it is ahead; at most maxAhead
-	bulk      bool      // it is ahead in more than that: it is to push all of it
-	bulkAt    time.Time // when that was last found
+	carries  func(SpaceID) bool // nil: every space
+	id       uint64
+	rtt      time.Duration
+	lazy     bool // asked to announce in general
+	caughtUp bool // it has brought what it stated, or is not waited for any more
+	heard    time.Time
+	ahead    int       // logs in which it is ahead; at most maxAhead
+	bulk     bool      // it is ahead in more than that: it is to push all of it
+	bulkAt   time.Time // when that was last found
+	// owes is how far it is to bring logs, as long as it has not caught up; nil: not known
+	// yet. owesMore: others too, so that it may bring any.
+	owes      map[LogID]uint64
+	owesMore  bool
 	wantsLazy bool      // it asked for announcements in general
 	held      bool      // and is pushed to nevertheless
 	exchanged time.Time // when its frontiers were last compared again
@@ -125,7 +132,7 @@ func NewMesh(cfg MeshConfig) *Mesh {
 	setDefault(&cfg.Degree, DefaultMeshDegree)
 	setDefault(&cfg.Few, max(cfg.Degree, DefaultMeshFew))
 	setDefault(&cfg.ExchangeEvery, DefaultExchangeEvery)
-	m := &Mesh{cfg: cfg, peers: map[uint64]*meshPeer{}, logs: map[LogID]*meshLog{}}
+	m := &Mesh{cfg: cfg, peers: map[uint64]*meshPeer{}, spaces: map[SpaceID]bool{}, logs: map[LogID]*meshLog{}}
 	m.stalled.fire = m.giveUpWaiting
 	m.exchange.fire = m.exchangeNext
 	return m
@@ -139,11 +146,11 @@ func (m *Mesh) begin(now time.Time) {
 func (m *Mesh) act(id uint64, ev Event) { m.out = append(m.out, MeshAction{Session: id, Event: ev}) }
 
 // Attach adds a session and tells whether it is to begin as lazy
-// (SessionConfig.StartLazy). The actions of this and the other methods are valid until
-// the next call.
-func (m *Mesh) Attach(now time.Time, id uint64) (startLazy bool, do []MeshAction) {
+// (SessionConfig.StartLazy). carries is SessionConfig.Carries. The actions of this and
+// the other methods are valid until the next call.
+func (m *Mesh) Attach(now time.Time, id uint64, carries func(SpaceID) bool) (startLazy bool, do []MeshAction) {
 	m.begin(now)
-	p := &meshPeer{id: id, heard: now, lazy: true}
+	p := &meshPeer{id: id, carries: carries, heard: now, lazy: true}
 	m.peers[id] = p
 	m.order = append(m.order, p)
 	if m.exchange.place == 0 {
@@ -286,7 +293,7 @@ func (m *Mesh) nextEager() *meshPeer {
 // caughtUp ends the wait for a session. One that was eager for its backlog alone is
 // lazy again.
 func (m *Mesh) caughtUp(p *meshPeer) {
-	p.caughtUp = true
+	p.caughtUp, p.owes, p.owesMore = true, nil, false
 	if p.bulk && len(m.eager()) > m.degree() {
 		m.demote(p)
 	}
@@ -333,6 +340,31 @@ func (m *Mesh) CaughtUp(now time.Time, id uint64) []MeshAction {
 	return m.out
 }
 
+// Owes tells what an eager session is to bring of a space, and whether that is more than
+// these logs. Another's announcement of any other log does not wait for it.
+func (m *Mesh) Owes(now time.Time, id uint64, logs []Dot, more bool) []MeshAction {
+	m.begin(now)
+	p := m.peers[id]
+	if p == nil || p.lazy || p.caughtUp {
+		return nil
+	}
+	if p.owes == nil {
+		p.owes = map[LogID]uint64{}
+	}
+	for _, d := range logs {
+		p.owes[d.Log] = max(p.owes[d.Log], d.Seq)
+	}
+	if p.owesMore = p.owesMore || more || len(p.owes) > maxOwed; p.owesMore {
+		clear(p.owes)
+	}
+	return m.out
+}
+
+// mayBring tells whether a session that catches up may bring more of a log than there is.
+func (p *meshPeer) mayBring(l *meshLog) bool {
+	return p.owes == nil || p.owesMore || p.owes[l.id] > l.tip
+}
+
 // PeerLazy tells what the peer of a session asked for, for logs in general.
 func (m *Mesh) PeerLazy(now time.Time, id uint64, lazy bool) []MeshAction {
 	m.begin(now)
@@ -343,26 +375,45 @@ func (m *Mesh) PeerLazy(now time.Time, id uint64, lazy bool) []MeshAction {
 	return m.out
 }
 
-// holdSome goes on to push what is written here to a few who do not want it, if nearly
-// nobody does: a write in a log that is new must get out.
+// AddSpace tells of a space in which this node may write.
+func (m *Mesh) AddSpace(now time.Time, space SpaceID) []MeshAction {
+	m.begin(now)
+	m.addSpace(space)
+	return m.out
+}
+
+func (m *Mesh) addSpace(space SpaceID) {
+	if !m.spaces[space] {
+		m.spaces[space] = true
+		m.holdSome()
+	}
+}
+
+// holdSome goes on to push what is written here to a few who do not want it, if of those
+// who may have a space nearly nobody does: a write in a log that is new must get out.
 func (m *Mesh) holdSome() {
-	missing := minPushedTo
-	for _, p := range m.order {
-		if !p.wantsLazy {
-			missing--
+	held := map[*meshPeer]bool{}
+	for space := range m.spaces {
+		missing := minPushedTo
+		for _, lazy := range []bool{false, true} {
+			for _, p := range m.order {
+				if missing > 0 && p.wantsLazy == lazy && p.mayHave(space) {
+					missing--
+					held[p] = held[p] || lazy
+				}
+			}
 		}
 	}
 	for _, p := range m.order {
-		hold := p.wantsLazy && missing > 0
-		if hold {
-			missing--
-		}
-		if p.held != hold {
+		if hold := held[p]; p.held != hold {
 			p.held = hold
 			m.act(p.id, MeshHold{Hold: hold})
 		}
 	}
 }
+
+// mayHave tells whether the peer may have a space: else it is no way for its logs.
+func (p *meshPeer) mayHave(space SpaceID) bool { return p.carries == nil || p.carries(space) }
 
 // RTT tells a session's round trip time.
 func (m *Mesh) RTT(id uint64, rtt time.Duration) {
@@ -381,14 +432,17 @@ func (m *Mesh) Arriving(now time.Time, id uint64, log LogID) {
 	}
 }
 
-// Advanced tells that a log is durable here up to seq; id is the session that brought
-// that, 0 for a write of this node.
-func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
+// Advanced tells that a log of a space is durable here up to seq; id is the session that
+// brought that, 0 for a write of this node.
+func (m *Mesh) Advanced(now time.Time, space SpaceID, log LogID, seq, id uint64) []MeshAction {
 	m.begin(now)
+	if id == 0 {
+		m.addSpace(space)
+	}
 	l := m.logs[log]
 	p := m.peers[id]
 	if l == nil && (p == nil && id != 0 || len(m.peers) <= 1) {
-		return nil
+		return m.out
 	}
 	cold := l == nil
 	l = m.touch(log)
@@ -406,7 +460,7 @@ func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
 			l.source = id
 		}
 		if cold && l.source == id {
-			m.pruneOthers(l)
+			m.pruneOthers(l, space)
 		}
 	}
 	m.tidy(l)
@@ -416,12 +470,12 @@ func (m *Mesh) Advanced(now time.Time, log LogID, seq, id uint64) []MeshAction {
 // pruneOthers asks the other eager sessions not to push a log that has just begun to
 // come, where sessions are so many that nearly all of them would. It is what their
 // duplicates would lead to; some are in time for the first block.
-func (m *Mesh) pruneOthers(l *meshLog) {
+func (m *Mesh) pruneOthers(l *meshLog, space SpaceID) {
 	if len(m.peers) <= m.cfg.Few || m.catching() != nil {
 		return
 	}
 	for _, p := range m.order {
-		if !p.lazy && p.id != l.source {
+		if !p.lazy && p.id != l.source && p.mayHave(space) {
 			m.prune(l, p.id)
 		}
 	}
@@ -514,9 +568,8 @@ func (m *Mesh) late(l *meshLog) {
 	m.after(&l.timer, wait)
 }
 
-// wait is how much longer a log may make no progress. While a session catches up, and
-// brings something, it is waited for, but not for long: it may be slow, and not have
-// this log at all.
+// wait is how much longer a log may make no progress. While a session catches up, brings
+// something, and may bring this log, it is waited for, but not for long: it may be slow.
 func (m *Mesh) wait(l *meshLog) time.Duration {
 	patience, grafts := time.Duration(0), 0
 	for i := range l.links {
@@ -529,7 +582,7 @@ func (m *Mesh) wait(l *meshLog) time.Duration {
 		}
 	}
 	since := l.progress
-	if p := m.catching(); p != nil && p.heard.After(since) && m.now.Sub(l.began) < maxArriving && l.source == 0 && grafts == 0 {
+	if p := m.catching(); p != nil && p.mayBring(l) && p.heard.After(since) && m.now.Sub(l.began) < maxArriving && l.source == 0 && grafts == 0 {
 		since = p.heard
 	}
 	return max(patience<<max(0, min(grafts-graftsAtOnce, 6)), GraftAfter) - m.now.Sub(since)

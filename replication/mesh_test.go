@@ -17,8 +17,9 @@ type meshScript struct {
 
 func newMeshScript(t *testing.T, cfg MeshConfig, sessions int) *meshScript {
 	s := &meshScript{t: t, now: time.Unix(0, 0), m: NewMesh(cfg)}
+	s.m.AddSpace(s.now, meshSpace)
 	for id := uint64(1); id <= uint64(sessions); id++ {
-		s.m.Attach(s.now, id)
+		s.m.Attach(s.now, id, nil)
 		s.m.CaughtUp(s.now, id)
 	}
 	return s
@@ -26,7 +27,7 @@ func newMeshScript(t *testing.T, cfg MeshConfig, sessions int) *meshScript {
 
 func meshLogID(i int) LogID { return LogID{1, byte(i), byte(i >> 8)} }
 
-var logA = meshLogID(0)
+var logA, meshSpace = meshLogID(0), SpaceID{1}
 
 // want compares what the mesh does, as words: "2 prune, 3 graft".
 func (s *meshScript) want(do []MeshAction, want string) {
@@ -68,8 +69,10 @@ func (s *meshScript) after(d time.Duration) (do []MeshAction) {
 	}
 }
 
-func (s *meshScript) advanced(seq, id uint64) []MeshAction { return s.m.Advanced(s.now, logA, seq, id) }
-func (s *meshScript) duplicate(id uint64) []MeshAction     { return s.m.Duplicate(s.now, logA, id) }
+func (s *meshScript) advanced(seq, id uint64) []MeshAction {
+	return s.m.Advanced(s.now, meshSpace, logA, seq, id)
+}
+func (s *meshScript) duplicate(id uint64) []MeshAction { return s.m.Duplicate(s.now, logA, id) }
 func (s *meshScript) ahead(id, seq, held uint64) []MeshAction {
 	return s.m.Ahead(s.now, logA, id, seq, held)
 }
@@ -108,6 +111,9 @@ func checkMesh(t testing.TB, m *Mesh) {
 		}
 	}
 	for id, p := range m.peers {
+		if len(p.owes) > maxOwed || (p.owes != nil || p.owesMore) && (p.lazy || p.caughtUp) {
+			t.Fatalf("session %d is to bring %d logs; lazy %v, caught up %v", id, len(p.owes), p.lazy, p.caughtUp)
+		}
 		if p.ahead != aheads[id] || p.ahead > maxAhead {
 			t.Fatalf("session %d is ahead in %d logs, counted %d", id, aheads[id], p.ahead)
 		}
@@ -254,7 +260,7 @@ func TestMeshDegree(t *testing.T) {
 			}
 		}
 		for id := uint64(1); id <= sessions; id++ {
-			start, do := s.m.Attach(s.now, id)
+			start, do := s.m.Attach(s.now, id, nil)
 			lazy[id] = start
 			take(do)
 			if !lazy[id] {
@@ -296,7 +302,7 @@ func TestMeshDegree(t *testing.T) {
 func TestMeshOneAtATime(t *testing.T) {
 	s := newMeshScript(t, MeshConfig{}, 0)
 	for id := uint64(1); id <= 4; id++ {
-		lazy, do := s.m.Attach(s.now, id)
+		lazy, do := s.m.Attach(s.now, id, nil)
 		if s.want(do, ""); lazy != (id > 1) {
 			t.Fatalf("session %d begins as lazy: %v", id, lazy)
 		}
@@ -321,8 +327,8 @@ func TestMeshOneAtATime(t *testing.T) {
 // what others have.
 func TestMeshIsNotHeldUpByABacklog(t *testing.T) {
 	s := newMeshScript(t, MeshConfig{}, 0)
-	s.m.Attach(s.now, 1)
-	s.m.Attach(s.now, 2)
+	s.m.Attach(s.now, 1, nil)
+	s.m.Attach(s.now, 2, nil)
 	s.want(s.m.Ahead(s.now, logA, 2, 3, 0), "")
 	var do []MeshAction
 	for range 80 {
@@ -335,6 +341,44 @@ func TestMeshIsNotHeldUpByABacklog(t *testing.T) {
 	s.want(do, "2 graft")
 	if waited := s.now.Sub(time.Unix(0, 0)); waited > maxArriving+GraftAfter {
 		t.Errorf("after %s", waited)
+	}
+}
+
+// TestMeshWaitsForWhatIsOwed: of a log that is no part of a backlog, an announcement is
+// followed after the usual wait, however long the backlog is. Of one that is, or may be,
+// it waits.
+func TestMeshWaitsForWhatIsOwed(t *testing.T) {
+	many := make([]Dot, maxOwed+1)
+	for i := range many {
+		many[i] = Dot{Log: LogID{3, byte(i), byte(i >> 8), byte(i >> 16)}, Seq: 1}
+	}
+	for what, c := range map[string]struct {
+		owes  []Dot
+		more  bool
+		waits bool
+	}{
+		"nothing":             {nil, false, false},
+		"another log":         {[]Dot{{meshLogID(5), 9}}, false, false},
+		"less of it":          {[]Dot{{logA, 2}}, false, false},
+		"more of it":          {[]Dot{{logA, 3}}, false, true},
+		"others":              {[]Dot{{meshLogID(5), 9}}, true, true},
+		"more than are noted": {many, false, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newMeshScript(t, MeshConfig{}, 0)
+			s.m.Attach(s.now, 1, nil)
+			s.m.Attach(s.now, 2, nil)
+			s.want(s.m.Owes(s.now, 1, c.owes, c.more), "")
+			s.want(s.m.Owes(s.now, 2, []Dot{{logA, 9}}, true), "") // which is lazy
+			s.want(s.m.Ahead(s.now, logA, 2, 3, 2), "")
+			var do []MeshAction
+			for range 7 { // less than two waits
+				s.m.Arriving(s.now, 1, meshLogID(5))
+				do = append(do, s.after(GraftAfter/4)...)
+			}
+			s.want(do, map[bool]string{true: "", false: "2 graft"}[c.waits])
+			s.want(s.m.CaughtUp(s.now, 1), "2 eager")
+		})
 	}
 }
 
@@ -353,7 +397,7 @@ func TestMeshTakesABacklog(t *testing.T) {
 	s.want(tell(2), "") // too soon: logs one by one
 	s.want(tell(3), "3 eager")
 	for i := range 3 * maxAhead {
-		s.m.Advanced(s.now, meshLogID(100+i), 1, 2)
+		s.m.Advanced(s.now, meshSpace, meshLogID(100+i), 1, 2)
 	}
 	s.want(s.after(time.Second), "3 lazy")
 	s.want(tell(3), "")
@@ -369,6 +413,38 @@ func TestMeshHolds(t *testing.T) {
 	s.want(s.m.Detach(s.now, 2), "3 hold")
 }
 
+// TestMeshCountsWhoMayHaveASpace: who may not have a space is no way for its logs: it
+// does not count among those to whom a write goes, and is not told to bring a log less.
+func TestMeshCountsWhoMayHaveASpace(t *testing.T) {
+	other := SpaceID{2}
+	without := func(space SpaceID) bool { return space != meshSpace }
+	s := newMeshScript(t, MeshConfig{}, 0)
+	s.m.Attach(s.now, 1, without)
+	s.m.Attach(s.now, 2, without)
+	s.m.Attach(s.now, 3, nil)
+	s.m.Attach(s.now, 4, nil)
+	s.m.Attach(s.now, 5, nil)
+	s.want(s.m.PeerLazy(s.now, 4, true), "")
+	s.want(s.m.PeerLazy(s.now, 5, true), "4 hold") // 1 and 2 are no use
+	s.want(s.m.PeerLazy(s.now, 3, true), "3 hold")
+	s.want(s.m.PeerLazy(s.now, 1, true), "")
+	s.want(s.m.AddSpace(s.now, other), "1 hold") // in which 2 is one way
+	s.want(s.m.AddSpace(s.now, other), "")
+	s.want(s.m.Detach(s.now, 3), "5 hold")
+
+	s = newMeshScript(t, MeshConfig{Degree: 4, Few: 4}, 0)
+	for id := uint64(1); id <= 5; id++ {
+		carries := without
+		if id%2 == 1 {
+			carries = nil
+		}
+		s.m.Attach(s.now, id, carries)
+		s.m.CaughtUp(s.now, id)
+	}
+	s.want(s.advanced(1, 1), "3 prune")
+	s.want(s.m.Detach(s.now, 1), "3 graft, 5 eager")
+}
+
 // TestMeshExchanges: frontiers are compared again where little is said.
 func TestMeshExchanges(t *testing.T) {
 	s := newMeshScript(t, MeshConfig{Degree: 1, Few: 1, ExchangeEvery: time.Minute}, 3)
@@ -381,8 +457,8 @@ func TestMeshExchanges(t *testing.T) {
 func TestMeshKeepsTheRecent(t *testing.T) {
 	s := newMeshScript(t, MeshConfig{}, 2)
 	for i := range 3 * maxMeshLogs {
-		s.m.Advanced(s.now, meshLogID(i), 1, 1)
-		s.m.Advanced(s.now, logA, uint64(i+1), 1)
+		s.m.Advanced(s.now, meshSpace, meshLogID(i), 1, 1)
+		s.m.Advanced(s.now, meshSpace, logA, uint64(i+1), 1)
 	}
 	checkMesh(t, s.m)
 	if s.m.logs[logA] == nil || s.m.logs[meshLogID(maxMeshLogs)] != nil {
@@ -405,24 +481,26 @@ func TestMeshRandom(t *testing.T) {
 		next := uint64(0)
 		for range 500 {
 			id, log := 1+r.Uint64N(next+1), meshLogID(r.IntN(4))
-			switch r.IntN(12) {
+			switch r.IntN(13) {
 			case 0:
 				if len(s.m.peers) < 8 {
 					next++
-					s.m.Attach(s.now, next)
+					s.m.Attach(s.now, next, nil)
 				}
 			case 1:
 				if r.IntN(3) == 0 {
 					s.m.Detach(s.now, id)
 				}
 			case 2, 3:
-				s.m.Advanced(s.now, log, r.Uint64N(20), r.Uint64N(next+1))
+				s.m.Advanced(s.now, meshSpace, log, r.Uint64N(20), r.Uint64N(next+1))
 			case 4, 5:
 				s.m.Duplicate(s.now, log, id)
 			case 6, 7:
 				s.m.Ahead(s.now, log, id, r.Uint64N(20), r.Uint64N(20))
 			case 8:
 				s.m.Refused(s.now, log, id)
+			case 11:
+				s.m.Owes(s.now, id, []Dot{{log, r.Uint64N(20)}}, r.IntN(8) == 0)
 			case 9:
 				s.m.CaughtUp(s.now, id)
 				s.m.PeerLazy(s.now, id, r.IntN(2) == 0)

@@ -97,9 +97,14 @@ func (s *Session) lost(sp *spaceState, loss DataLoss) {
 
 // compareAgain takes what a later answer states of a log. Everything that the peer
 // had stated when it was asked is in that answer, unless it has lost it: then it
-// gets it again.
+// gets it again. Unlike in reconcile no second question is needed: all that is compared
+// was stated in this session, before the question, or noted since. Where no room was left
+// to note it the next answer tells.
 func (s *Session) compareAgain(sp *spaceState, log LogID, own, peer Position) {
-	since := sp.since[log]
+	since, noted := sp.since[log]
+	if !noted && len(sp.since) >= maxMissingUnknown {
+		return
+	}
 	now := higher(higher(peer, since.peer), since.stated)
 	l, was := sp.logs[log], own // absent = equal
 	if l != nil {

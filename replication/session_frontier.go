@@ -364,6 +364,7 @@ func (s *Session) compared(sp *spaceState, own *Frontier, differ region, peer []
 	if first {
 		s.settled(sp)
 	}
+	s.tellOwed(sp)
 	if first && own.Len() > 0 {
 		s.after(&sp.reconcileTimer, s.jitter(reconcileAfter))
 	}

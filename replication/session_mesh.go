@@ -346,6 +346,23 @@ func (s *Session) askAhead(sp *spaceState, log LogID, seq uint64) {
 	}
 }
 
+// tellOwed tells the mesh what the peer will push of a space by itself, while that is
+// waited for: of other logs it is nobody to wait for.
+func (s *Session) tellOwed(sp *spaceState) {
+	if !s.mesh.watching || s.mesh.askedLazy || !sp.settled {
+		return
+	}
+	e := Owes{Space: sp.info.ID, More: sp.missingMore > 0}
+	for _, log := range sortedKeys(sp.missing) {
+		if len(e.Logs) == maxOwed {
+			e.More = true
+			break
+		}
+		e.Logs = append(e.Logs, Dot{Log: log, Seq: sp.missing[log].want.Seq})
+	}
+	s.emit(e)
+}
+
 // meshDefault asks the peer to announce, or to push, all logs that are not named.
 func (s *Session) meshDefault(lazy bool) {
 	s.mesh.watching = !lazy
@@ -366,6 +383,9 @@ func (s *Session) askEager() {
 		s.mesh.wantsEager, s.mesh.askedLazy = false, false
 		s.flushAcks(true)
 		s.send(&Graft{})
+		for _, sp := range s.order {
+			s.tellOwed(sp)
+		}
 	}
 }
 

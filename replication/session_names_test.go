@@ -128,6 +128,8 @@ func (n *names) effect(e Effect) string {
 		return "pulled"
 	case Ahead:
 		return fmt.Sprintf("ahead %s %s to %d", n.spaces[e.Space], n.logs[e.Log], e.Seq)
+	case Owes:
+		return fmt.Sprintf("owes %s %d logs, more: %v", n.spaces[e.Space], len(e.Logs), e.More)
 	case PeerLazy:
 		return fmt.Sprintf("peer lazy %v", e.Lazy)
 	case CaughtUp:

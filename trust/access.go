@@ -64,6 +64,23 @@ func (s *State) MayRead(key replication.OriginKey, space replication.SpaceID, no
 	return s.may(key, now, shown, func(g Grant) bool { return space == s.control || g.MayRead(space) })
 }
 
+// CarryEnded tells when the last certificate ended by which a peer got the blocks of a
+// space, in Unix seconds; false if it may have them now, or no certificate of it that
+// was for the space has ended.
+func (s *State) CarryEnded(key replication.OriginKey, space replication.SpaceID, now time.Time, shown *Chain) (at int64, ended bool) {
+	for _, c := range s.standing(key, s.counts(shown)) {
+		fits := slices.ContainsFunc(c.Grants, func(g Grant) bool { return space == s.control || g.MayCarry(space) })
+		switch {
+		case !fits:
+		case c.ValidAt(now) == nil:
+			return 0, false
+		case c.NotAfter != 0 && now.Unix() >= c.NotAfter:
+			at = max(at, c.NotAfter)
+		}
+	}
+	return at, at != 0
+}
+
 func (s *State) may(key replication.OriginKey, now time.Time, shown *Chain, fits func(Grant) bool) bool {
 	for _, c := range s.standing(key, s.counts(shown)) {
 		if c.ValidAt(now) != nil {

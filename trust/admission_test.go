@@ -135,6 +135,29 @@ func TestExpiryConcernsSessionsAlone(t *testing.T) {
 	}
 }
 
+// TestCarryEnded: a space ends with the last certificate that was for it, not while
+// another is valid, nor where none was for it.
+func TestCarryEnded(t *testing.T) {
+	s := newStory(t)
+	end := now.Unix()
+	reader := func(space replication.SpaceID) trust.Grant { return trust.Grant{Space: space, Role: trust.RoleReader} }
+	check := func(what string, space replication.SpaceID, at time.Time, shown *trust.Chain, want int64) {
+		t.Helper()
+		if got, ended := s.state().CarryEnded(s.carl.id, space, at, shown); got != want || ended != (want != 0) {
+			t.Errorf("%s: %d, %v; want %d", what, got, ended, want)
+		}
+	}
+	s.say(s.adaLog, s.certUntil(end-10, s.ada, 1, s.carl, 1, reader(s.notes)))
+	s.say(s.adaLog, s.certUntil(end, s.ada, 1, s.carl, 1, reader(s.notes)))
+	s.say(s.adaLog, s.cert(s.ada, 1, s.carl, 1, reader(s.standard)))
+	check("while one is valid", s.notes, now.Add(-time.Second), nil, 0)
+	check("when it ends", s.notes, now, nil, end)
+	check("without an end", s.standard, now, nil, 0)
+	check("never had", replication.SpaceID{9}, now, nil, 0)
+	check("the control space", s.control, now, nil, 0)
+	check("who shows more", s.notes, now, s.byAda(s.cert(s.ada, 1, s.carl, 1, reader(s.notes))), 0)
+}
+
 // TestStrangers: who shows nothing, or something that proves nothing here.
 func TestStrangers(t *testing.T) {
 	s := newStory(t)

@@ -88,6 +88,8 @@ func renderLive(t *localapi.Totals, width int) string {
 		parts = append(parts, "catching up "+syncText(t.Sync))
 	case t.PeersConnected > 0 && !t.Settled:
 		parts = append(parts, "comparing")
+	case t.PeersConnected > 0 && t.Ended:
+		parts = append(parts, "a certificate has ended, see peers")
 	case t.PeersConnected > 0 && t.Pending == 0:
 		parts = append(parts, "in step")
 	}

@@ -186,10 +186,7 @@ directory with a new ticket.`,
 			defer cancel()
 			m, err := node.Join(ctx, node.JoinOptions{Ticket: ticket, DataDir: dir, Label: p.flags.id, Addrs: addrs, Logger: p.warnings()})
 			if err != nil {
-				if err = node.APIError(err); args[0] == "-" {
-					err = contentError(err)
-				}
-				return p.explain(ctx, err)
+				return p.explain(ctx, node.APIError(err))
 			}
 			return p.printJoined(m)
 		},
@@ -239,6 +236,9 @@ that nobody has used. With --json a line each: members, then invites.`,
 				list, err := b.Members(ctx)
 				if err != nil {
 					return err
+				}
+				for _, u := range list.Untaken {
+					p.note(untakenText(u))
 				}
 				if p.flags.json {
 					for _, m := range list.Members {
@@ -332,7 +332,7 @@ func (p *program) spaceCommand() *cobra.Command {
 		Short: "Create and list the spaces of the network",
 		Long:  "Create and list the spaces of a network of members. The space default is always there.",
 		Args:  subcommands,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:  needsSubcommand,
 	}
 	var encrypted bool
 	create := &cobra.Command{
@@ -398,6 +398,16 @@ func subcommands(cmd *cobra.Command, args []string) error {
 	return usagef("unknown command %q of %s: `vix-node help %s` lists them", args[0], cmd.Name(), cmd.Name())
 }
 
+// needsSubcommand is what such a command says when it is called alone.
+func needsSubcommand(cmd *cobra.Command, _ []string) error {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		names = append(names, sub.Name())
+	}
+	last := len(names) - 1
+	return usagef("%s does nothing alone: say %s or %s after it", cmd.Name(), strings.Join(names[:last], ", "), names[last])
+}
+
 func (p *program) certCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cert",
@@ -406,7 +416,7 @@ func (p *program) certCommand() *cobra.Command {
 (cert id), an admin issues a certificate for it (cert export), and the node imports
 the text (cert import), which is no secret.`,
 		Args: subcommands,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: needsSubcommand,
 	}
 	id := &cobra.Command{
 		Use:     "id",
@@ -547,7 +557,7 @@ stick in a drawer, and remove it from the machine. Whoever has it has the networ
 without any copy of it admins go on to invite and revoke members, and nobody can make or
 revoke an admin any more.`,
 		Args: subcommands,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: needsSubcommand,
 	}
 	var out string
 	export := &cobra.Command{
@@ -584,7 +594,7 @@ revoke an admin any more.`,
 				return err
 			}
 			if info, err := os.Stat(args[0]); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-				return localapi.Errorf(localapi.CodeNotAllowed, "the root key %s can be read by others (mode %04o): run chmod 600 on it, and if others may have read it, found a new network", args[0], info.Mode().Perm())
+				return localapi.Errorf(localapi.CodeNotAllowed, "the root key %s can be read by others (mode %04o): run chmod 600 on it, and think of who may have read it, for whoever has it has the network, which only a new network ends", args[0], info.Mode().Perm())
 			}
 			text, err := p.smallFile("root key", args[0])
 			if err != nil {
@@ -653,4 +663,16 @@ func membershipRows(m *localapi.Membership, row func(name, format string, args .
 		root = "; the root key is on this machine"
 	}
 	row("members", "%d%s", m.Members, root)
+	for _, u := range m.Untaken {
+		row("NOT TAKEN", "%s", untakenText(u))
+	}
+}
+
+// untakenText says which of its own writes a revoked node keeps to itself.
+func untakenText(u localapi.Untaken) string {
+	which := fmt.Sprintf("%s of this node in space %s, from %d of log %s on", many(u.Ops, "operation", "operations"), shown(u.Space, 40), u.From, short(u.Log))
+	if u.Cut {
+		return which + ": members do not take them, which are beyond the cut of its revocation"
+	}
+	return which + ": no member has said that it holds them, and members refuse this node as revoked; where they cut, perhaps before that, is not known here"
 }

@@ -60,3 +60,14 @@ func TestGetOnATerminal(t *testing.T) {
 		}
 	}
 }
+
+// What a revoked node keeps to itself is told with where it begins, and how it is known.
+func TestUntakenText(t *testing.T) {
+	u := localapi.Untaken{Space: "notes", Log: strings.Repeat("ab", 32), From: 12, Ops: 1, Cut: true}
+	for cut, want := range map[bool]string{true: "beyond the cut of its revocation", false: "is not known here"} {
+		u.Cut = cut
+		if text := untakenText(u); !strings.Contains(text, want) || !strings.Contains(text, "1 operation of this node in space notes, from 12 of log ") {
+			t.Error(text)
+		}
+	}
+}

@@ -141,7 +141,11 @@ func (p *program) relay(ctx context.Context, f *relayFlags) (err error) {
 		DataDir: dir, Listen: f.listen, Advertise: f.advertise, NoTCP: !bool(f.tcp), NoQUIC: !bool(f.quic),
 		Limits: f.limits.limits(), Version: version, Logger: newLogger(p.stderr, f.logLevel.level, f.logFormat.value),
 	}
-	if err := cfg.Check(); err != nil {
+	err = cfg.Check()
+	if wrong, ok := errors.AsType[*node.RoleError](err); ok {
+		return wrong
+	}
+	if err != nil {
 		return &usageError{err}
 	}
 	r, err := node.OpenRelay(ctx, cfg)

@@ -271,7 +271,8 @@ func TestLiveLine(t *testing.T) {
 		{func() { st.Sync.RemainingS = -1 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | pending 13 | catching up 43 %, 430 of 1,000 operations"},
 		{func() {}, 40, "[vix p2p] A | peers 2/3 | ops 63,667 |…"},
 		{func() { st.Sync, st.Pending = nil, 0 }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step"},
-		{func() { st.Settled = false }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | comparing"},
+		{func() { st.Ended = true }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | a certificate has ended, see peers"},
+		{func() { st.Settled, st.Ended = false, false }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | comparing"},
 		{func() { st.Settled, st.Damaged = true, true }, 200, "[vix p2p] A | peers 2/3 | ops 63,667 | in step | DAMAGED, see status"},
 		{func() { st.Counters, st.Durability, st.Damaged = localapi.Counters{}, "relaxed", false }, 200, "[vix p2p] A | peers 0/0 | ops 63,667 | RELAXED"},
 		{func() { st.Label = "\x1b[31mred" }, 200, `[vix p2p] \x1b[31mred | peers 0/0 | ops 63,667 | RELAXED`},
@@ -309,6 +310,7 @@ func TestStatusForPeople(t *testing.T) {
 		Peers: []localapi.Peer{
 			{PeerID: "12D3KooWBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB", Label: "B", State: "Connected", Direction: "out", Addr: "tcp://127.0.0.1:9002", RTTMillis: 0.42,
 				PendingOps: 1200, PendingBytes: 34_000, MissingOps: 7, LastAck: &acked, Settled: true, Durability: "strict",
+				Spaces: []localapi.Flow{{Space: "default", Settled: true}, {Space: "notes", Why: "the peer's certificate for it ended"}},
 				Paused: []localapi.Paused{{Space: "default", Log: "0123456789abcdef", Why: "forked"}}},
 			{PeerID: "12D3KooWCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC", State: "Disconnected", Durability: "relaxed", LastError: "nothing listens at tcp://127.0.0.1:9003"},
 		},
@@ -347,6 +349,7 @@ PEER       LABEL  STATE                 ADDRESS               RTT     PENDING   
 …CCCCCCCC         Disconnected RELAXED                        -       0                 ?        -
 
 B (…BBBBBBBB): log 01234567 of space default is paused: forked
+B (…BBBBBBBB): space notes is not exchanged: the peer's certificate for it ended
 …CCCCCCCC: nothing listens at tcp://127.0.0.1:9003 (3 failed attempts at 2 addresses)
 …CCCCCCCC: it runs with relaxed durability: what it holds counts for no --replicas
 tcp://127.0.0.1:9003: connection refused (3 failed attempts)

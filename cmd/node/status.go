@@ -269,6 +269,11 @@ func peerNotes(p *localapi.Peer, failed []localapi.Endpoint) (notes []string) {
 	for _, l := range p.Paused {
 		notes = append(notes, fmt.Sprintf("%s: log %s of space %s is paused: %s", name, short(l.Log), shown(l.Space, 40), l.Why))
 	}
+	for _, s := range p.Spaces {
+		if s.Why != "" {
+			notes = append(notes, fmt.Sprintf("%s: space %s is not exchanged: %s", name, shown(s.Space, 40), s.Why))
+		}
+	}
 	if p.Copies {
 		notes = append(notes, fmt.Sprintf("%s: several copies of one data directory use this identity: give each its own, or run only one", name))
 	}

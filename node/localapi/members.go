@@ -50,6 +50,19 @@ type OpenInvite struct {
 type MemberList struct {
 	Members []Member     `json:"members"`
 	Invites []OpenInvite `json:"invites"`
+	Untaken []Untaken    `json:"untaken,omitempty"` // as of Membership
+}
+
+// Untaken are writes of this node, of one log, that members do not take because it was
+// revoked.
+type Untaken struct {
+	Space string `json:"space"`
+	Log   string `json:"log"`
+	From  uint64 `json:"from"` // seq of the first
+	Ops   uint64 `json:"ops"`
+	// Cut: they lie beyond the cut of the revocation. Else this node has not heard where
+	// that is, and no member has stated to it that it holds them.
+	Cut bool `json:"cut"`
 }
 
 // Invite says whom an invite admits. Durations are in nanoseconds on the wire.
@@ -140,7 +153,8 @@ type Membership struct {
 	RootKey     bool     `json:"root_key"` // it is in the data directory
 	Members     int      `json:"members"`  // standing ones
 	// TrustDigest: equal at two nodes exactly if they decide alike.
-	TrustDigest string `json:"trust_digest"`
+	TrustDigest string    `json:"trust_digest"`
+	Untaken     []Untaken `json:"untaken,omitempty"`
 }
 
 // asked serves a route with a small JSON body.

@@ -332,7 +332,8 @@ type Peer struct {
 	// Beyond the contract.
 	//
 	// Settled: there is a session, and frontiers were compared: the numbers are
-	// exact. Else pending follows from what the peer stated last.
+	// exact. Else pending follows from what the peer stated last, or one of Spaces says
+	// Why.
 	Settled bool `json:"settled"`
 	// Durability is "strict", or "relaxed": it does not fsync, so that it counts for
 	// no --replicas; empty where that is not known.
@@ -353,6 +354,8 @@ type Flow struct {
 	PendingBytes uint64 `json:"pending_bytes"`
 	MissingOps   uint64 `json:"missing_ops"`
 	Settled      bool   `json:"settled"` // frontiers were compared: the numbers are exact
+	// Why the space is not exchanged although both have a role in it.
+	Why string `json:"why,omitempty"`
 }
 
 // Paused is a log that is not exchanged with a peer.
@@ -385,6 +388,7 @@ type Totals struct {
 	Label      string `json:"-"`
 	Durability string `json:"-"`
 	Settled    bool   `json:"-"` // frontiers were compared with every connected peer
+	Ended      bool   `json:"-"` // a certificate that ended keeps a space from some peer
 	Damaged    bool   `json:"-"`
 	Sync       *Sync  `json:"-"` // nil: nothing is missing
 }

@@ -45,6 +45,9 @@ type PeerInfo struct {
 	// during the session, is quick and is called from several goroutines. The control
 	// space everybody gets. (Every space: an open network.)
 	Carries func(replication.SpaceID) bool
+	// Lacks says what the peer should have and does not get in this session, for people;
+	// empty: nothing. While it lacks something it counts as out of step. (Nothing.)
+	Lacks func() string
 	// PieceBytes overrides Options.PieceBytes, for a path that is cut often (a
 	// relay); 0 leaves it.
 	PieceBytes int

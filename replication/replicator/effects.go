@@ -58,6 +58,8 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 		p.observe(e)
 	case replication.Ahead:
 		p.r.mesh.ahead(p, e)
+	case replication.Owes:
+		p.r.mesh.owes(p, e)
 	case replication.PeerLazy:
 		p.r.mesh.peerLazy(p, e.Lazy)
 	case replication.CaughtUp:

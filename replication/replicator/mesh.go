@@ -92,10 +92,18 @@ func (m *mesh) attach(p *Peer) (startLazy bool) {
 	defer m.mu.Unlock()
 	m.peers[p.source] = p
 	m.doLocked(func(now time.Time, m *replication.Mesh) (do []replication.MeshAction) {
-		startLazy, do = m.Attach(now, p.source)
+		startLazy, do = m.Attach(now, p.source, p.info.Carries)
 		return do
 	})
 	return startLazy
+}
+
+// addSpace hears of every space.
+func (m *mesh) addSpace(space replication.SpaceID) {
+	if space == m.control && m.control != (replication.SpaceID{}) {
+		return
+	}
+	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction { return m.AddSpace(now, space) })
 }
 
 func (m *mesh) detach(p *Peer) {
@@ -116,7 +124,7 @@ func (m *mesh) advanced(a replication.Advance) {
 			m.Forget(a.Log)
 			return nil
 		}
-		return m.Advanced(now, a.Log, a.Tip.Seq, a.Source)
+		return m.Advanced(now, a.Space, a.Log, a.Tip.Seq, a.Source)
 	})
 }
 
@@ -155,6 +163,16 @@ func (m *mesh) ahead(p *Peer, e replication.Ahead) {
 	}
 	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction {
 		return m.Ahead(now, e.Log, p.source, e.Seq, info.Tip.Seq)
+	})
+}
+
+// owes hears what a peer that pushes is to bring.
+func (m *mesh) owes(p *Peer, e replication.Owes) {
+	if e.Space == m.control && m.control != (replication.SpaceID{}) {
+		return
+	}
+	m.do(func(now time.Time, m *replication.Mesh) []replication.MeshAction {
+		return m.Owes(now, p.source, e.Logs, e.More)
 	})
 }
 

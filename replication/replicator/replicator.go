@@ -176,6 +176,9 @@ func New(o Options) (*Replicator, error) {
 	for _, s := range o.Spaces {
 		r.spaces[s.ID] = s
 	}
+	for id := range r.spaces {
+		r.mesh.addSpace(id)
+	}
 	r.stop = o.Store.Subscribe(r.advanced)
 	return r, nil
 }
@@ -216,6 +219,7 @@ func (r *Replicator) Attach(info PeerInfo, conn Conn) (*Peer, error) {
 // AddSpace makes a space known to all sessions. A name completes a space that
 // was known by its id alone.
 func (r *Replicator) AddSpace(s replication.SpaceInfo) {
+	r.mesh.addSpace(s.ID) // before it is written in
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.addSpaceLocked(s)

@@ -13,10 +13,21 @@ import (
 type NotSyncedError struct {
 	Want, Connected int      // peers
 	Behind          []string // ids of those with something pending or missing
-	Cause           error    // the context's, or ErrClosed
+	// Lacks says what some of these do not get at all, each as PeerInfo.Lacks.
+	Lacks []string
+	Cause error // the context's, or ErrClosed
 }
 
+// maxLacksTold is of how many peers an error tells what they lack.
+const maxLacksTold = 3
+
 func (e *NotSyncedError) Error() string {
+	behind := strings.Join(e.Behind, ", ")
+	if n := len(e.Lacks); n > maxLacksTold {
+		behind += fmt.Sprintf("; %s; and %d others", strings.Join(e.Lacks[:maxLacksTold], "; "), n-maxLacksTold)
+	} else if n > 0 {
+		behind += "; " + strings.Join(e.Lacks, "; ")
+	}
 	switch {
 	case e.Connected == 0 && e.Want <= 1:
 		return "no peer is connected, so nothing can be in step: " + e.Cause.Error()
@@ -24,12 +35,12 @@ func (e *NotSyncedError) Error() string {
 		return fmt.Sprintf("%d of %d peers are connected: %v", e.Connected, e.Want, e.Cause)
 	case e.Connected < e.Want:
 		return fmt.Sprintf("%d of %d peers are connected, and %d of these are not in step (%s): %v",
-			e.Connected, e.Want, len(e.Behind), strings.Join(e.Behind, ", "), e.Cause)
+			e.Connected, e.Want, len(e.Behind), behind, e.Cause)
 	case len(e.Behind) == 0:
 		return "all peers were in step, but not at one moment with what else must be: " + e.Cause.Error()
 	}
 	return fmt.Sprintf("not in step with %d of %d connected peers (%s): %v",
-		len(e.Behind), e.Connected, strings.Join(e.Behind, ", "), e.Cause)
+		len(e.Behind), e.Connected, behind, e.Cause)
 }
 
 func (e *NotSyncedError) Unwrap() error { return e.Cause }
@@ -39,7 +50,8 @@ func (e *NotSyncedError) Unwrap() error { return e.Cause }
 // each that is, nothing is pending or missing with any of them, and also, which
 // may be nil, has returned nil for what the store held then; it may wait until it
 // can, and an error of it ends the wait. Forked and cut logs count as in step;
-// stale peers do not count as connected. A *NotSyncedError if ctx ends first.
+// stale peers do not count as connected, and one that lacks something (PeerInfo.Lacks)
+// is not in step. A *NotSyncedError if ctx ends first.
 func (r *Replicator) WaitSynced(ctx context.Context, peers int, also func(context.Context) error) error {
 	r.waiting.Add(1)
 	defer r.waiting.Add(-1)
@@ -80,6 +92,12 @@ func (r *Replicator) inStep(ctx context.Context, peers int, also func(context.Co
 			continue
 		}
 		members[p.info.Key] = true
+		if p.info.Lacks != nil {
+			if lacks := p.info.Lacks(); lacks != "" {
+				inStep = false
+				state.Lacks = append(state.Lacks, p.info.ID+": "+lacks)
+			}
+		}
 		if !inStep {
 			state.Behind = append(state.Behind, p.info.ID)
 		}

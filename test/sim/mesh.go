@@ -12,6 +12,11 @@ func (n *node) openMesh() {
 		Degree: n.w.odds.degree, Few: n.w.odds.degree, ExchangeEvery: n.w.odds.exchange, Rand: n.w.rng.Int64N,
 	})
 	n.meshAt = time.Time{}
+	for _, space := range n.w.spaces {
+		if !n.w.isControl(space) {
+			n.mesh.AddSpace(n.w.now, space)
+		}
+	}
 }
 
 // meshDo carries out what the mesh decided.
@@ -48,7 +53,7 @@ func (n *node) meshAdvanced(a replication.Advance) {
 	case a.Retreat:
 		n.mesh.Forget(a.Log)
 	default:
-		n.meshDo(n.mesh.Advanced(n.w.now, a.Log, a.Tip.Seq, a.Source))
+		n.meshDo(n.mesh.Advanced(n.w.now, a.Space, a.Log, a.Tip.Seq, a.Source))
 	}
 }
 

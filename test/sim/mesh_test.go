@@ -270,6 +270,47 @@ func TestMeshCatchesUpFromOne(t *testing.T) {
 	}
 }
 
+// TestMeshHearsOthersInABacklog: a node that has much to catch up with from one takes a
+// new write of another, in a log that was quiet, after the usual wait: the one with the
+// backlog has not stated it, and is not waited for.
+func TestMeshHearsOthersInABacklog(t *testing.T) {
+	for seed := range meshSeeds() {
+		w := newMeshWorld(t, seed, 5, full(5)) // who writes pushes to two, whatever others ask for
+		behind, busy, quiet := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			w.append(t, n, 100)
+		}
+		w.run(5 * time.Second)
+		for _, l := range w.links {
+			if l.ends[0] == behind || l.ends[1] == behind || l.ends[0] == busy || l.ends[1] == busy {
+				l.end()
+			}
+		}
+		var last replication.Dot
+		for range 400 {
+			last, _ = w.append(t, busy, 1000)
+		}
+		w.odds.window, w.odds.read = 1000, 1000 // a run at a time
+		slow, other := w.linkOf(behind, busy), w.linkOf(behind, quiet)
+		slow.down = false
+		slow.connectLater()
+		w.run(2 * time.Second)
+		other.down = false
+		other.connectLater()
+		w.run(2 * time.Second)
+		began := w.now
+		d, _ := w.append(t, quiet, 100)
+		took := w.awaitDurable(t, d, 4, time.Minute).Sub(began)
+		if behind.mirror.frontier[last.Log].Seq == last.Seq {
+			t.Errorf("seed %d: the backlog was over by then", seed)
+		}
+		t.Logf("seed %d: the write took %s", seed, took)
+		if took > replication.GraftAfter+500*time.Millisecond {
+			t.Errorf("seed %d: the write took %s", seed, took)
+		}
+	}
+}
+
 // TestMeshOutlivesItsSource: the node from which another has a log dies in the middle
 // of a stream of writes. What it has not passed on comes from another at once, without
 // the wait for a timer.

@@ -191,7 +191,7 @@ func (n *node) attach(l *link, end int) *peer {
 	n.w.limitSession(p, &cfg)
 	var do []replication.MeshAction
 	cfg.Mesh = true
-	cfg.StartLazy, do = n.mesh.Attach(n.w.now, p.source)
+	cfg.StartLazy, do = n.mesh.Attach(n.w.now, p.source, cfg.Carries)
 	key := partialKey{other.index, p.instance}
 	cfg.Resume = n.partials[key]
 	delete(n.partials, key)
@@ -397,6 +397,10 @@ func (n *node) carryOut(p *peer, e replication.Effect) {
 		}
 	case replication.Ahead:
 		n.meshAhead(p, e)
+	case replication.Owes:
+		if !w.isControl(e.Space) {
+			n.meshDo(n.mesh.Owes(w.now, p.source, e.Logs, e.More))
+		}
 	case replication.PeerLazy:
 		n.meshDo(n.mesh.PeerLazy(w.now, p.source, e.Lazy))
 	case replication.CaughtUp:

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"vixp2p/replication"
+	"vixp2p/replication/replicator"
+)
+
+// UntakenWrites are writes of this node, of one log, that members do not take because it
+// was revoked.
+type UntakenWrites struct {
+	Space, Log string
+	From       uint64 // seq of the first
+	Ops        uint64
+	// Cut: they lie beyond the cut of the revocation, as far as they are held still. Else
+	// the revocation itself has not reached this node: no member has stated to it that it
+	// holds them, and more may lie beyond the cut.
+	Cut bool
+}
+
+// Untaken are the writes of this node that members do not take because it was revoked, as
+// far as it knows; those of an earlier generation stay so when it was admitted again.
+// ErrNoMembers.
+func (n *Node) Untaken(ctx context.Context) (list []UntakenWrites, err error) {
+	if n.members == nil {
+		return nil, ErrNoMembers
+	}
+	err = n.do(ctx, func(e *engine) error {
+		list, err = n.untaken(e)
+		return err
+	})
+	return list, err
+}
+
+func (n *Node) untaken(e *engine) (list []UntakenWrites, err error) {
+	var stated map[replication.LogID]uint64 // nil: members let this node in
+	if n.isRefused() {
+		if stated, err = statedPositions(e.store); err != nil {
+			return nil, err
+		}
+	}
+	for _, space := range e.store.Spaces() {
+		for _, l := range e.store.Logs(space) {
+			if l.Origin != n.members.self {
+				continue
+			}
+			one := UntakenWrites{Space: n.members.spaceTitle(space), Log: l.Log.String()}
+			if l.SetAside > 0 {
+				one.From, one.Ops, one.Cut = l.Tip.Seq+1, l.SetAside, true
+				list = append(list, one)
+			}
+			if at := stated[l.Log]; stated != nil && at < l.Tip.Seq {
+				one.From, one.Ops, one.Cut = at+1, l.Tip.Seq-at, false
+				list = append(list, one)
+			}
+		}
+	}
+	return list, nil
+}
+
+// statedPositions is how far members, by what each stated last, hold each log.
+func statedPositions(store replication.Store) (map[replication.LogID]uint64, error) {
+	known, err := replicator.Known(store)
+	if err != nil {
+		return nil, err
+	}
+	stated := map[replication.LogID]uint64{}
+	for _, c := range known {
+		entries, err := store.LoadCursor(c.Peer, c.Instance)
+		if err != nil {
+			return nil, fmt.Errorf("what members stated earlier cannot be read: %w", err)
+		}
+		for _, e := range entries {
+			stated[e.Log] = max(stated[e.Log], e.Pos.Seq)
+		}
+	}
+	return stated, nil
+}
