@@ -17,6 +17,7 @@ func TestForgottenIsToldSo(t *testing.T) {
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
 	}
+	connected(t, a, b)
 	if _, err := a.Forget(deadline(t), b.ID()); err != nil {
 		t.Fatal(err)
 	}

@@ -24,17 +24,18 @@ func TestAddressOfAPeer(t *testing.T) {
 	if _, err := a.Disconnect(deadline(t), "B"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "B knows of the end", func() bool { return b.mesh.book.live(a.id) == nil })
+	until(t, "B knows of the end", func() bool { return b.mesh.book.parted(a.id) })
 	if _, _, err := a.Connect(deadline(t), hostPort(t, b)); err != nil {
 		t.Fatal(err)
 	}
+	connected(t, a, b)
 	if p := peerState(t, a, b.ID()); p.Direction != "out" || p.Addr != listens {
 		t.Errorf("A dialled B at %s, and shows %s (%s); B had dialled from %s", listens, p.Addr, p.Direction, from)
 	}
 	if _, err := a.Disconnect(deadline(t), "B"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "B knows of the end", func() bool { return b.mesh.book.live(a.id) == nil })
+	until(t, "B knows of the end", func() bool { return b.mesh.book.parted(a.id) })
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
 	}

@@ -199,8 +199,20 @@ func (b *peerBook) waitLive(ctx context.Context, id peer.ID) bool {
 	}
 }
 
+// session returns the session with a peer, or nil. It may have ended, as long as the
+// node has not drawn its conclusions from the end.
+func (b *peerBook) session(id peer.ID) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.records[id]; r != nil {
+		return r.session
+	}
+	return nil
+}
+
 // busy tells whether a peer has a session that is not stale, or must be left
-// alone, and until when.
+// alone, and until when. Until the end of a session has been looked at, it may be one
+// that says that the peer is to be left alone.
 func (b *peerBook) busy(id peer.ID, now time.Time) (connected, held bool, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -208,7 +220,7 @@ func (b *peerBook) busy(id peer.ID, now time.Time) (connected, held bool, until 
 	if r == nil {
 		return false, false, time.Time{}
 	}
-	connected = !r.stale && r.session.alive()
+	connected = r.session != nil && !(r.stale && r.session.alive())
 	until = r.parted
 	if r.rest.After(until) {
 		until = r.rest

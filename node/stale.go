@@ -44,25 +44,44 @@ const presentTime = time.Second
 // present implements link. A session whose peer does not answer on it stays, since
 // it may be slow: it ends by its own time limits.
 func (m *mesh) present(ctx context.Context, t target, id peer.ID, by time.Time) error {
-	s := m.book.live(id)
-	if s == nil {
+	s := m.book.session(id)
+	switch {
+	case s == nil:
 		return errEnded
+	case !s.alive():
+		return m.gone(ctx, s)
 	}
-	began := time.Now()
-	asking, cancel := context.WithTimeout(ctx, presentTime)
-	defer cancel()
-	if s.driver.Answers(asking) || s.alive() && t.relayed() {
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	answer := make(chan bool, 1)
+	go func() { answer <- s.driver.Answers(asking) }()
+	patience := time.NewTimer(presentTime)
+	defer patience.Stop()
+	select {
+	case there := <-answer:
+		if there {
+			return nil
+		}
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	if s.alive() && t.relayed() {
 		return nil // who is at a relayed address says nothing of its own
 	}
 	if !s.alive() {
 		return m.gone(ctx, s)
 	}
 	other, err := m.connector.answers(ctx, t, by)
+	select {
+	case there := <-answer:
+		if there {
+			return nil // late, but there
+		}
+	default:
+	}
 	switch {
 	case !s.alive():
 		return m.gone(ctx, s)
-	case s.driver.Heard().After(began):
-		return nil // late, but there
 	case err == nil && other != id:
 		return wrapDial(t.Key, sec.ErrPeerIDMismatch{Expected: id, Actual: other})
 	}

@@ -186,13 +186,6 @@ func (p *Peer) Answers(ctx context.Context) bool {
 	return false
 }
 
-// Heard is when the last message came.
-func (p *Peer) Heard() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.now.heard
-}
-
 func (p *Peer) post(it item) bool { return p.box.post(it) }
 
 // run is the actor.
