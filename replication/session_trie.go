@@ -250,25 +250,44 @@ func (s *Session) diffPart(m *FrontierDiff) {
 			return
 		}
 	}
-	part := make([]FrontierEntry, 0, len(m.Entries))
-	for i := range m.Entries {
-		e := &m.Entries[i]
-		if !e.Branch.IsZero() { // other branches are for later versions (design 4.8)
-			continue
-		}
-		if !s.checkEntry(sp, e) {
-			return
-		}
-		part = append(part, *e)
+	if !s.takeEntries(sp, m.Entries) {
+		return
 	}
-	d.entries = append(d.entries, part)
-	d.held += len(part)
-	s.diffEntries += len(part)
 	d.next++
 	s.after(&sp.ask.timer, sp.ask.delay)
 	if m.Last {
 		s.stepDone(sp)
 	}
+}
+
+// takeEntries keeps the entries of a part, and no room for others: only what is kept is
+// counted. False if the peer broke the protocol.
+func (s *Session) takeEntries(sp *spaceState, entries []FrontierEntry) bool {
+	n := 0
+	for i := range entries {
+		if entries[i].Branch.IsZero() { // other branches are for later versions (design 4.8)
+			n++
+		}
+	}
+	if n == 0 {
+		return true
+	}
+	part := make([]FrontierEntry, 0, n)
+	for i := range entries {
+		e := &entries[i]
+		if !e.Branch.IsZero() {
+			continue
+		}
+		if !s.checkEntry(sp, e) {
+			return false
+		}
+		part = append(part, *e)
+	}
+	d := &sp.diff
+	d.entries = append(d.entries, part)
+	d.held += n
+	s.diffEntries += n
+	return true
 }
 
 // checkEntry notes where an entry of the peer's is; false if it broke the protocol.
