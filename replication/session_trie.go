@@ -69,7 +69,8 @@ func (f *found) from(now *Frontier) (region, bool) {
 }
 
 // maxSharedNodes and maxSharedBuckets bound a way down of which the peer waits for the end:
-// with more to be opened it soon has more than the levels above in its own.
+// with more to be opened it soon has more than the levels above in its own. So too many
+// buckets that changed afterwards are not told beside where it ended.
 const (
 	maxSharedNodes   = 8
 	maxSharedBuckets = 256
