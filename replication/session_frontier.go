@@ -274,9 +274,15 @@ func (s *Session) answer(sp *spaceState, q question, own *Frontier) {
 		return
 	}
 	parts := s.diffParts(sp, q.round, 0)
-	switch levels := q.levels && !q.digest.IsZero(); {
-	case levels && s.cfg.PeerShares && sp.found.root == q.digest:
-		parts.within(own, &sp.found.differ)
+	levels := q.levels && !q.digest.IsZero()
+	if levels && s.cfg.PeerShares && sp.found.root == q.digest {
+		if where, ok := sp.found.from(own); ok {
+			parts.within(own, &where)
+			parts.end()
+			return
+		}
+	}
+	switch {
 	case levels && own.Len() > s.cfg.WholeEntries:
 		parts.node(own.rootNode())
 	default:
@@ -436,6 +442,9 @@ func (s *Session) advanced(ev Advanced) {
 			a.peer = higher(a.peer, ev.Tip)
 		}
 		sp.since[ev.Log] = a
+	}
+	if sp.found.moved++; sp.found.moved > maxSharedBuckets {
+		sp.found = found{}
 	}
 	delete(sp.refused, ev.Log) // whatever it was, the log goes on
 	want := sp.got(ev.Log, ev.Tip.Seq, ev.Ops, ev.FromPeer)

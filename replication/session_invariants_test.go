@@ -21,6 +21,13 @@ func checkSession(t testing.TB, s *Session) {
 		if sp.held != nil && sp.ask.round == 0 {
 			t.Fatal("an answer waits for the end of a way down that nobody goes")
 		}
+		room := 0
+		for _, part := range sp.diff.entries {
+			room += cap(part)
+		}
+		if room != sp.diff.held {
+			t.Fatalf("there is room for %d entries of the peer's frontier, counted %d", room, sp.diff.held)
+		}
 		missing := uint64(0)
 		for _, m := range sp.missing {
 			if m.want.Seq <= m.have {

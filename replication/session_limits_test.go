@@ -201,6 +201,24 @@ func TestSessionBoundsFrontierDiff(t *testing.T) {
 // A peer may state many logs that are unknown here: they are kept by name only up
 // to a limit, and counted beyond. When the named ones are here, the frontiers are
 // compared again.
+// Entries that are not kept take no room: they are counted nowhere.
+func TestSessionKeepsNoRoomForOtherBranches(t *testing.T) {
+	h := newHarness(t, SessionConfig{})
+	h.do(LocalFrontier{Space: SpaceID{1}})
+	entries := make([]FrontierEntry, maxReceivedDiffEntries)
+	for i := range entries {
+		entries[i] = FrontierEntry{Log: LogID{byte(i), byte(i >> 8), 1}, Branch: Hash{1}, Pos: position(1)}
+	}
+	for part := range uint64(10) {
+		h.peer(&FrontierDiff{Space: SpaceID{1}, Round: 1, Part: part, Entries: entries})
+	}
+	entries[0].Branch = Hash{}
+	h.peer(&FrontierDiff{Space: SpaceID{1}, Round: 1, Part: 10, Entries: entries})
+	if d := &h.s.order[0].diff; len(d.entries) != 1 || h.s.DiffEntries() != 1 {
+		t.Errorf("%d parts of %d entries are kept, of one entry", len(d.entries), h.s.DiffEntries())
+	}
+}
+
 func TestSessionBoundsMissing(t *testing.T) {
 	h := newHarness(t, SessionConfig{})
 	const extra = 100

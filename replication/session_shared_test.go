@@ -57,19 +57,15 @@ func TestWayDownServesThePeerToo(t *testing.T) {
 			elsewhere = e
 		}
 	}
-	ahead := func(e FrontierEntry, n uint64) []FrontierEntry {
-		e.Pos = position(e.Pos.Seq + n)
-		return []FrontierEntry{e}
-	}
 	peer := own
 	for n := uint64(1); ; n++ { // the lower digest goes down
-		peer = own.With(ahead(all[0], n))
+		peer = own.With([]FrontierEntry{ahead(all[0], n)})
 		if o, p := own.Root(), peer.Root(); bytes.Compare(o[:], p[:]) < 0 {
 			break
 		}
 	}
 	inner := byte(changed >> 8)
-	moved, movedBelow := peer.With(ahead(elsewhere, 1)), peer.With(ahead(below, 1))
+	moved, movedBelow := peer.With([]FrontierEntry{ahead(elsewhere, 1)}), peer.With([]FrontierEntry{ahead(below, 1)})
 	root := func(f *Frontier) func(*wayDown) {
 		return func(w *wayDown) { w.states(0, nil, f.rootNode()) }
 	}
@@ -133,6 +129,46 @@ func TestWayDownServesThePeerToo(t *testing.T) {
 	}
 }
 
+// TestWayDownToldLater: what has changed here since the way down ended, also what was
+// taken back, is told beside where it ended.
+func TestWayDownToldLater(t *testing.T) {
+	all := randomFrontier(rand.New(rand.NewPCG(13, 13)), 3000)
+	own := NewFrontier(all)
+	peer := own.With([]FrontierEntry{ahead(all[0], 1)})
+	differs, inner := bucketOf(all[0].Log), byte(bucketOf(all[0].Log)>>8)
+	for name, c := range map[string]struct {
+		now     []FrontierEntry
+		buckets int
+	}{
+		"grown":       {[]FrontierEntry{ahead(all[1], 1)}, 2},
+		"taken back":  {[]FrontierEntry{{Log: all[1].Log}}, 2},
+		"too much":    {randomFrontier(rand.New(rand.NewPCG(14, 13)), 2*maxSharedBuckets), 0},
+		"as much now": {nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &wayDown{harness: newHarness(t, SessionConfig{PeerLevels: true, PeerShares: true, WholeEntries: 1}), own: own}
+			w.take(w.do(LocalFrontier{Space: SpaceID{1}, Frontier: own}))
+			w.states(0, nil, peer.rootNode())
+			w.states(1, nil, peer.at(inner).message(inner))
+			w.states(2, peer.leaf(differs))
+			w.own = own.With(c.now)
+			w.asks(peer)
+			m := w.answered[0]
+			if len(m.Buckets) != c.buckets || (c.buckets == 0) != (len(m.Nodes) == 1) {
+				t.Fatalf("%d buckets and %d nodes, want %d", len(m.Buckets), len(m.Nodes), c.buckets)
+			}
+			for _, e := range m.Entries {
+				if w.own.Position(e.Log) != e.Pos {
+					t.Errorf("log %s is not held like that", e.Log.Short())
+				}
+			}
+			if name == "taken back" && len(m.Entries) != len(own.leaf(differs))+len(w.own.leaf(bucketOf(all[1].Log))) {
+				t.Errorf("%d entries", len(m.Entries))
+			}
+		})
+	}
+}
+
 // What a peer may not say of where its way down ended.
 func TestSharedWayDownViolations(t *testing.T) {
 	own := NewFrontier(randomFrontier(rand.New(rand.NewPCG(9, 9)), 2000))
@@ -158,5 +194,35 @@ func TestSharedWayDownViolations(t *testing.T) {
 				t.Errorf("%+v", out)
 			}
 		})
+	}
+}
+
+// ahead is an entry n operations later.
+func ahead(e FrontierEntry, n uint64) FrontierEntry {
+	e.Pos = position(e.Pos.Seq + n)
+	return e
+}
+
+// advance lets one end hold an entry of a log.
+func (p *pair) advance(end int, e FrontierEntry) {
+	at := p.holds[end].Position(e.Log)
+	p.holds[end] = p.holds[end].With([]FrontierEntry{e})
+	p.do(end, Advanced{Advance: Advance{Space: pairSpace, Log: e.Log, Prev: at, Tip: e.Pos, Ops: e.Pos.Seq - at.Seq}})
+}
+
+// Two nodes that held the same and write while their questions are under way do not wait
+// for each other.
+func TestEqualQuestionsDoNotWait(t *testing.T) {
+	all := randomFrontier(rand.New(rand.NewPCG(12, 12)), 400)
+	f := NewFrontier(all)
+	p := newPair(t, f, f, SessionConfig{PeerLevels: true, PeerShares: true, WholeEntries: 1})
+	for end := range 2 {
+		p.advance(end, ahead(all[end], 1))
+	}
+	p.run()
+	for end, s := range p.s {
+		if !s.spaces[pairSpace].settled {
+			t.Errorf("end %d waits", end)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -19,9 +20,9 @@ import (
 //
 // Both sides ask, and one way down can serve both. Whoever has gone down knows the
 // peer's frontier by its root, and in which buckets its own is another. If that is the
-// root that the peer's question states, the answer to it is that: these buckets, what is
-// in them here, and that elsewhere this side holds what the question states. For that
-// nothing is taken from the order of messages or from time: each node that was looked at
+// root that the peer's question states, the answer to it is that: these buckets and those
+// that have changed here since, what is in them, and that elsewhere this side holds what
+// the question states. For that nothing is taken from the order of messages or from time: each node that was looked at
 // on the way down hashes to the digest in the node above, and the root to the digest of the
 // question.
 
@@ -50,15 +51,26 @@ type diff struct {
 	openBuckets          []uint16
 }
 
-// found tells that our frontier had all that one of the peer's had, and nothing else, but
-// for the buckets in differ. It stays true but for what was added here.
+// found tells that a frontier of the peer's had all that own has, and nothing else, but
+// for the buckets in differ.
 type found struct {
 	root   Hash // of the peer's frontier; zero: there is none
+	own    *Frontier
 	differ region
+	moved  int // advances since: with too many it is dropped, so that own keeps little alive
+}
+
+// from is in which buckets the peer's frontier differs from ours now; false if that is too
+// much to be told.
+func (f *found) from(now *Frontier) (region, bool) {
+	where := region{buckets: maps.Clone(f.differ.buckets)}
+	n := where.addChanged(f.own, now)
+	return where, n <= maxSharedBuckets
 }
 
 // maxSharedNodes and maxSharedBuckets bound a way down of which the peer waits for the end:
-// with more to be opened it soon has more than the levels above in its own.
+// with more to be opened it soon has more than the levels above in its own. So too many
+// buckets that changed afterwards are not told beside where it ended.
 const (
 	maxSharedNodes   = 8
 	maxSharedBuckets = 256
@@ -80,7 +92,7 @@ func (s *Session) putOff(sp *spaceState, q *question, own *Frontier) bool {
 	default:
 		// Both may be waiting for the other's root: the one whose question has the
 		// lower digest gets it.
-		if stated := a.own.Root(); bytes.Compare(stated[:], q.digest[:]) > 0 {
+		if stated := a.own.Root(); bytes.Compare(stated[:], q.digest[:]) >= 0 {
 			return false
 		}
 	}
@@ -163,6 +175,26 @@ func (r *region) addSets(whole *ChildSet, buckets []uint16) {
 		one.Add(byte(b))
 		r.add(byte(b>>8), one)
 	}
+}
+
+// addChanged adds the buckets in which two frontiers differ, and returns how many these are.
+func (r *region) addChanged(f, g *Frontier) (n int) {
+	for c := range 256 {
+		i := byte(c)
+		a, b := f.at(i), g.at(i)
+		if a == b {
+			continue
+		}
+		var set ChildSet
+		for k := range 256 {
+			if a.child(byte(k)) != b.child(byte(k)) {
+				set.Add(byte(k))
+			}
+		}
+		r.add(i, set)
+		n += set.Len()
+	}
+	return n
 }
 
 // entriesIn is the entries of a region, bucket by bucket.
@@ -250,25 +282,44 @@ func (s *Session) diffPart(m *FrontierDiff) {
 			return
 		}
 	}
-	part := make([]FrontierEntry, 0, len(m.Entries))
-	for i := range m.Entries {
-		e := &m.Entries[i]
-		if !e.Branch.IsZero() { // other branches are for later versions (design 4.8)
-			continue
-		}
-		if !s.checkEntry(sp, e) {
-			return
-		}
-		part = append(part, *e)
+	if !s.takeEntries(sp, m.Entries) {
+		return
 	}
-	d.entries = append(d.entries, part)
-	d.held += len(part)
-	s.diffEntries += len(part)
 	d.next++
 	s.after(&sp.ask.timer, sp.ask.delay)
 	if m.Last {
 		s.stepDone(sp)
 	}
+}
+
+// takeEntries keeps the entries of a part, and no room for others: only what is kept is
+// counted. False if the peer broke the protocol.
+func (s *Session) takeEntries(sp *spaceState, entries []FrontierEntry) bool {
+	n := 0
+	for i := range entries {
+		if entries[i].Branch.IsZero() { // other branches are for later versions (design 4.8)
+			n++
+		}
+	}
+	if n == 0 {
+		return true
+	}
+	part := make([]FrontierEntry, 0, n)
+	for i := range entries {
+		e := &entries[i]
+		if !e.Branch.IsZero() {
+			continue
+		}
+		if !s.checkEntry(sp, e) {
+			return false
+		}
+		part = append(part, *e)
+	}
+	d := &sp.diff
+	d.entries = append(d.entries, part)
+	d.held += n
+	s.diffEntries += n
+	return true
 }
 
 // checkEntry notes where an entry of the peer's is; false if it broke the protocol.
@@ -383,7 +434,7 @@ func (s *Session) stepDone(sp *spaceState) {
 	}
 	if d.openNodes.Empty() && d.openWhole.Empty() && len(d.openBuckets) == 0 {
 		if whole, buckets := d.differ.sets(); !d.digest.IsZero() && !d.alone && len(buckets) <= maxSharedBuckets && !(whole.Empty() && len(buckets) == 0) {
-			sp.found = found{d.digest, d.differ}
+			sp.found = found{root: d.digest, own: sp.ask.own, differ: d.differ}
 		}
 		s.compared(sp, sp.ask.own, d.differ, slices.Concat(d.entries...))
 		return

@@ -22,6 +22,7 @@ type pair struct {
 	roots, shared                   int // answers with a root, and with where the other's way down ended
 	bytes                           int // about
 	largest                         int // entries held of a peer's frontier
+	losses                          int // that a side believes the other to have had
 }
 
 type sentTo struct {
@@ -61,6 +62,8 @@ func (p *pair) do(end int, ev Event) {
 			p.queue = append(p.queue, sentTo{1 - end, e.Msg})
 		case LoadFrontier:
 			p.do(end, LocalFrontier{Space: e.Space, Frontier: p.holds[end]})
+		case DataLoss:
+			p.losses++
 		case CloseSession:
 			p.t.Fatalf("a session ended: %s", e.Detail)
 		}
@@ -301,7 +304,7 @@ func TestExchangeOfMovingFrontiers(t *testing.T) {
 		a := randomFrontier(r, 600)
 		cfg := SessionConfig{PeerLevels: true, WholeEntries: 1, PeerShares: r.IntN(4) > 0}
 		p := newPair(t, NewFrontier(a), NewFrontier(vary(r, a, []int{2, 40}[r.IntN(2)])), cfg)
-		calm := 1 + r.IntN(30)
+		calm, still := 1+r.IntN(30), r.IntN(4) // one end may keep still: it is told of what it asked before
 		for len(p.queue) > 0 {
 			m := p.queue[0]
 			p.queue = p.queue[1:]
@@ -313,11 +316,16 @@ func TestExchangeOfMovingFrontiers(t *testing.T) {
 				continue
 			}
 			end := r.IntN(2)
+			if end == still {
+				continue
+			}
 			log := a[r.IntN(len(a))].Log
-			at := p.holds[end].Position(log)
-			tip := position(at.Seq + 1 + r.Uint64N(3))
-			p.holds[end] = p.holds[end].With([]FrontierEntry{{Log: log, Base: 1, Pos: tip}})
-			p.do(end, Advanced{Advance: Advance{Space: pairSpace, Log: log, Prev: at, Tip: tip, Ops: tip.Seq - at.Seq}})
+			tip := position(p.holds[end].Position(log).Seq + 1 + r.Uint64N(3))
+			p.advance(end, FrontierEntry{Log: log, Base: 1, Pos: tip})
+		}
+		for end := range p.s {
+			p.do(end, MeshExchange{})
+			p.run()
 		}
 		for i, s := range p.s {
 			for e := range p.holds[i].All() {
@@ -325,7 +333,13 @@ func TestExchangeOfMovingFrontiers(t *testing.T) {
 				if at.Seq < e.Pos.Seq && s.Acked(pairSpace, e.Log, e.Pos.Seq) {
 					t.Fatalf("seed %d: end %d takes log %s for held up to %d, it is up to %d", seed, i, e.Log.Short(), e.Pos.Seq, at.Seq)
 				}
+				if m := p.s[1-i].spaces[pairSpace].missing[e.Log]; at.Seq < e.Pos.Seq && m.want != e.Pos {
+					t.Fatalf("seed %d: end %d does not know that it lacks log %s up to %d: %+v", seed, 1-i, e.Log.Short(), e.Pos.Seq, m)
+				}
 			}
+		}
+		if p.losses > 0 {
+			t.Fatalf("seed %d: %d positions pass for lost", seed, p.losses)
 		}
 		shared += p.shared
 	}

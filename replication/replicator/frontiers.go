@@ -45,9 +45,9 @@ type frontiers struct {
 type spaceFrontier struct {
 	mu  sync.Mutex // guards now and loaded; held while the store is read
 	now *replication.Frontier
-	// changed is the logs of which now may be out of date. It takes no more room than
-	// the logs of the space.
-	changed map[replication.LogID]struct{}
+	// changed is the logs of which now may be out of date, with how far each was told. It
+	// takes no more room than the logs of the space.
+	changed map[replication.LogID]replication.Position
 	loaded  bool
 }
 
@@ -56,16 +56,18 @@ func (f *frontiers) note(a replication.Advance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if sp := f.spaces[a.Space]; sp != nil {
-		sp.changed[a.Log] = struct{}{}
+		sp.changed[a.Log] = a.Tip
 	}
 }
 
-// of is the frontier of a space now, and at how many logs it had to look for that.
+// of is the frontier of a space now, and at how many logs it had to look for that. It does
+// not run ahead of what was told: a session that has not heard of a write takes the log
+// for one of which its peer holds all.
 func (f *frontiers) of(space replication.SpaceID) (now *replication.Frontier, looked int) {
 	f.mu.Lock()
 	sp := f.spaces[space]
 	if sp == nil {
-		sp = &spaceFrontier{changed: map[replication.LogID]struct{}{}}
+		sp = &spaceFrontier{changed: map[replication.LogID]replication.Position{}}
 		f.spaces[space] = sp
 	}
 	f.mu.Unlock()
@@ -74,7 +76,7 @@ func (f *frontiers) of(space replication.SpaceID) (now *replication.Frontier, lo
 	defer sp.mu.Unlock()
 	f.mu.Lock()
 	changed := sp.changed
-	sp.changed = map[replication.LogID]struct{}{} // before the store is read: what comes now is looked at again
+	sp.changed = map[replication.LogID]replication.Position{} // before the store is read: what comes now is looked at again
 	f.mu.Unlock()
 	if !sp.loaded {
 		logs := f.store.Logs(space)
@@ -86,9 +88,12 @@ func (f *frontiers) of(space replication.SpaceID) (now *replication.Frontier, lo
 		return sp.now, len(logs)
 	}
 	entries := make([]replication.FrontierEntry, 0, len(changed))
-	for log := range changed {
+	for log, told := range changed {
 		info, _ := f.store.Log(log) // none: no position, so that it is taken out
 		info.Log = log
+		if info.Tip.Seq > told.Seq {
+			info.Tip = told
+		}
 		entries = append(entries, info.Entry())
 	}
 	sp.now = sp.now.With(entries)

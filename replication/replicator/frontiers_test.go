@@ -67,3 +67,59 @@ func manyEntries(peer int, part uint64) []replication.FrontierEntry {
 	}
 	return out
 }
+
+// lateStore tells of what is durable only when it is let.
+type lateStore struct {
+	replication.Store
+	let chan struct{} // nil: at once
+}
+
+func (s *lateStore) Subscribe(fn func(replication.Advance)) (cancel func()) {
+	return s.Store.Subscribe(func(a replication.Advance) {
+		if s.let != nil {
+			<-s.let
+		}
+		fn(a)
+	})
+}
+
+// TestCursorKnowsOnlyWhatWasTold: a write that the store has, and of which the sessions
+// have not heard yet, is not taken for one that the peer holds.
+func TestCursorKnowsOnlyWhatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, "A")
+		if err := n.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store := &lateStore{Store: n.store}
+		n.start(store)
+		at := n.append(1, 8)
+		c := play(n, "C")
+		c.settle(replication.FrontierEntry{Log: at.First.Log, Pos: at.Pos})
+		n.append(1, 8)
+		held := hear[*replication.WalPush](c).End
+		c.ack(at.First.Log, held)
+		synctest.Wait()
+
+		store.let = make(chan struct{})
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			if _, err := n.store.Append(t.Context(), replication.Batch{Space: space, Ops: makeOps(1, 8)}); err != nil {
+				t.Error(err)
+			}
+		}()
+		time.Sleep(time.Second) // until the cursor was compared
+		cursor, err := n.store.LoadCursor(c.peer.Info().Key, c.peer.Info().Instance)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range cursor {
+			if e.Log == at.First.Log && e.Pos != held {
+				t.Errorf("the peer stated %d, and %d is kept", held.Seq, e.Pos.Seq)
+			}
+		}
+		close(store.let)
+		<-written
+	})
+}
