@@ -54,6 +54,10 @@ type Store interface {
 	// it returns was checked against its hashes; *DamageError otherwise.
 	ReadRun(log LogID, after Position, maxBytes int) (RunBytes, error)
 
+	// LastRun is what ReadRun returns where that is the log's newest block alone, if it
+	// is still in memory: it waits for no disk. Nobody changes its bytes.
+	LastRun(log LogID, after Position) (run RunBytes, ok bool)
+
 	// RunCovering returns the run that starts with the block that covers seq, for
 	// a peer whose branch is another one.
 	RunCovering(log LogID, seq uint64) (RunBytes, error)

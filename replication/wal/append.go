@@ -320,6 +320,7 @@ func (b *localBatch) build(bb *blockBuilder) {
 	buf = r.AppendBlock(buf, raw, sig, body)
 	size := len(buf)
 	t.addBlock(l, h, hash, buf)
+	t.keepNewest(l, prev, buf[:size:size])
 	t.advance(l, prev, uint64(size), 0)
 	for _, p := range bb.in {
 		p.at.Pos, p.at.Arrival = l.tip, l.arrival

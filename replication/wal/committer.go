@@ -98,7 +98,7 @@ func (c *committer) round() {
 
 	var err error
 	if !t.empty() {
-		c.s.cursors.stage(t)
+		c.s.cursors.ride(t)
 		start := time.Now()
 		if err = c.s.commit(t); err == nil {
 			c.noteLogs(t)

@@ -40,6 +40,7 @@ type tx struct {
 	// opening: the small commit of an open, which a nearly full disk has room for.
 	opening  bool
 	began    map[r.LogID]began // logs that begin in it
+	newest   []newestBlock
 	advances []r.Advance
 	// identity is set where the epoch ends in this transaction.
 	identity *identity
@@ -232,6 +233,7 @@ func (s *Store) apply(t *tx, hash r.Hash) {
 		sp := s.idx.space(id)
 		sp.arrival, sp.open = arrival, t.open[id]
 	}
+	s.newest.add(t.newest)
 	s.idx.head = t.head
 	s.headHash = hash
 	maps.Copy(s.others, t.others)
