@@ -152,7 +152,8 @@ type Appended struct {
 type Resolver interface {
 	// Resolve fills Supersedes and Order of the keyed operations of one batch,
 	// in commit order, as they would be with everything resolved before already
-	// committed. first is the first operation's dot; HLCs are set. An error
+	// committed. first is the first operation's dot; HLCs are set. The list of
+	// operations is used again after the call: only what they point to may be kept. An error
 	// refuses this batch alone (ErrConflict for a failed condition).
 	Resolve(space SpaceID, first Dot, ops []Op, conds []Condition) error
 	// Settle: the resolved operations of log up to seq through are durable.

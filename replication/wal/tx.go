@@ -54,6 +54,33 @@ func (s *Store) newTx() *tx {
 	}
 }
 
+// maxKeptSets bounds the transaction whose maps and lists the next one uses again.
+const maxKeptSets = 64
+
+// nextTx is a transaction for a round. It uses what the one before had, of which
+// nobody has anything any more.
+func (c *committer) nextTx() *tx {
+	t := c.tx
+	if t == nil || len(t.sets)+len(t.deletes)+len(t.others) > maxKeptSets {
+		c.tx = c.s.newTx()
+		return c.tx
+	}
+	clear(t.logs)
+	clear(t.spaces)
+	clear(t.open)
+	clear(t.others)
+	clear(t.began)
+	clear(t.sets)
+	clear(t.deletes)
+	clear(t.newest)
+	*t = tx{
+		s: c.s, head: c.s.idx.head,
+		logs: t.logs, spaces: t.spaces, open: t.open, others: t.others, began: t.began,
+		sets: t.sets[:0], deletes: t.deletes[:0], advances: t.advances[:0], newest: t.newest[:0],
+	}
+	return t
+}
+
 func (t *tx) empty() bool { return len(t.sets) == 0 && len(t.deletes) == 0 && len(t.logs) == 0 }
 
 // log returns the staged state of a log, nil if it is not known.
