@@ -106,13 +106,19 @@ type localBatch struct {
 	taken  []*appendReq    // from the queue
 	placed []*appendReq    // those that have their place in a block
 	ops    []r.Op          // room for those of the first block
+	// header and body are where a block is put together, before its bytes are copied
+	// into one buffer.
+	header, body []byte
 	// next is the epoch that follows where a log of this one is limited; zero until
 	// it is drawn.
 	next r.Epoch
 }
 
-// maxKeptOps bounds the room that is kept for the next transaction.
-const maxKeptOps = maxTxLocals
+// What is kept for the next transaction at most.
+const (
+	maxKeptOps  = maxTxLocals
+	maxKeptBody = 256 << 10 // bytes
+)
 
 // begin empties what the last transaction left, so that nothing of it is kept alive.
 func (b *localBatch) begin(c *committer, t *tx) {
@@ -122,6 +128,7 @@ func (b *localBatch) begin(c *committer, t *tx) {
 	clear(b.placed)
 	*b = localBatch{
 		c: c, t: t, open: b.open, order: b.order[:0], taken: b.taken[:0], placed: b.placed[:0], ops: b.ops[:0],
+		header: b.header, body: b.body,
 	}
 	if b.open == nil {
 		b.open = map[r.SpaceID]*blockBuilder{}
@@ -338,13 +345,17 @@ func (b *localBatch) build(bb *blockBuilder) {
 		Log: l.id, FirstSeq: l.tip.Seq + 1, Count: uint64(len(bb.ops)), Prev: l.tip.Hash,
 		FirstHLC: bb.ops[0].HLC, LastHLC: bb.ops[len(bb.ops)-1].HLC, Genesis: bb.gen,
 	}
-	body := h.SetBody(r.EncodeBody(l.id, bb.ops), bb.seal)
-	raw := r.AppendHeader(nil, h)
+	encoded := r.AppendBody(b.body[:0], l.id, bb.ops)
+	body := h.SetBody(encoded, bb.seal)
+	raw := r.AppendHeader(b.header[:0], h)
 	hash := r.Hash(sha256.Sum256(raw))
 	sig := r.SignBlock(s.opt.Key, hash)
 	buf := make([]byte, 0, len(raw)+len(sig)+len(body)+16+trailerLen)
 	prev := l.tip
 	buf = r.AppendBlock(buf, raw, sig, body)
+	if b.header = raw; cap(encoded) <= maxKeptBody {
+		b.body = encoded
+	}
 	size := len(buf)
 	t.addBlock(l, h, hash, buf)
 	t.keepNewest(l, prev, buf[:size:size])
