@@ -24,6 +24,24 @@ type Space struct {
 
 	// announced is the engine that knows the space by its name already.
 	announced atomic.Pointer[engine]
+	// written is the log that was written last: every Write says its name.
+	written atomic.Pointer[logText]
+}
+
+// logText is a log and its id as text.
+type logText struct {
+	id   replication.LogID
+	text string
+}
+
+// textOf is a log's id as text, made once for the log that is being written.
+func (s *Space) textOf(log replication.LogID) string {
+	if t := s.written.Load(); t != nil && t.id == log {
+		return t.text
+	}
+	t := &logText{log, log.String()}
+	s.written.Store(t)
+	return t.text
 }
 
 // Space returns the space of that name; "" means "default". A space exists from
@@ -272,7 +290,7 @@ func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, err
 	w := &Write{s: s, dot: replication.Dot{Log: done.First.Log, Seq: done.Pos.Seq}}
 	// The block may hold other batches too: this one's last operation counts.
 	w.dot.Seq = done.First.Seq + uint64(len(b.ops)) - 1
-	w.Log, w.Seq = w.dot.Log.String(), w.dot.Seq
+	w.Log, w.Seq = s.textOf(w.dot.Log), w.dot.Seq
 	return w, nil
 }
 

@@ -98,19 +98,24 @@ func (o *Op) OrderVoid() bool {
 
 // EncodeBody encodes operations for log self. The operations must be valid
 // (CheckOp) and their HLCs strictly ascending.
-func EncodeBody(self LogID, ops []Op) []byte {
-	size := 0
+func EncodeBody(self LogID, ops []Op) []byte { return AppendBody(nil, self, ops) }
+
+// AppendBody is EncodeBody into a buffer.
+func AppendBody(b []byte, self LogID, ops []Op) []byte {
+	size, largest := 0, 0
 	for i := range ops {
-		size += OpSize(&ops[i])
+		n := OpSize(&ops[i])
+		size, largest = size+n, max(largest, n)
 	}
-	b := make([]byte, 0, size)
+	b = slices.Grow(b, size)
 	table := dotTable(self, ops)
 	index := make(map[LogID]uint64, len(table))
 	for i, l := range table {
 		index[l] = uint64(i) + 1
 		b = canonical.AppendBytes(b, bodyTable, table[i][:])
 	}
-	var op, dots []byte
+	op := make([]byte, 0, largest)
+	var dots []byte
 	prev := HLC(0)
 	for i := range ops {
 		o := &ops[i]

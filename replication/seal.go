@@ -25,7 +25,7 @@ type Sealer interface {
 
 // Seal makes the stored body of a block of its raw body, and sets the header's
 // KeyID. All other fields must be set but those of the stored body, BodyHash and
-// BodyLen.
+// BodyLen. It keeps neither raw, which it may return, nor the body.
 type Seal func(h *Header, raw []byte) (body []byte)
 
 // Opener tells a reader how the bodies of a space are opened.

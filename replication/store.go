@@ -54,6 +54,10 @@ type Store interface {
 	// it returns was checked against its hashes; *DamageError otherwise.
 	ReadRun(log LogID, after Position, maxBytes int) (RunBytes, error)
 
+	// LastRun is what ReadRun returns where that is the log's newest block alone, if it
+	// is still in memory: it waits for no disk. Nobody changes its bytes.
+	LastRun(log LogID, after Position) (run RunBytes, ok bool)
+
 	// RunCovering returns the run that starts with the block that covers seq, for
 	// a peer whose branch is another one.
 	RunCovering(log LogID, seq uint64) (RunBytes, error)
@@ -148,7 +152,8 @@ type Appended struct {
 type Resolver interface {
 	// Resolve fills Supersedes and Order of the keyed operations of one batch,
 	// in commit order, as they would be with everything resolved before already
-	// committed. first is the first operation's dot; HLCs are set. An error
+	// committed. first is the first operation's dot; HLCs are set. The list of
+	// operations is used again after the call: only what they point to may be kept. An error
 	// refuses this batch alone (ErrConflict for a failed condition).
 	Resolve(space SpaceID, first Dot, ops []Op, conds []Condition) error
 	// Settle: the resolved operations of log up to seq through are durable.

@@ -143,6 +143,11 @@ func (e *env) counts(w *Writer, n, set int, limit error) {
 	if arrived != n {
 		e.Errorf("%d blocks arrived, want %d", arrived, n)
 	}
+	for i := n; i < w.Len(); i++ {
+		if r, ok := e.store.LastRun(w.Log, w.Pos(i)); ok {
+			e.Errorf("the last run up to %d does not count", r.End.Seq)
+		}
+	}
 	if n == 0 {
 		_, err := e.store.ReadRun(w.Log, replication.Position{}, 0)
 		e.wantErr("reading a log of which nothing counts", err, replication.ErrUnknownLog)

@@ -13,6 +13,7 @@ var readTests = []test{
 	{"RunsEndAtSignatures", testRunsEndAtSignatures},
 	{"RunsKeepToMaxBytes", testRunsKeepToMaxBytes},
 	{"NothingBeyondTheTip", testReadBeyondTip},
+	{"LastRun", testLastRun},
 	{"UnknownLog", testReadUnknownLog},
 	{"NotOnOurBranch", testReadNotOnBranch},
 	{"RunCovering", testRunCovering},
@@ -72,6 +73,31 @@ func testReadBeyondTip(e *env) {
 		r, err := e.store.ReadRun(w.Log, after, 0)
 		if err != nil || r.Data != nil || r.From != after || r.End != after || r.Ops != 0 {
 			e.Errorf("after %d: %+v %v", after.Seq, r, err)
+		}
+	}
+}
+
+// testLastRun: what was just committed is in memory, the newest block alone. That it is
+// what would be read is checked wherever a run is read.
+func testLastRun(e *env) {
+	w := e.writer(1).AddMany(3)
+	own := e.append(Put("a", "1"))
+	for i := range 3 {
+		e.want(e.ingest(w.Run(e, i, i+1)), replication.Committed, w.Pos(i+1))
+		if r, ok := e.store.LastRun(w.Log, w.Pos(i)); !ok || r.End != w.Pos(i+1) || !bytes.Equal(r.Data, w.Raw(i, i+1)) {
+			e.Errorf("block %d was just committed, and is not the last run: %v %v", i, r.End, ok)
+		}
+	}
+	if r, ok := e.store.LastRun(own.First.Log, replication.Position{}); !ok || r.End != own.Pos {
+		e.Errorf("of another log: %v %v", r.End, ok)
+	}
+	e.append(Put("a", "2"))
+	for _, x := range []struct {
+		log   replication.LogID
+		after replication.Position
+	}{{w.Log, w.Pos(0)}, {w.Log, w.Pos(1)}, {w.Log, w.Pos(3)}, {w.Log, replication.Position{Seq: 2}}, {own.First.Log, replication.Position{}}, {e.writer(2).Log, w.Pos(0)}} {
+		if r, ok := e.store.LastRun(x.log, x.after); ok {
+			e.Errorf("after %d of %s: a last run up to %d that is not the newest block alone", x.after.Seq, x.log.Short(), r.End.Seq)
 		}
 	}
 }

@@ -9,6 +9,7 @@ package logtest
 import (
 	"context"
 	"crypto/ed25519"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -280,6 +281,9 @@ func (e *env) readRun(id replication.LogID, after replication.Position, maxBytes
 	r, err := e.store.ReadRun(id, after, maxBytes)
 	if err != nil {
 		e.Fatalf("run after %v: %v", after, err)
+	}
+	if last, ok := e.store.LastRun(id, after); ok && !reflect.DeepEqual(last, r) {
+		e.Fatalf("the last run after %d is %d bytes up to %v, and the run that is read %d up to %v", after.Seq, len(last.Data), last.End, len(r.Data), r.End)
 	}
 	return r, e.verifyRun(id, r)
 }

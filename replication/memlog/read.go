@@ -90,6 +90,21 @@ func (s *Store) ReadRun(log replication.LogID, after replication.Position, maxBy
 	return l.run(i, after, maxBytes)
 }
 
+// LastRun is what ReadRun returns if that is the log's newest block.
+func (s *Store) LastRun(log replication.LogID, after replication.Position) (replication.RunBytes, bool) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	l, err := s.logLocked(log)
+	if err != nil {
+		return replication.RunBytes{}, false
+	}
+	if i, ok := l.boundary(after); !ok || i != len(l.blocks)-1 || len(l.tail) > 0 {
+		return replication.RunBytes{}, false
+	}
+	run, err := l.run(len(l.blocks)-1, after, 0)
+	return run, err == nil
+}
+
 // RunCovering returns the run that starts with the block that covers seq; an
 // empty one if none does.
 func (s *Store) RunCovering(log replication.LogID, seq uint64) (replication.RunBytes, error) {

@@ -5,7 +5,8 @@
 // Every peer has one actor goroutine, which owns the session and never blocks on
 // the network or on the disk, one goroutine that reads the connection and one
 // that writes it. Work that takes time runs beside the actor, in order, and its
-// answer comes back as an event:
+// answer comes back as an event; what is quicker than the way there and back, a run that
+// is still in memory or one small run to verify, the actor does itself:
 //
 //	            +------------------------------ Peer ------------------------------+
 //	Conn.Read --> reader --> actor (Session.Step) --> writer -------------> Conn.Write

@@ -26,7 +26,9 @@ func (p *Peer) carryOut(now time.Time, e replication.Effect) {
 	case replication.LoadFrontier:
 		p.reads.do(func() { p.loadFrontier(e) })
 	case replication.ReadRun:
-		p.reads.do(func() { p.readRun(e) })
+		if !p.readNow(e) {
+			p.reads.do(func() { p.readRun(e) })
+		}
 	case replication.CommitRun:
 		p.commit(e)
 	case replication.SaveCursor:
@@ -115,9 +117,26 @@ func (p *Peer) publish(change func(*published)) {
 	change(&p.now)
 }
 
+// readNow takes the next run for the peer from memory: what was just committed need
+// not go the way over the disk and another goroutine. The session is given it after
+// the effects of this step.
+func (p *Peer) readNow(e replication.ReadRun) bool {
+	if bytes, _ := p.out.backlog(); e.Covering || bytes > p.aheadBytes() {
+		return false
+	}
+	run, ok := p.r.store.LastRun(e.Log, e.After)
+	if ok {
+		p.fromMemory = append(p.fromMemory, replication.RunRead{Space: e.Space, Log: e.Log, Run: run})
+	}
+	return ok
+}
+
+// aheadBytes is how many bytes may wait for the peer before a run is read for it.
+func (p *Peer) aheadBytes() int { return p.r.o.Up.bytesIn(paceAhead, minTurn, readAhead) }
+
 // readRun reads the next run for the peer, when there is room for it.
 func (p *Peer) readRun(e replication.ReadRun) {
-	if !p.out.room(p.ctx, p.r.o.Up.bytesIn(paceAhead, minTurn, readAhead)) {
+	if !p.out.room(p.ctx, p.aheadBytes()) {
 		return
 	}
 	ev := replication.RunRead{Space: e.Space, Log: e.Log}

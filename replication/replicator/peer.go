@@ -39,17 +39,18 @@ type Peer struct {
 	err *EndError // set before done is closed
 
 	// The rest belongs to the actor.
-	session *replication.Session
-	timer   *time.Timer
-	end     *EndError // why the session ends; nil while it lives
-	flush   bool      // what was sent is still to be taken
-	mute    mute      // writing has failed
-	held    holding
-	weighed int // entries of the peer's frontiers that are counted in Replicator.entries
-	due     due
-	pulls   []chan struct{} // Pull calls, oldest first; closed when answered
-	probes  []probe         // Answers calls, oldest first
-	inStep  bool            // it was in step with the peer when last looked at
+	session    *replication.Session
+	timer      *time.Timer
+	end        *EndError // why the session ends; nil while it lives
+	flush      bool      // what was sent is still to be taken
+	mute       mute      // writing has failed
+	held       holding
+	fromMemory []replication.Event // runs of this step that were read at once
+	weighed    int                 // entries of the peer's frontiers that are counted in Replicator.entries
+	due        due
+	pulls      []chan struct{} // Pull calls, oldest first; closed when answered
+	probes     []probe         // Answers calls, oldest first
+	inStep     bool            // it was in step with the peer when last looked at
 }
 
 // published is what the actor tells others of its session.
@@ -305,10 +306,16 @@ func (p *Peer) abandon(items []item) {
 // step feeds the session and carries out what it says, in order.
 func (p *Peer) step(ev replication.Event) {
 	now := time.Now()
-	for _, e := range p.session.Step(now, ev) {
-		p.carryOut(now, e)
+	for {
+		for _, e := range p.session.Step(now, ev) {
+			p.carryOut(now, e)
+		}
+		p.note(ev)
+		if len(p.fromMemory) == 0 {
+			return
+		}
+		ev, p.fromMemory = p.fromMemory[0], p.fromMemory[1:]
 	}
-	p.note(ev)
 }
 
 // arm sets the one timer to what comes first: the session's deadline or the end

@@ -1,7 +1,11 @@
 package replicator_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
+
+	"vixp2p/replication"
 )
 
 func TestChainForwards(t *testing.T) {
@@ -38,5 +42,49 @@ func TestBulkCatchUp(t *testing.T) {
 	}
 	if got := a.r.Counters(); got.Resends != 0 {
 		t.Errorf("A counts %+v", got)
+	}
+}
+
+// readsCounted counts the runs that are read from the disk.
+type readsCounted struct {
+	replication.Store
+	reads atomic.Int64
+}
+
+func (s *readsCounted) ReadRun(log replication.LogID, after replication.Position, maxBytes int) (replication.RunBytes, error) {
+	s.reads.Add(1)
+	return s.Store.ReadRun(log, after, maxBytes)
+}
+
+// TestWhatIsNewIsNotReadBack: what becomes durable while peers are in step is pushed
+// from memory, also where it is passed on.
+func TestWhatIsNewIsNotReadBack(t *testing.T) {
+	a, b, c := newNode(t, "A"), newNode(t, "B"), newNode(t, "C")
+	var stores [2]*readsCounted
+	for i, n := range []*node{a, b} {
+		if err := n.r.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		stores[i] = &readsCounted{Store: n.store}
+		n.start(stores[i])
+	}
+	a.append(1, 100)
+	connect(a, b)
+	connect(b, c)
+	arrives(t, a, b, c)
+	for _, n := range []*node{a, b, c} {
+		if err := n.r.WaitSynced(within(t), 1, nil); err != nil {
+			t.Fatalf("%s: %v", n.name, err)
+		}
+	}
+	before := [2]int64{stores[0].reads.Load(), stores[1].reads.Load()}
+	for range 20 {
+		a.append(1, 100)
+		arrives(t, a, b, c)
+	}
+	for i, s := range stores {
+		if n := s.reads.Load() - before[i]; n > 0 {
+			t.Errorf("%c read %d of 20 runs back", "AB"[i], n)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func TestLevelsAndTheWholeFrontierBothConverge(t *testing.T) {
 				t.Errorf("%d entries are stated where 6 logs differ", n)
 			case !levels && asked.Load() > 0:
 				t.Error("a node of before is sent what it does not know")
-			case !levels && n < 250:
+			case !levels && n < 140: // of one side at least: the other may be in step before it asks
 				t.Errorf("%d entries are stated: the test is not of the whole frontier", n)
 			}
 		})

@@ -24,10 +24,15 @@ func (s *Store) Append(ctx context.Context, b r.Batch) (r.Appended, error) {
 		return r.Appended{}, err
 	}
 	select {
-	case a := <-req.done:
-		return a.at, a.err
+	case err := <-req.done:
+		at := req.at
+		req.giveBack()
+		if err != nil {
+			return r.Appended{}, err
+		}
+		return at, nil
 	case <-ctx.Done():
-		return r.Appended{}, ctx.Err()
+		return r.Appended{}, ctx.Err() // the committer still has the request
 	}
 }
 
@@ -54,7 +59,9 @@ func newAppend(b r.Batch) (*appendReq, error) {
 			return nil, tooLarge(exact)
 		}
 	}
-	return &appendReq{batch: b, size: size, done: make(chan appendAnswer, 1)}, nil
+	req := appendReqs.Get().(*appendReq)
+	req.batch, req.size = b, size
+	return req, nil
 }
 
 func tooLarge(size int) error {
@@ -89,24 +96,43 @@ func checkOp(o *r.Op) error {
 	return nil
 }
 
-// placed is a batch that has its place in a block of this transaction.
-type placed struct {
-	req *appendReq
-	at  r.Appended // Pos and Arrival once its block is built
-}
-
-// localBatch is the local appends of one transaction.
+// localBatch is the local appends of one transaction. The committer has one and uses
+// it again for each.
 type localBatch struct {
 	c      *committer
 	t      *tx
 	open   map[r.SpaceID]*blockBuilder
 	order  []*blockBuilder // in order of creation
-	placed []*placed
-	// room is how many operations the first block has room for without growing.
-	room int
+	taken  []*appendReq    // from the queue
+	placed []*appendReq    // those that have their place in a block
+	ops    []r.Op          // room for those of the first block
+	// header and body are where a block is put together, before its bytes are copied
+	// into one buffer.
+	header, body []byte
 	// next is the epoch that follows where a log of this one is limited; zero until
 	// it is drawn.
 	next r.Epoch
+}
+
+// What is kept for the next transaction at most.
+const (
+	maxKeptOps  = maxTxLocals
+	maxKeptBody = 256 << 10 // bytes
+)
+
+// begin empties what the last transaction left, so that nothing of it is kept alive.
+func (b *localBatch) begin(c *committer, t *tx) {
+	clear(b.open)
+	clear(b.order)
+	clear(b.taken)
+	clear(b.placed)
+	*b = localBatch{
+		c: c, t: t, open: b.open, order: b.order[:0], taken: b.taken[:0], placed: b.placed[:0], ops: b.ops[:0],
+		header: b.header, body: b.body,
+	}
+	if b.open == nil {
+		b.open = map[r.SpaceID]*blockBuilder{}
+	}
 }
 
 // blockBuilder gathers the batches of one block.
@@ -116,21 +142,25 @@ type blockBuilder struct {
 	ops   []r.Op
 	bound int    // upper bound of the encoded ops
 	seal  r.Seal // nil: the body is stored as it is
-	in    []*placed
+	in    []*appendReq
 }
 
 // stageLocals takes what waits and builds blocks of it, one per space and more
 // where one is full.
 func (c *committer) stageLocals(t *tx) *localBatch {
-	b := &localBatch{c: c, t: t, open: map[r.SpaceID]*blockBuilder{}}
-	taken := c.s.queue.takeLocals(localTx)
-	b.placed = make([]*placed, 0, len(taken))
-	for _, req := range taken {
-		b.room += len(req.batch.Ops)
+	b := &c.locals
+	b.begin(c, t)
+	b.taken = c.s.queue.takeLocals(localTx, b.taken)
+	room := 0
+	for _, req := range b.taken {
+		room += len(req.batch.Ops)
 	}
-	for _, req := range taken {
+	if cap(b.ops) < room || cap(b.ops) > maxKeptOps {
+		b.ops = make([]r.Op, 0, room)
+	}
+	for _, req := range b.taken {
 		if err := b.place(req); err != nil {
-			req.done <- appendAnswer{err: err}
+			req.done <- err
 		}
 	}
 	for _, bb := range b.order {
@@ -153,7 +183,9 @@ func (b *localBatch) place(req *appendReq) error {
 		if bb.seal, err = b.c.s.sealFor(space); err != nil {
 			return err
 		}
-		bb.ops, b.room = make([]r.Op, 0, b.room), 0
+		if len(b.open) == 0 {
+			bb.ops = b.ops
+		}
 		b.open[space] = bb
 		b.order = append(b.order, bb)
 	}
@@ -163,19 +195,21 @@ func (b *localBatch) place(req *appendReq) error {
 	ops := bb.ops[n:]
 	bound, err := b.resolve(req, first, ops)
 	if err != nil {
+		clear(ops)
 		bb.ops = bb.ops[:n]
 		return err
 	}
 	if n > 0 && (bb.bound+bound > r.MaxRawBody || len(bb.ops) > r.MaxOpsPerBlock) {
 		ops = slices.Clone(ops)
+		clear(bb.ops[n:])
 		bb.ops = bb.ops[:n]
 		b.build(bb)
 		bb.ops = ops
 	}
-	p := &placed{req: req, at: r.Appended{First: first, HLC: ops[0].HLC}}
+	req.at = r.Appended{First: first, HLC: ops[0].HLC}
 	bb.bound += bound
-	bb.in = append(bb.in, p)
-	b.placed = append(b.placed, p)
+	bb.in = append(bb.in, req)
+	b.placed = append(b.placed, req)
 	return nil
 }
 
@@ -311,19 +345,25 @@ func (b *localBatch) build(bb *blockBuilder) {
 		Log: l.id, FirstSeq: l.tip.Seq + 1, Count: uint64(len(bb.ops)), Prev: l.tip.Hash,
 		FirstHLC: bb.ops[0].HLC, LastHLC: bb.ops[len(bb.ops)-1].HLC, Genesis: bb.gen,
 	}
-	body := h.SetBody(r.EncodeBody(l.id, bb.ops), bb.seal)
-	raw := r.AppendHeader(nil, h)
+	encoded := r.AppendBody(b.body[:0], l.id, bb.ops)
+	body := h.SetBody(encoded, bb.seal)
+	raw := r.AppendHeader(b.header[:0], h)
 	hash := r.Hash(sha256.Sum256(raw))
 	sig := r.SignBlock(s.opt.Key, hash)
 	buf := make([]byte, 0, len(raw)+len(sig)+len(body)+16+trailerLen)
 	prev := l.tip
 	buf = r.AppendBlock(buf, raw, sig, body)
+	if b.header = raw; cap(encoded) <= maxKeptBody {
+		b.body = encoded
+	}
 	size := len(buf)
 	t.addBlock(l, h, hash, buf)
+	t.keepNewest(l, prev, buf[:size:size])
 	t.advance(l, prev, uint64(size), 0)
-	for _, p := range bb.in {
-		p.at.Pos, p.at.Arrival = l.tip, l.arrival
+	for _, req := range bb.in {
+		req.at.Pos, req.at.Arrival = l.tip, l.arrival
 	}
+	clear(bb.ops) // the room for them is used again
 	bb.gen, bb.ops, bb.bound, bb.in = nil, nil, 0, nil
 }
 
@@ -344,17 +384,17 @@ func (b *localBatch) settle(err error) {
 	first := map[told]uint64{}
 	last := map[told]uint64{}
 	var order []told
-	for _, p := range b.placed {
-		res := p.req.batch.Resolver
+	for _, req := range b.placed {
+		res := req.batch.Resolver
 		if res == nil {
 			continue
 		}
-		k := told{res, p.at.First.Log}
+		k := told{res, req.at.First.Log}
 		if _, ok := first[k]; !ok {
-			first[k] = p.at.First.Seq
+			first[k] = req.at.First.Seq
 			order = append(order, k)
 		}
-		last[k] = p.at.First.Seq + uint64(len(p.req.batch.Ops)) - 1
+		last[k] = req.at.First.Seq + uint64(len(req.batch.Ops)) - 1
 	}
 	for _, k := range order {
 		space := b.spaceOf(k.log)
@@ -371,12 +411,8 @@ func (b *localBatch) spaceOf(log r.LogID) r.SpaceID {
 }
 
 func (b *localBatch) answer(err error) {
-	for _, p := range b.placed {
-		if err != nil {
-			p.req.done <- appendAnswer{err: err}
-			continue
-		}
-		p.req.done <- appendAnswer{at: p.at}
+	for _, req := range b.placed {
+		req.done <- err // from here on it is its appender's
 	}
 }
 

@@ -2,12 +2,17 @@ package wal
 
 import (
 	"context"
+	"encoding/binary"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dgraph-io/badger/v4"
 
 	"vixp2p/internal/rawdisk"
 	r "vixp2p/replication"
@@ -65,6 +70,89 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(float64(s.state0().blocks)/float64(b.N), "blocks/op")
 		})
 	}
+}
+
+// BenchmarkCommit reports the medians, in us, of what a lone append is made of, taken
+// by turns: a raw append of the same bytes with its fsync, the least synced transaction
+// of Badger (one entry) and one with the three entries of a commit, the signature, and
+// the append; and what each takes of the processor.
+func BenchmarkCommit(b *testing.B) {
+	dir := b.TempDir()
+	raw, err := rawdisk.Open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer raw.Close()
+	s := openAt(b, filepath.Join(dir, "s"), "a")
+	db, err := badger.Open(badgerOptions(&Options{}, filepath.Join(dir, "badger"), &badgerLog{l: s.opt.Logger}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	if sync := valueSync(db); sync != nil {
+		*sync = false
+	}
+	n := uint64(0)
+	put := func(sizes ...int) func() error {
+		return func() error {
+			return db.Update(func(txn *badger.Txn) error {
+				for _, size := range sizes {
+					n++
+					if err := txn.Set(binary.BigEndian.AppendUint64(make([]byte, 9, 17), n), make([]byte, size)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}
+	ctx := context.Background()
+	payload := make([]byte, 256)
+	parts := []struct {
+		name string
+		fn   func() error
+	}{
+		{"raw", func() error { _, err := raw.Append(ctx, len(payload), 1); return err }},
+		{"badger-1", put(len(payload))},
+		{"badger-3", put(470, 190, 110)},
+		{"sign", func() error { r.SignBlock(s.opt.Key, r.Hash{}); return nil }},
+		{"append", func() error {
+			_, err := s.Append(ctx, r.Batch{Space: testSpace, Ops: []r.Op{{Kind: r.KindApp, Name: "bench", Payload: payload}}})
+			return err
+		}},
+	}
+	took := make([][]time.Duration, len(parts))
+	used := make([]time.Duration, len(parts))
+	const turn = 20
+	for range (b.N + turn - 1) / turn {
+		for i, p := range parts {
+			before := processorTime(b)
+			for range turn {
+				start := time.Now()
+				if err := p.fn(); err != nil {
+					b.Fatal(err)
+				}
+				took[i] = append(took[i], time.Since(start))
+			}
+			used[i] += processorTime(b) - before
+		}
+	}
+	for i, p := range parts {
+		slices.Sort(took[i])
+		b.ReportMetric(float64(took[i][len(took[i])/2].Nanoseconds())/1e3, p.name+"-us")
+		b.ReportMetric(float64(used[i].Nanoseconds())/1e3/float64(len(took[i])), p.name+"-cpu-us")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// processorTime is what this process has used so far.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // state0 is the state of any log.

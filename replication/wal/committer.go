@@ -15,6 +15,9 @@ type committer struct {
 	// expected is how many batches are about to wait: those that came during the
 	// last commit, and one of each writer that it answered.
 	expected int
+	// tx and locals are those of the last round, which are used again.
+	tx     *tx
+	locals localBatch
 	// took is what the last commit took.
 	took time.Duration
 	// runsFirst: the last transaction had no room for a run that waits.
@@ -84,7 +87,7 @@ func (c *committer) gather() {
 // round builds and commits one transaction and gives every answer.
 func (c *committer) round() {
 	c.restrict()
-	t := c.s.newTx()
+	t := c.nextTx()
 	controls := c.stageControls(t)
 	var locals *localBatch
 	if !c.runsFirst {
@@ -98,7 +101,7 @@ func (c *committer) round() {
 
 	var err error
 	if !t.empty() {
-		c.s.cursors.stage(t)
+		c.s.cursors.ride(t)
 		start := time.Now()
 		if err = c.s.commit(t); err == nil {
 			c.noteLogs(t)

@@ -15,6 +15,9 @@ import (
 const (
 	// cursorDelay bounds how long a cursor stays in memory only.
 	cursorDelay = time.Second
+	// cursorEvery is how often a commit takes cursors along: a peer that acknowledges
+	// every block would else make each commit read and write its cursor.
+	cursorEvery = cursorDelay / 4
 	// maxCursorTx bounds what cursors add to one transaction, in bytes.
 	maxCursorTx = 128 << 10
 )
@@ -46,6 +49,7 @@ type cursorBuffer struct {
 	// was closed since.
 	newest  map[r.OriginKey]newestCursor
 	timer   *time.Timer
+	taken   time.Time // when cursors were last staged
 	stopped bool
 }
 
@@ -112,13 +116,27 @@ func (c *cursorBuffer) flush() {
 	_ = c.s.queue.pushControl(&controlReq{stage: func(t *tx) error { c.stage(t); return nil }, done: make(chan error, 1)})
 }
 
+// ride adds what is pending to a transaction that is committed anyway, now and then.
+func (c *cursorBuffer) ride(t *tx) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) > 0 && time.Since(c.taken) >= cursorEvery {
+		c.stageLocked(t)
+	}
+}
+
 // stage adds what is pending to a transaction, as far as it has room.
 func (c *cursorBuffer) stage(t *tx) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stageLocked(t)
+}
+
+func (c *cursorBuffer) stageLocked(t *tx) {
 	if len(c.pending) == 0 || c.staged != nil {
 		return
 	}
+	c.taken = time.Now()
 	const entryCost = 17 + 64 + 52 + 12
 	budget := maxCursorTx
 	take := map[cursorID]*cursorChange{}

@@ -198,7 +198,11 @@ func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *inge
 		buf := make([]byte, 0, b.EncodedLen()+len(sig)+trailerLen)
 		buf = r.AppendBlock(buf, b.HeaderRaw, sig, b.Body)
 		size += len(buf)
+		from := l.tip
 		t.addBlock(l, b.Header, b.Hash, buf)
+		if len(sig) > 0 {
+			t.keepNewest(l, from, buf[:len(buf):len(buf)])
+		}
 	}
 	c.stageTail(t, l, req.run)
 	c.observe(l.origin, l.lastHLC)

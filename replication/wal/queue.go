@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	r "vixp2p/replication"
@@ -20,16 +21,23 @@ const (
 	maxTxControls = 16
 )
 
-// appendReq is one batch on its way through the committer.
+// appendReq is one batch on its way through the committer, which owns it from the
+// queue to the answer.
 type appendReq struct {
 	batch r.Batch
-	size  int // upper bound of what it adds to a body, before resolving
-	done  chan appendAnswer
+	size  int        // upper bound of what it adds to a body, before resolving
+	at    r.Appended // set before the answer; Pos and Arrival once its block is built
+	done  chan error // of one slot
 }
 
-type appendAnswer struct {
-	at  r.Appended
-	err error
+// appendReqs are requests of which the answer was taken.
+var appendReqs = sync.Pool{New: func() any { return &appendReq{done: make(chan error, 1)} }}
+
+// giveBack is called by the appender that took the answer: nobody else has the request
+// any more. One whose appender did not wait for the answer is never used again.
+func (q *appendReq) giveBack() {
+	q.batch, q.at = r.Batch{}, r.Appended{}
+	appendReqs.Put(q)
 }
 
 // ingestReq is one run on its way through the committer.
@@ -173,8 +181,9 @@ func (q *queue) takeRestrict() *restrictReq {
 	return req
 }
 
-// takeLocals takes batches up to about max bytes, at least one if there is one.
-func (q *queue) takeLocals(maxBytes int) []*appendReq {
+// takeLocals appends batches up to about max bytes to taken, at least one if there is
+// one.
+func (q *queue) takeLocals(maxBytes int, taken []*appendReq) []*appendReq {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, size := 0, 0
@@ -182,11 +191,8 @@ func (q *queue) takeLocals(maxBytes int) []*appendReq {
 		size += q.locals[n].size
 		n++
 	}
-	taken := q.locals[:n:n]
-	q.locals = q.locals[n:]
-	if len(q.locals) == 0 {
-		q.locals = nil
-	}
+	taken = append(taken, q.locals[:n]...)
+	q.locals = slices.Delete(q.locals, 0, n)
 	q.localLen -= size
 	if n > 0 && q.room != nil {
 		close(q.room)

@@ -36,8 +36,9 @@ type Store struct {
 
 	failure atomic.Pointer[error] // set once, by the committer
 
-	mu       sync.RWMutex // guards idx, headHash, identity, limits; the committer alone writes
+	mu       sync.RWMutex // guards idx, newest, headHash, identity, limits; the committer alone writes
 	idx      *index
+	newest   newestBlocks
 	headHash r.Hash
 	identity identity
 	limits   map[r.LogID]r.LogLimit // of logs that do not count entire

@@ -40,6 +40,7 @@ type tx struct {
 	// opening: the small commit of an open, which a nearly full disk has room for.
 	opening  bool
 	began    map[r.LogID]began // logs that begin in it
+	newest   []newestBlock
 	advances []r.Advance
 	// identity is set where the epoch ends in this transaction.
 	identity *identity
@@ -51,6 +52,33 @@ func (s *Store) newTx() *tx {
 		logs: map[r.LogID]*logState{}, spaces: map[r.SpaceID]uint64{}, open: map[r.SpaceID]openEntry{}, others: map[string]digest{},
 		began: map[r.LogID]began{},
 	}
+}
+
+// maxKeptSets bounds the transaction whose maps and lists the next one uses again.
+const maxKeptSets = 64
+
+// nextTx is a transaction for a round. It uses what the one before had, of which
+// nobody has anything any more.
+func (c *committer) nextTx() *tx {
+	t := c.tx
+	if t == nil || len(t.sets)+len(t.deletes)+len(t.others) > maxKeptSets {
+		c.tx = c.s.newTx()
+		return c.tx
+	}
+	clear(t.logs)
+	clear(t.spaces)
+	clear(t.open)
+	clear(t.others)
+	clear(t.began)
+	clear(t.sets)
+	clear(t.deletes)
+	clear(t.newest)
+	*t = tx{
+		s: c.s, head: c.s.idx.head,
+		logs: t.logs, spaces: t.spaces, open: t.open, others: t.others, began: t.began,
+		sets: t.sets[:0], deletes: t.deletes[:0], advances: t.advances[:0], newest: t.newest[:0],
+	}
+	return t
 }
 
 func (t *tx) empty() bool { return len(t.sets) == 0 && len(t.deletes) == 0 && len(t.logs) == 0 }
@@ -232,6 +260,7 @@ func (s *Store) apply(t *tx, hash r.Hash) {
 		sp := s.idx.space(id)
 		sp.arrival, sp.open = arrival, t.open[id]
 	}
+	s.newest.add(t.newest)
 	s.idx.head = t.head
 	s.headHash = hash
 	maps.Copy(s.others, t.others)
