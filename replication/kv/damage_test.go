@@ -346,9 +346,10 @@ func tamper(t *testing.T, v *View, prefix byte, change func(key, record []byte) 
 	if err != nil || e.key == nil {
 		t.Fatalf("no record %q to tamper with: %v", prefix, err)
 	}
-	if err := v.d.commit([]entry{e}); err != nil {
+	if err := v.d.write([]entry{e}); err != nil {
 		t.Fatal(err)
 	}
+	v.d.landed()
 	v.d.show()
 }
 

@@ -215,9 +215,10 @@ func (d *database) latest() *badger.Txn {
 	return d.db.NewTransactionAt(d.written, false)
 }
 
-// commit writes entries as one transaction (a nil value deletes). Only the one
-// writer calls it. The slices belong to the database from here on.
-func (d *database) commit(entries []entry) error {
+// write writes entries as one transaction (a nil value deletes), which counts once
+// landed was called. Only the one writer calls it, and not again before that. The
+// slices belong to the database from here on.
+func (d *database) write(entries []entry) error {
 	txn := d.db.NewTransactionAt(d.written, true)
 	defer txn.Discard()
 	for _, e := range entries {
@@ -234,10 +235,12 @@ func (d *database) commit(entries []entry) error {
 	if err := txn.CommitAt(d.written+1, nil); err != nil {
 		return fmt.Errorf("write to the key-value view: %w", err)
 	}
-	d.written++
-	d.cache.changed(d.written, entries)
+	d.cache.changed(d.written+1, entries)
 	return nil
 }
+
+// landed lets latest see what was written.
+func (d *database) landed() { d.written++ }
 
 // entry is one change of a transaction.
 type entry struct{ key, value []byte }

@@ -152,6 +152,7 @@ const (
 	formLarge  = 1
 )
 
+// appendKeyRecord encodes a record. The siblings' values alias the result after.
 func appendKeyRecord(b []byte, r *keyRecord) []byte {
 	b = binary.AppendUvarint(b, r.n)
 	form := byte(formInline)
@@ -160,7 +161,11 @@ func appendKeyRecord(b []byte, r *keyRecord) []byte {
 	}
 	b = append(b, form)
 	for i := range r.sibs {
-		b = appendSibling(b, &r.sibs[i])
+		s := &r.sibs[i]
+		b = appendSibling(b, s)
+		if n := len(s.value); !s.apart && n > 0 {
+			s.value = b[len(b)-n : len(b) : len(b)]
+		}
 	}
 	return b
 }
