@@ -52,12 +52,12 @@ type applier struct {
 	keysBytes int
 	staging   []*keyState                     // the staged ones
 	logs      map[replication.LogID]*logState // staged changes and those under way, and a cache
-	pending    pendingStage
-	values     map[replication.Dot][]byte // staged values of their own; nil: delete
-	bytes      int64                      // bounds what a commit will write
-	count      int64                      // bounds its entries
-	ops        uint64                     // operations staged since the last commit
-	changes    []entry                    // staged records of changes by a retreat
+	pending   pendingStage
+	values    map[replication.Dot][]byte // staged values of their own; nil: delete
+	bytes     int64                      // bounds what a commit will write
+	count     int64                      // bounds its entries
+	ops       uint64                     // operations staged since the last commit
+	changes   []entry                    // staged records of changes by a retreat
 }
 
 // keyState is a key as the staged changes have it.
