@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -70,6 +72,9 @@ type database struct {
 	// marks are the timestamps that readers and pins use, oldest first; the last
 	// is what new ones get. invariant: never empty; all but the last are in use.
 	marks []*mark
+	// shown is the timestamp of the last of marks, or noMore once retired. It may be
+	// read without the lock.
+	shown atomic.Uint64
 	// written is the newest commit, shown to readers or not.
 	written uint64
 	// readers counts open snapshots; retired tells that there will be no more.
@@ -77,6 +82,9 @@ type database struct {
 	retired bool
 	done    chan struct{} // closed when retired and without readers
 }
+
+// noMore is no timestamp: there are no new readers.
+const noMore = math.MaxUint64
 
 type mark struct {
 	ts   uint64
@@ -99,12 +107,14 @@ func openDatabase(dir string, generation uint64, o Options) (d *database, err er
 		return nil, fmt.Errorf("open the key-value view: %w", err)
 	}
 	ts := db.MaxVersion()
-	return &database{
+	d = &database{
 		db: db, dir: dir, generation: generation,
 		maxBytes: min(db.MaxBatchSize(), o.maxBatch), maxEntries: db.MaxBatchCount(),
 		cache: newCache(o.CacheBytes, ts),
 		marks: []*mark{{ts: ts}}, written: ts, done: make(chan struct{}),
-	}, nil
+	}
+	d.shown.Store(ts)
+	return d, nil
 }
 
 // snapshot is a consistent state of the view. Close it.
@@ -127,9 +137,8 @@ func (d *database) snapshot() (snapshot, bool) {
 
 // newest is the state that a snapshot would be of; false if the database is retired.
 func (d *database) newest() (ts uint64, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.marks[len(d.marks)-1].ts, !d.retired
+	ts = d.shown.Load()
+	return ts, ts != noMore
 }
 
 func (d *database) readLocked(m *mark) snapshot {
@@ -150,14 +159,15 @@ func (s snapshot) close() {
 	}
 }
 
-// record reads and checks the record of a key; nil if there is none.
+// record reads and checks the record of a key; nil if there is none. It is not to be
+// changed.
 func (s snapshot) record(key []byte) ([]byte, error) {
 	if b, ok := s.d.cache.get(key, s.m.ts); ok {
 		return b, nil
 	}
 	b, err := get(s.Txn, key)
 	if err == nil && b != nil {
-		s.d.cache.put(key, b, s.m.ts)
+		s.d.cache.put(key, b, s.m.ts) // stateKey made the key for this read
 	}
 	return b, err
 }
@@ -250,6 +260,9 @@ func (d *database) show() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.marks = append(d.marks, &mark{ts: d.written})
+	if !d.retired {
+		d.shown.Store(d.written)
+	}
 	d.trimLocked()
 }
 
@@ -261,6 +274,7 @@ func (d *database) retire() {
 		return
 	}
 	d.retired = true
+	d.shown.Store(noMore)
 	if d.readers == 0 {
 		close(d.done)
 	}

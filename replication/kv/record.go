@@ -212,6 +212,16 @@ func decodeKeyRecord(b []byte) (keyRecord, error) {
 	return r, nil
 }
 
+// winnerOf reads the first sibling of a key record, and their number.
+func winnerOf(b []byte) (s sibling, n uint64, ok bool) {
+	n, b, ok = cutUvarint(b)
+	if !ok || n == 0 || len(b) == 0 {
+		return s, 0, false
+	}
+	_, ok = cutSibling(b[1:], &s)
+	return s, n, ok
+}
+
 // decodeSibling reads an unsealed sibling record. Its value aliases b.
 func decodeSibling(b []byte) (sibling, error) {
 	var s sibling

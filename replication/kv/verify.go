@@ -73,7 +73,7 @@ func (v *View) retreats() (n uint64) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for _, sp := range v.order {
-		n += sp.back.told
+		n += sp.back.told.Load()
 	}
 	return n
 }
