@@ -406,6 +406,9 @@ func (a *applier) stageSibling(k *keyState, s sibling) {
 // siblingCost bounds the length of an encoded sibling.
 func siblingCost(s *sibling) int { return logLen + 48 + hashLen + len(s.value) }
 
+// leastSibling is the least length of an encoded sibling beside its value.
+const leastSibling = logLen + 1 + 8 + 8 + 1 + 1
+
 // remove takes d out of the siblings of k if it is there.
 func (a *applier) remove(k *keyState, d replication.Dot) error {
 	s, ok, err := a.take(k, d)
@@ -415,6 +418,9 @@ func (a *applier) remove(k *keyState, d replication.Dot) error {
 	a.cur.digest.sub(a.hash.sibling(k.key, &s))
 	k.rec.n--
 	k.dirty = true
+	if !k.rec.large && !s.apart {
+		a.bytes -= int64(leastSibling + len(s.value)) // so that a key written often counts little
+	}
 	if s.apart {
 		if a.values[d] != nil {
 			delete(a.values, d) // staged, never saved

@@ -81,6 +81,9 @@ func (a *applier) blocks(list []block, flush func() error) error {
 				if n > 0 {
 					break // those before count
 				}
+				if failed := a.rest(flush); failed != nil {
+					return failed
+				}
 				return err
 			}
 			raw += list[n].header.RawLen
@@ -98,12 +101,17 @@ func (a *applier) blocks(list []block, flush func() error) error {
 				return err
 			}
 		}
-		if err := flush(); err != nil {
-			return err
-		}
 		list = list[n:]
 	}
-	return nil
+	return a.rest(flush)
+}
+
+// rest flushes if something is staged.
+func (a *applier) rest(flush func() error) error {
+	if !a.staged() {
+		return nil
+	}
+	return flush()
 }
 
 // parallelFrom is the least number of keys that is worth other goroutines.

@@ -247,9 +247,6 @@ func (v *View) takeBatch(sp *spaceState) *batch {
 // flush commits what is staged and shows it when it has landed.
 func (v *View) flush(sp *spaceState) error {
 	a := sp.a
-	if !a.staged() {
-		return nil
-	}
 	ops, logs := a.ops, a.touched()
 	return a.begin(func(saved *cursor) {
 		a.d.show()
