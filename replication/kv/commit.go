@@ -2,6 +2,7 @@ package kv
 
 // flight is a commit under way.
 type flight struct {
+	tx   *transaction
 	keys []*keyState // that were staged
 	// cur is the cursor that it writes. saved and rule are what the applier goes back
 	// to if it fails.
@@ -24,18 +25,19 @@ func (a *applier) commit() error {
 // commit under way has landed, and goes on from there. landed is called when this
 // one has, and not if it fails.
 func (a *applier) begin(landed func(*cursor)) error {
-	w := batchOf{entries: make([]entry, 0, a.count+int64(len(a.staging))+8)}
-	if err := a.write(&w); err != nil {
+	tx, err := a.transaction()
+	if err != nil {
 		return err
 	}
 	if err := a.land(); err != nil {
+		tx.discard()
 		return err
 	}
 	f := &flight{
-		keys: a.staging, cur: a.cur, saved: a.saved, rule: a.ruleSaved,
+		tx: tx, keys: a.staging, cur: a.cur, saved: a.saved, rule: a.ruleSaved,
 		landed: landed, done: make(chan error, 1),
 	}
-	go func() { f.done <- a.put(w.entries) }()
+	go func() { f.done <- a.put(tx) }()
 	a.flight = f
 	a.flights++
 	a.wrote()
@@ -44,14 +46,15 @@ func (a *applier) begin(landed func(*cursor)) error {
 	return nil
 }
 
-// put writes entries as one transaction.
-func (a *applier) put(entries []entry) (err error) {
+// put writes a transaction if there is room.
+func (a *applier) put(tx *transaction) (err error) {
 	defer faultsPanic()()
 	defer guard(&err, a.d.dir)
 	if err := a.room(); err != nil {
+		tx.discard()
 		return err
 	}
-	return a.d.write(entries)
+	return tx.write()
 }
 
 // land waits for the commit under way. If that fails, so has what was staged since.
@@ -67,7 +70,7 @@ func (a *applier) land() error {
 		a.saved, a.cur, a.ruleSaved = f.saved, f.saved, f.rule
 		return err
 	}
-	a.d.landed()
+	f.tx.landed()
 	for _, k := range f.keys {
 		if k.rec.large && !k.staged && a.keys[k.name] == k {
 			delete(a.keys, k.name)
@@ -78,6 +81,15 @@ func (a *applier) land() error {
 		f.landed(&f.cur)
 	}
 	return nil
+}
+
+// transaction makes a transaction of what is staged.
+func (a *applier) transaction() (*transaction, error) {
+	w := batchOf{entries: make([]entry, 0, a.count+int64(len(a.staging))+8)}
+	if err := a.write(&w); err != nil {
+		return nil, err
+	}
+	return a.d.transaction(w.entries)
 }
 
 // write gathers what a commit writes, and makes the counts of the cursor.

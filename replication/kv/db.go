@@ -225,12 +225,17 @@ func (d *database) latest() *badger.Txn {
 	return d.db.NewTransactionAt(d.written, false)
 }
 
-// write writes entries as one transaction (a nil value deletes), which counts once
-// landed was called. Only the one writer calls it, and not again before that. The
-// slices belong to the database from here on.
-func (d *database) write(entries []entry) error {
+// transaction is changes that are going to be written together.
+type transaction struct {
+	d       *database
+	txn     *badger.Txn
+	entries []entry
+}
+
+// transaction takes entries (a nil value deletes), whose slices belong to the database
+// from here on. Write or discard it.
+func (d *database) transaction(entries []entry) (*transaction, error) {
 	txn := d.db.NewTransactionAt(d.written, true)
-	defer txn.Discard()
 	for _, e := range entries {
 		var err error
 		if e.value == nil {
@@ -239,18 +244,29 @@ func (d *database) write(entries []entry) error {
 			err = txn.Set(e.key, e.value)
 		}
 		if err != nil {
-			return fmt.Errorf("write to the key-value view: %w", err)
+			txn.Discard()
+			return nil, fmt.Errorf("write to the key-value view: %w", err)
 		}
 	}
-	if err := txn.CommitAt(d.written+1, nil); err != nil {
+	return &transaction{d, txn, entries}, nil
+}
+
+func (t *transaction) discard() { t.txn.Discard() }
+
+// write writes it. Only the one writer calls it, after the one before has landed.
+func (t *transaction) write() error {
+	defer t.txn.Discard()
+	if err := t.txn.CommitAt(t.d.written+1, nil); err != nil {
 		return fmt.Errorf("write to the key-value view: %w", err)
 	}
-	d.cache.changed(d.written+1, entries)
 	return nil
 }
 
 // landed lets latest see what was written.
-func (d *database) landed() { d.written++ }
+func (t *transaction) landed() {
+	t.d.written++
+	t.d.cache.changed(t.d.written, t.entries)
+}
 
 // entry is one change of a transaction.
 type entry struct{ key, value []byte }
