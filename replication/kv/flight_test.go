@@ -37,7 +37,11 @@ func newFlights(t *testing.T, store replication.Store) *flights {
 	if f.applier, err = newApplier(d, testSpace, ranker{store.Log}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(f.close)
+	t.Cleanup(func() {
+		close(f.answer)
+		_ = f.land() // of a test that failed
+		f.close()
+	})
 	f.room = func() error { return <-f.answer }
 	return f
 }
