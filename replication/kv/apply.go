@@ -16,15 +16,16 @@ const (
 	// value, in bytes.
 	overhead = 32
 	// maxLogCache is how many logs' positions an applier keeps in memory, and
-	// maxReady how many bytes of records, roughly, while it has blocks to apply.
+	// maxKeys how many bytes of records, roughly, while it has blocks to apply.
 	maxLogCache = 4096
-	maxReady    = 4 << 20
+	maxKeys     = 4 << 20
 )
 
 // applier turns the blocks of one space, in arrival order, into the state of
 // design 5.2. It stages changes, coalesced by key, and commits them with the
-// cursor in one transaction. One goroutine uses it. After an error it must be
-// discarded.
+// cursor in one transaction. While one is being written it goes on: one commit is
+// under way at most, and what that changes is read from memory, or waited for. One
+// goroutine uses it. After an error it must be discarded.
 type applier struct {
 	d     *database
 	space replication.SpaceID
@@ -32,33 +33,44 @@ type applier struct {
 	hash  hasher
 	room  func() error // refuses a commit where the disk is nearly full
 
-	// saved is the cursor in the database; cur is where the staged changes lead,
-	// but that its counts are made at the commit.
+	// saved is the cursor in the database, that of the commit under way if there is
+	// one; cur is where the staged changes lead, but that its counts are made at the
+	// commit.
 	saved, cur cursor
-	// rule is under which its blocks were read, ruleSaved what the database has.
+	// rule is under which its blocks were read, ruleSaved what the database has, as
+	// saved.
 	rule, ruleSaved rule
 
-	txn  *badger.Txn // what is saved; nil until something is read
-	keys map[string]*keyState
-	// ready holds keys as they are saved: some read in advance, some just written.
-	ready      map[string]*keyState
-	readyBytes int
-	logs       map[replication.LogID]*logState // staged changes, and a cache
-	pending    pendingStage
-	values     map[replication.Dot][]byte // staged values of their own; nil: delete
-	bytes      int64                      // bounds what a commit will write
-	count      int64                      // bounds its entries
-	ops        uint64                     // operations staged since the last commit
-	changes    []entry                    // staged records of changes by a retreat
+	txn *badger.Txn // what has landed; nil until something is read
+	// flight is the commit under way; nil if there is none. flights counts them.
+	flight  *flight
+	flights uint64
+	// keys holds every key with changes that are staged or under way, and some as
+	// they are saved: read in advance, or written lately. keysBytes is about what
+	// their records take.
+	keys      map[string]*keyState
+	keysBytes int
+	staging   []*keyState                     // the staged ones
+	logs      map[replication.LogID]*logState // staged changes and those under way, and a cache
+	pending   pendingStage
+	values    map[replication.Dot][]byte // staged values of their own; nil: delete
+	bytes     int64                      // bounds what a commit will write
+	count     int64                      // bounds its entries
+	ops       uint64                     // operations staged since the last commit
+	changes   []entry                    // staged records of changes by a retreat
 }
 
-// keyState is a key with staged changes.
+// keyState is a key as the staged changes have it.
 type keyState struct {
-	key    []byte
+	name   string    // the key
+	key    []byte    // the same, the end of dbKey
+	dbKey  []byte    // that of its record
 	rec    keyRecord // if large, sibs holds the saved winner, or nothing if that is gone
 	before uint64    // number of siblings that is saved; 0: no record is
+	staged bool      // it is in the transaction that is gathered
 	dirty  bool
-	cost   int // bytes of its record as saved, with its key
+	flight uint64 // number of the last commit that it was in
+	cost   int    // bytes of its record as saved, with its key
 	// added and removed change the sibling records of a large key. invariant: a
 	// dot is in one of them at most, and in removed only if it is saved.
 	added   map[replication.Dot]sibling
@@ -89,8 +101,8 @@ func newApplier(d *database, space replication.SpaceID, rank ranker) (*applier, 
 	}
 	a.rule = a.ruleSaved
 	a.logs = map[replication.LogID]*logState{}
-	a.forget()
 	a.reset()
+	a.forget()
 	return a, nil
 }
 
@@ -106,30 +118,39 @@ func loadCursor(txn *badger.Txn, space replication.SpaceID) (cursor, error) {
 func (a *applier) reset() {
 	a.close()
 	a.cur = a.saved
-	a.keys = map[string]*keyState{}
+	a.staging = nil
 	a.pending = pendingStage{add: map[replication.Dot]map[replication.Hash]struct{}{}}
 	a.values = map[replication.Dot][]byte{}
 	a.changes = nil
 	a.bytes, a.count, a.ops = 0, 0, 0
 }
 
-// discard forgets what is staged after an error.
+// discard forgets what is staged after an error. No commit is under way.
 func (a *applier) discard() {
 	clear(a.logs)
-	a.forget()
 	a.reset()
+	a.forget()
 }
 
 // forget drops what is kept of saved keys.
-func (a *applier) forget() { a.ready, a.readyBytes = map[string]*keyState{}, 0 }
-
-// keep remembers a key as it is saved.
-func (a *applier) keep(k *keyState) {
-	if a.readyBytes > maxReady {
-		a.forget()
+func (a *applier) forget() {
+	a.keys, a.keysBytes = map[string]*keyState{}, 0
+	for _, k := range a.staging {
+		a.hold(k)
 	}
-	a.ready[string(k.key)] = k
-	a.readyBytes += k.cost + overhead
+	if a.flight != nil {
+		for _, k := range a.flight.keys {
+			a.hold(k)
+		}
+	}
+}
+
+// hold keeps a key in memory.
+func (a *applier) hold(k *keyState) {
+	if a.keys[k.name] == nil {
+		a.keys[k.name] = k
+		a.keysBytes += k.cost + overhead
+	}
 }
 
 // close ends the reading of what is saved; the next read starts again.
@@ -140,12 +161,22 @@ func (a *applier) close() {
 	}
 }
 
-// read is the transaction for reading what is saved.
+// read is the transaction for reading what has landed: all that is saved but what
+// the commit under way changes. Of keys and logs that is in memory.
 func (a *applier) read() *badger.Txn {
 	if a.txn == nil {
 		a.txn = a.d.latest()
 	}
 	return a.txn
+}
+
+// settled is the transaction for reading all that is saved. It waits for the commit
+// under way.
+func (a *applier) settled() (*badger.Txn, error) {
+	if err := a.land(); err != nil {
+		return nil, err
+	}
+	return a.read(), nil
 }
 
 // staged tells that there is something to commit.
@@ -180,6 +211,9 @@ func (a *applier) cost(bytes int) {
 // transaction; readers see nothing of that.
 func (a *applier) block(b *block) error {
 	if len(a.logs) > maxLogCache && !a.staged() {
+		if err := a.land(); err != nil {
+			return err
+		}
 		clear(a.logs)
 	}
 	h := b.header
@@ -193,7 +227,7 @@ func (a *applier) block(b *block) error {
 	for i := a.cur.part; i < uint64(len(b.ops)); i++ {
 		o := &b.ops[i]
 		if a.bytes > 0 && !a.fits(o) {
-			if err := a.commit(); err != nil {
+			if err := a.begin(nil); err != nil {
 				return err
 			}
 		}
@@ -297,23 +331,35 @@ func (a *applier) op(d replication.Dot, log *logState, o *replication.Op, digest
 
 // key stages a key.
 func (a *applier) key(key []byte) (*keyState, error) {
-	if k, ok := a.keys[string(key)]; ok {
-		return k, nil
+	k := a.keys[string(key)]
+	if k != nil && k.rec.large && !k.staged && a.flies(k) {
+		if err := a.land(); err != nil { // which drops it: its siblings are read as they are saved
+			return nil, err
+		}
+		k = nil
 	}
-	k := a.ready[string(key)]
-	if k != nil {
-		delete(a.ready, string(key)) // it is going to differ
-		a.readyBytes -= k.cost + overhead
-	} else {
-		k = &keyState{key: bytes.Clone(key)}
+	if k == nil {
+		k = a.newKey(key)
 		if err := a.loadKeys(a.read(), []*keyState{k}); err != nil {
 			return nil, err
 		}
+		a.hold(k)
 	}
-	a.keys[string(k.key)] = k
-	a.cost(k.cost)
+	if !k.staged {
+		k.staged = true
+		a.staging = append(a.staging, k)
+		a.cost(k.cost)
+	}
 	return k, nil
 }
+
+func (a *applier) newKey(key []byte) *keyState {
+	dbKey := stateKey(a.space, key)
+	return &keyState{name: string(key), dbKey: dbKey, key: dbKey[1+spaceLen:]}
+}
+
+// flies tells that the commit under way changes a key.
+func (a *applier) flies(k *keyState) bool { return a.flight != nil && k.flight == a.flights }
 
 // enlarge makes room for changes of sibling records.
 func (k *keyState) enlarge() {
@@ -322,7 +368,8 @@ func (k *keyState) enlarge() {
 	k.removed = map[replication.Dot]struct{}{}
 }
 
-// add makes d a sibling of k.
+// add makes d a sibling of k. The payload must not change any more: until the commit
+// a short one stays where it is.
 func (a *applier) add(k *keyState, d replication.Dot, o *replication.Op, digest replication.Hash) {
 	s := sibling{dot: d, order: o.Order, hlc: o.HLC, digest: digest}
 	if len(o.Payload) > inlineValue {
@@ -330,7 +377,7 @@ func (a *applier) add(k *keyState, d replication.Dot, o *replication.Op, digest 
 		a.values[d] = bytes.Clone(o.Payload)
 		a.cost(1 + spaceLen + dotLen + len(o.Payload))
 	} else {
-		s.value = bytes.Clone(o.Payload)
+		s.value = o.Payload
 	}
 	a.cur.digest.add(digest)
 	k.rec.n++
@@ -359,6 +406,9 @@ func (a *applier) stageSibling(k *keyState, s sibling) {
 // siblingCost bounds the length of an encoded sibling.
 func siblingCost(s *sibling) int { return logLen + 48 + hashLen + len(s.value) }
 
+// leastSibling is the least length of an encoded sibling beside its value.
+const leastSibling = logLen + 1 + 8 + 8 + 1 + 1
+
 // remove takes d out of the siblings of k if it is there.
 func (a *applier) remove(k *keyState, d replication.Dot) error {
 	s, ok, err := a.take(k, d)
@@ -368,6 +418,9 @@ func (a *applier) remove(k *keyState, d replication.Dot) error {
 	a.cur.digest.sub(a.hash.sibling(k.key, &s))
 	k.rec.n--
 	k.dirty = true
+	if !k.rec.large && !s.apart {
+		a.bytes -= int64(leastSibling + len(s.value)) // so that a key written often counts little
+	}
 	if s.apart {
 		if a.values[d] != nil {
 			delete(a.values, d) // staged, never saved
@@ -397,8 +450,12 @@ func (a *applier) take(k *keyState, d replication.Dot) (s sibling, ok bool, err 
 	if _, gone := k.removed[d]; gone {
 		return s, false, nil
 	}
+	txn, err := a.settled()
+	if err != nil {
+		return s, false, err
+	}
 	dbKey := siblingKey(a.space, hashKey(k.key), d)
-	b, err := get(a.read(), dbKey)
+	b, err := get(txn, dbKey)
 	if err != nil || b == nil {
 		return s, false, err
 	}

@@ -58,6 +58,9 @@ func BenchmarkApplyNew(b *testing.B) { benchmarkApply(b, benchOps) }
 // BenchmarkApplyOver applies puts that replace others.
 func BenchmarkApplyOver(b *testing.B) { benchmarkApply(b, benchOps/10) }
 
+// BenchmarkApplyHot applies puts of few keys, which are coalesced.
+func BenchmarkApplyHot(b *testing.B) { benchmarkApply(b, 100) }
+
 func benchmarkView(b *testing.B) (*View, int) {
 	const keys = benchOps / 2
 	store := fill(b, keys)

@@ -3,6 +3,7 @@ package kv
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,4 +82,47 @@ func TestCacheIsNeverBehind(t *testing.T) {
 			reading.Wait()
 		})
 	}
+}
+
+// TestValuesAreTheCallers: what a caller does to a value that it was given shows in no
+// later read, wherever the value came from.
+func TestValuesAreTheCallers(t *testing.T) {
+	store := newStore(t, 1)
+	v := openView(t, store, tempDir(t))
+	ctx := testContext(t)
+	big := strings.Repeat("b", inlineValue+1)
+	reads := map[string]func(key string) ([]Entry, error){
+		"get": func(key string) ([]Entry, error) {
+			e, _, err := v.Get(ctx, testSpace, []byte(key))
+			return []Entry{e}, err
+		},
+		"siblings": func(key string) ([]Entry, error) { return v.Siblings(ctx, testSpace, []byte(key), 9) },
+		"list": func(key string) (list []Entry, err error) {
+			return list, v.List(ctx, testSpace, []byte(key), func(e Entry) error {
+				list = append(list, e)
+				return nil
+			})
+		},
+	}
+	check := func(where string) {
+		for key, want := range map[string]string{"short": "short value", "big": big} {
+			for name, read := range reads {
+				for range 2 {
+					list, err := read(key)
+					if err != nil || len(list) != 1 || string(list[0].Value) != want {
+						t.Fatalf("%s: %s of %q: %v, %v", where, name, key, list, err)
+					}
+					clear(list[0].Value)
+				}
+			}
+		}
+	}
+	write(t, store, v, put("short", "short value"), put("big", big))
+	check("just written")
+	settled(t, store, v)
+	check("applied")
+	if err := v.Rebuild(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check("applied anew")
 }

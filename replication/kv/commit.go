@@ -1,20 +1,108 @@
 package kv
 
+// flight is a commit under way.
+type flight struct {
+	tx   *transaction
+	keys []*keyState // that were staged
+	// cur is the cursor that it writes. saved and rule are what the applier goes back
+	// to if it fails.
+	cur, saved cursor
+	rule       rule
+	landed     func(*cursor) // nil: nothing more to do
+	done       chan error
+}
+
 // commit writes what is staged, with the cursor, as one transaction. Readers see
 // it after show.
 func (a *applier) commit() error {
-	if err := a.room(); err != nil {
+	if err := a.begin(nil); err != nil {
 		return err
 	}
-	var w batchOf
-	for _, k := range a.keys {
+	return a.land()
+}
+
+// begin has what is staged written, with the cursor, as one transaction, once the
+// commit under way has landed, and goes on from there. landed is called when this
+// one has, and not if it fails.
+func (a *applier) begin(landed func(*cursor)) error {
+	tx, err := a.transaction()
+	if err != nil {
+		return err
+	}
+	if err := a.land(); err != nil {
+		tx.discard()
+		return err
+	}
+	f := &flight{
+		tx: tx, keys: a.staging, cur: a.cur, saved: a.saved, rule: a.ruleSaved,
+		landed: landed, done: make(chan error, 1),
+	}
+	go func() { f.done <- a.put(tx) }()
+	a.flight = f
+	a.flights++
+	a.wrote()
+	a.saved, a.ruleSaved = a.cur, a.rule
+	a.reset()
+	return nil
+}
+
+// put writes a transaction if there is room.
+func (a *applier) put(tx *transaction) (err error) {
+	defer faultsPanic()()
+	defer guard(&err, a.d.dir)
+	if err := a.room(); err != nil {
+		tx.discard()
+		return err
+	}
+	return tx.write()
+}
+
+// land waits for the commit under way. If that fails, so has what was staged since.
+func (a *applier) land() error {
+	f := a.flight
+	if f == nil {
+		return nil
+	}
+	err := <-f.done
+	a.flight = nil
+	a.close() // what is read from here on has it
+	if err != nil {
+		a.saved, a.cur, a.ruleSaved = f.saved, f.saved, f.rule
+		return err
+	}
+	f.tx.landed()
+	for _, k := range f.keys {
+		if k.rec.large && !k.staged && a.keys[k.name] == k {
+			delete(a.keys, k.name)
+			a.keysBytes -= k.cost + overhead
+		}
+	}
+	if f.landed != nil {
+		f.landed(&f.cur)
+	}
+	return nil
+}
+
+// transaction makes a transaction of what is staged.
+func (a *applier) transaction() (*transaction, error) {
+	w := batchOf{entries: make([]entry, 0, a.count+int64(len(a.staging))+8)}
+	if err := a.write(&w); err != nil {
+		return nil, err
+	}
+	return a.d.transaction(w.entries)
+}
+
+// write gathers what a commit writes, and makes the counts of the cursor.
+func (a *applier) write(w *batchOf) error {
+	for _, k := range a.staging {
 		if !k.dirty {
 			continue
 		}
-		was, is := k.before, k.rec.n
-		if err := a.writeKey(&w, k); err != nil {
+		was, is, cost := k.before, k.rec.n, k.cost
+		if err := a.writeKey(w, k); err != nil {
 			return err
 		}
+		a.keysBytes += k.cost - cost
 		a.cur.keys += one(is > 0) - one(was > 0)
 		a.cur.conflicts += one(is > 1) - one(was > 1)
 		a.cur.siblings += is - was
@@ -45,14 +133,16 @@ func (a *applier) commit() error {
 			w.delete(appliedKey(a.space, id))
 		}
 	}
-	a.writeRule(&w)
+	a.writeRule(w)
 	for _, c := range a.changes {
 		w.set(c.key, c.value)
 	}
 	w.set(cursorKey(a.space), appendCursor(nil, &a.cur))
-	if err := a.d.commit(w.entries); err != nil {
-		return err
-	}
+	return nil
+}
+
+// wrote has keys and logs be as the commit that has begun saves them.
+func (a *applier) wrote() {
 	for _, l := range a.logs {
 		if l.dirty {
 			l.dirty, l.saved, l.was = false, l.seq > 0 || l.pend > 0, l.seq
@@ -63,16 +153,12 @@ func (a *applier) commit() error {
 			l.next = min(l.next, d.Seq)
 		}
 	}
-	for _, k := range a.keys {
-		if !k.rec.large {
-			k.before, k.dirty = k.rec.n, false
+	for _, k := range a.staging {
+		k.before, k.dirty, k.staged, k.flight = k.rec.n, false, false, a.flights
+		if !k.rec.large { // else it goes when the commit lands
 			k.added, k.removed = nil, nil
-			a.keep(k)
 		}
 	}
-	a.saved, a.ruleSaved = a.cur, a.rule
-	a.reset()
-	return nil
 }
 
 func one(b bool) uint64 {
@@ -100,14 +186,13 @@ func (a *applier) writeKey(w *batchOf, k *keyState) error {
 	} else {
 		a.rank.sort(k.rec.sibs)
 	}
-	key := stateKey(a.space, k.key)
 	switch {
 	case k.rec.n > 0:
 		record := appendKeyRecord(make([]byte, 0, k.size()), &k.rec)
-		k.cost = len(key) + len(record)
-		w.set(key, record)
+		k.cost = len(k.dbKey) + len(record)
+		w.set(k.dbKey, record)
 	case k.before > 0:
-		w.delete(key)
+		w.delete(k.dbKey)
 	}
 	return nil
 }
@@ -163,7 +248,11 @@ func (a *applier) writeBack(w *batchOf, k *keyState) error {
 
 // eachSaved calls fn for the saved siblings of a large key that stay.
 func (a *applier) eachSaved(k *keyState, fn func(sibling)) error {
-	return scanSiblings(a.read(), a.space, hashKey(k.key), func(s sibling) error {
+	txn, err := a.settled()
+	if err != nil {
+		return err
+	}
+	return scanSiblings(txn, a.space, hashKey(k.key), func(s sibling) error {
 		if _, gone := k.removed[s.dot]; !gone {
 			fn(s)
 		}

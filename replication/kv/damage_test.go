@@ -346,9 +346,14 @@ func tamper(t *testing.T, v *View, prefix byte, change func(key, record []byte) 
 	if err != nil || e.key == nil {
 		t.Fatalf("no record %q to tamper with: %v", prefix, err)
 	}
-	if err := v.d.commit([]entry{e}); err != nil {
+	tx, err := v.d.transaction([]entry{e})
+	if err == nil {
+		err = tx.write()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+	tx.landed()
 	v.d.show()
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -72,6 +74,9 @@ type database struct {
 	// marks are the timestamps that readers and pins use, oldest first; the last
 	// is what new ones get. invariant: never empty; all but the last are in use.
 	marks []*mark
+	// shown is the timestamp of the last of marks, or noMore once retired. It may be
+	// read without the lock.
+	shown atomic.Uint64
 	// written is the newest commit, shown to readers or not.
 	written uint64
 	// readers counts open snapshots; retired tells that there will be no more.
@@ -79,6 +84,9 @@ type database struct {
 	retired bool
 	done    chan struct{} // closed when retired and without readers
 }
+
+// noMore is no timestamp: there are no new readers.
+const noMore = math.MaxUint64
 
 type mark struct {
 	ts   uint64
@@ -101,12 +109,14 @@ func openDatabase(dir string, generation uint64, o Options) (d *database, err er
 		return nil, fmt.Errorf("open the key-value view: %w", err)
 	}
 	ts := db.MaxVersion()
-	return &database{
+	d = &database{
 		db: db, dir: dir, generation: generation,
 		maxBytes: min(db.MaxBatchSize(), o.maxBatch), maxEntries: db.MaxBatchCount(),
 		cache: newCache(o.CacheBytes, ts),
 		marks: []*mark{{ts: ts}}, written: ts, done: make(chan struct{}),
-	}, nil
+	}
+	d.shown.Store(ts)
+	return d, nil
 }
 
 // snapshot is a consistent state of the view. Close it.
@@ -129,9 +139,8 @@ func (d *database) snapshot() (snapshot, bool) {
 
 // newest is the state that a snapshot would be of; false if the database is retired.
 func (d *database) newest() (ts uint64, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.marks[len(d.marks)-1].ts, !d.retired
+	ts = d.shown.Load()
+	return ts, ts != noMore
 }
 
 func (d *database) readLocked(m *mark) snapshot {
@@ -152,14 +161,15 @@ func (s snapshot) close() {
 	}
 }
 
-// record reads and checks the record of a key; nil if there is none.
+// record reads and checks the record of a key; nil if there is none. It is not to be
+// changed.
 func (s snapshot) record(key []byte) ([]byte, error) {
 	if b, ok := s.d.cache.get(key, s.m.ts); ok {
 		return b, nil
 	}
 	b, err := get(s.Txn, key)
 	if err == nil && b != nil {
-		s.d.cache.put(key, b, s.m.ts)
+		s.d.cache.put(key, b, s.m.ts) // stateKey made the key for this read
 	}
 	return b, err
 }
@@ -217,11 +227,17 @@ func (d *database) latest() *badger.Txn {
 	return d.db.NewTransactionAt(d.written, false)
 }
 
-// commit writes entries as one transaction (a nil value deletes). Only the one
-// writer calls it. The slices belong to the database from here on.
-func (d *database) commit(entries []entry) error {
+// transaction is changes that are going to be written together.
+type transaction struct {
+	d       *database
+	txn     *badger.Txn
+	entries []entry
+}
+
+// transaction takes entries (a nil value deletes), whose slices belong to the database
+// from here on. Write or discard it.
+func (d *database) transaction(entries []entry) (*transaction, error) {
 	txn := d.db.NewTransactionAt(d.written, true)
-	defer txn.Discard()
 	for _, e := range entries {
 		var err error
 		if e.value == nil {
@@ -230,15 +246,28 @@ func (d *database) commit(entries []entry) error {
 			err = txn.Set(e.key, e.value)
 		}
 		if err != nil {
-			return fmt.Errorf("write to the key-value view: %w", err)
+			txn.Discard()
+			return nil, fmt.Errorf("write to the key-value view: %w", err)
 		}
 	}
-	if err := txn.CommitAt(d.written+1, nil); err != nil {
+	return &transaction{d, txn, entries}, nil
+}
+
+func (t *transaction) discard() { t.txn.Discard() }
+
+// write writes it. Only the one writer calls it, after the one before has landed.
+func (t *transaction) write() error {
+	defer t.txn.Discard()
+	if err := t.txn.CommitAt(t.d.written+1, nil); err != nil {
 		return fmt.Errorf("write to the key-value view: %w", err)
 	}
-	d.written++
-	d.cache.changed(d.written, entries)
 	return nil
+}
+
+// landed lets latest see what was written.
+func (t *transaction) landed() {
+	t.d.written++
+	t.d.cache.changed(t.d.written, t.entries)
 }
 
 // entry is one change of a transaction.
@@ -249,6 +278,9 @@ func (d *database) show() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.marks = append(d.marks, &mark{ts: d.written})
+	if !d.retired {
+		d.shown.Store(d.written)
+	}
 	d.trimLocked()
 }
 
@@ -260,6 +292,7 @@ func (d *database) retire() {
 		return
 	}
 	d.retired = true
+	d.shown.Store(noMore)
 	if d.readers == 0 {
 		close(d.done)
 	}

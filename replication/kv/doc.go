@@ -16,6 +16,15 @@
 // the view makes it go on at once. The first change after a pause, and a long
 // backlog, are applied without one.
 //
+// # Commits
+//
+// While one transaction is being written, the blocks after it are applied and the next
+// one is made. There is one commit under way at most, and they land in order; what it
+// changes is kept in memory or waited for. Readers see a commit, and its own operations
+// leave the overlay, once it has landed. One that fails takes with it what was staged
+// since, and the space goes on from its cursor (commit.go). Only within a turn of a
+// space is a commit under way: retreats, rebuilds and other spaces find none.
+//
 // # Layout
 //
 // Every record ends in the CRC-32C of its key and itself. Space ids have 16
@@ -39,7 +48,7 @@
 // default (cache.go). The writer puts in what it changes before any reader sees the
 // commit, and a hit is right for every state from the one on that it is of, so that a
 // read from memory is the read that a transaction would have given. What is found there
-// was checked when it was read.
+// was checked when it was read. What callers get is a copy.
 //
 // # Own writes
 //

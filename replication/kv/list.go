@@ -138,7 +138,7 @@ func (l *lister) page() (page []Entry, err error) {
 			if len(l.over) > 0 && bytes.Equal(l.over[0].key, key) {
 				ops, l.over = l.over[0].ops, l.over[1:]
 			}
-			rec, err := decodeKeyRecord(bytes.Clone(record))
+			rec, err := decodeKeyRecord(record)
 			if err != nil {
 				return err
 			}

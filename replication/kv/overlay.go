@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"vixp2p/replication"
 )
@@ -20,6 +21,8 @@ import (
 // applied in between would be in neither.
 type overlay struct {
 	limit int // bytes above which admit waits
+	// some is how many keys there are. It may be read without the lock.
+	some atomic.Int64
 
 	// mu guards what follows. It is held for moments only.
 	mu   sync.Mutex
@@ -86,6 +89,7 @@ func (v *overlay) stage(log replication.LogID, ops []*overlayOp) {
 		v.keys[o.at] = append(v.keys[o.at], o)
 		v.size += o.size()
 	}
+	v.some.Store(int64(len(v.keys)))
 }
 
 // settle makes the operations of a log up to a seq visible to reads.
@@ -151,16 +155,17 @@ func (v *overlay) removeLocked(o *overlayOp) {
 	} else {
 		v.keys[o.at] = ops
 	}
+	v.some.Store(int64(len(v.keys)))
 }
 
 // of returns the operations on a key, in commit order; with staged also those
 // that are not durable yet.
 func (v *overlay) of(space replication.SpaceID, key []byte, staged bool) []*overlayOp {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.keys) == 0 {
+	if v.some.Load() == 0 {
 		return nil
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	return v.visibleLocked(v.keys[overlayAt(space, key)], staged)
 }
 

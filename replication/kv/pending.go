@@ -33,7 +33,11 @@ func (a *applier) addPending(d replication.Dot, l *logState, keyHash replication
 	}
 	dbKey := pendingKey(a.space, d, keyHash)
 	if l.pend > 0 && d.Seq >= l.next {
-		b, err := get(a.read(), dbKey)
+		txn, err := a.settled()
+		if err != nil {
+			return err
+		}
+		b, err := get(txn, dbKey)
 		if err != nil || b != nil {
 			return err
 		}
@@ -68,8 +72,12 @@ func (a *applier) takePending(d replication.Dot, l *logState, own *replication.H
 		l.pend--
 		return true, nil
 	}
+	txn, err := a.settled()
+	if err != nil {
+		return false, err
+	}
 	dbKey := pendingKey(a.space, d, *own)
-	b, err := get(a.read(), dbKey)
+	b, err := get(txn, dbKey)
 	if err != nil || b == nil {
 		return false, err
 	}
@@ -133,10 +141,14 @@ func (a *applier) unstagePending(d replication.Dot, l *logState, keep *replicati
 // for dots up to last, but those of the key keep; and the seq of the first
 // record beyond last.
 func (a *applier) pendingPass(id replication.LogID, from []byte, last uint64, keep *replication.Hash) (pass [][]byte, next uint64, err error) {
+	txn, err := a.settled()
+	if err != nil {
+		return nil, 0, err
+	}
 	next = math.MaxUint64
 	const seqAt = 1 + spaceLen + logLen
 	prefix := from[:seqAt]
-	err = scan(a.read(), prefix, from, func(dbKey, _ []byte) error {
+	err = scan(txn, prefix, from, func(dbKey, _ []byte) error {
 		if len(dbKey) != seqAt+8+hashLen {
 			return errRecord
 		}

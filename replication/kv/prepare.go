@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"errors"
 	"runtime"
 	"sync"
@@ -82,6 +81,9 @@ func (a *applier) blocks(list []block, flush func() error) error {
 				if n > 0 {
 					break // those before count
 				}
+				if failed := a.rest(flush); failed != nil {
+					return failed
+				}
 				return err
 			}
 			raw += list[n].header.RawLen
@@ -99,12 +101,17 @@ func (a *applier) blocks(list []block, flush func() error) error {
 				return err
 			}
 		}
-		if err := flush(); err != nil {
-			return err
-		}
 		list = list[n:]
 	}
-	return nil
+	return a.rest(flush)
+}
+
+// rest flushes if something is staged.
+func (a *applier) rest(flush func() error) error {
+	if !a.staged() {
+		return nil
+	}
+	return flush()
 }
 
 // parallelFrom is the least number of keys that is worth other goroutines.
@@ -113,18 +120,18 @@ const parallelFrom = 64
 // preload reads the records of the keys of blocks that are going to be applied
 // in the next transaction.
 func (a *applier) preload(blocks []block) error {
-	if a.readyBytes > maxReady {
+	if a.keysBytes > maxKeys {
 		a.forget()
 	}
 	var fresh []*keyState
 	for i := range blocks {
 		for j := range blocks[i].ops {
 			o := &blocks[i].ops[j]
-			if !counts(o) || a.keys[string(o.Key)] != nil || a.ready[string(o.Key)] != nil {
+			if !counts(o) || a.keys[string(o.Key)] != nil {
 				continue
 			}
-			k := &keyState{key: bytes.Clone(o.Key)}
-			a.ready[string(k.key)] = k // read below
+			k := a.newKey(o.Key)
+			a.keys[k.name] = k // read below
 			fresh = append(fresh, k)
 		}
 	}
@@ -132,7 +139,7 @@ func (a *applier) preload(blocks []block) error {
 		return err
 	}
 	for _, k := range fresh {
-		a.readyBytes += k.cost + overhead
+		a.keysBytes += k.cost + overhead
 	}
 	return nil
 }
@@ -163,15 +170,14 @@ func (a *applier) loadAll(fresh []*keyState) error {
 func (a *applier) loadKeys(txn *badger.Txn, keys []*keyState) error {
 	var h hasher
 	for _, k := range keys {
-		dbKey := stateKey(a.space, k.key)
-		b, ok := a.d.cache.get(dbKey, a.d.written)
+		b, ok := a.d.cache.get(k.dbKey, a.d.written)
 		if !ok {
 			var err error
-			if b, err = get(txn, dbKey); err != nil {
+			if b, err = get(txn, k.dbKey); err != nil {
 				return err
 			}
 		}
-		k.cost = len(dbKey) + len(b)
+		k.cost = len(k.dbKey) + len(b)
 		if b == nil {
 			continue
 		}

@@ -28,11 +28,23 @@ type Entry struct {
 // where a content key is missing for what the store held when the view was opened, or
 // for the first block (later, reads go on with what could be applied).
 func (v *View) Get(ctx context.Context, space replication.SpaceID, key []byte) (Entry, bool, error) {
-	list, err := v.Siblings(ctx, space, key, 1)
-	if err != nil || len(list) == 0 {
-		return Entry{}, false, err
+	for {
+		s, err := v.await(ctx, space)
+		if err != nil {
+			return Entry{}, false, err
+		}
+		ops := v.overlay.of(space, key, false)
+		if e, ok := v.inMemory(s, space, key, ops); ok {
+			return e, true, nil
+		}
+		if r, ok := v.read(s, space); ok {
+			list, err := r.entries(key, ops, 1)
+			if err != nil || len(list) == 0 {
+				return Entry{}, false, err
+			}
+			return list[0], true, nil
+		}
 	}
-	return list[0], true, nil
 }
 
 // Siblings returns the live writes of a key, winner first, at most max of them;
@@ -44,8 +56,8 @@ func (v *View) Siblings(ctx context.Context, space replication.SpaceID, key []by
 			return nil, err
 		}
 		ops := v.overlay.of(space, key, false)
-		if list, ok := v.cached(s, space, key, ops, max); ok {
-			return list, nil
+		if e, ok := v.inMemory(s, space, key, ops); ok && (max == 1 || max > 1 && e.Conflicts == 0) {
+			return []Entry{e}, nil
 		}
 		if r, ok := v.read(s, space); ok {
 			return r.entries(key, ops, max)
@@ -53,31 +65,27 @@ func (v *View) Siblings(ctx context.Context, space replication.SpaceID, key []by
 	}
 }
 
-// cached is what Siblings returns where memory alone tells: no transaction is opened.
-func (v *View) cached(s serving, space replication.SpaceID, key []byte, ops []*overlayOp, max int) ([]Entry, bool) {
-	if s.database == nil || len(ops) > 0 {
-		return nil, false
+// inMemory is what Get returns where memory alone tells: no transaction is opened. Where
+// it does not, a reader tells why.
+func (v *View) inMemory(s serving, space replication.SpaceID, key []byte, ops []*overlayOp) (Entry, bool) {
+	if s.space == nil || len(ops) > 0 {
+		return Entry{}, false
 	}
 	ts, ok := s.newest()
 	if !ok {
-		return nil, false
+		return Entry{}, false
 	}
-	record, ok := s.cache.get(stateKey(space, key), ts)
+	var room [128]byte // most keys fit
+	dbKey := append(append(append(room[:0], prefixKey), space[:]...), key...)
+	record, ok := s.cache.get(dbKey, ts)
 	if !ok {
-		return nil, false
+		return Entry{}, false
 	}
-	rec, err := decodeKeyRecord(record)
-	if err != nil || rec.large && max > 1 || !v.serves(s, space) {
-		return nil, false // a reader tells why
+	winner, n, ok := winnerOf(record)
+	if !ok || winner.apart || !s.current() {
+		return Entry{}, false
 	}
-	list := make([]Entry, min(max, len(rec.sibs)))
-	for i := range list {
-		if rec.sibs[i].apart {
-			return nil, false
-		}
-		list[i] = v.entryOf(key, &rec.sibs[i], rec.n)
-	}
-	return list, true
+	return v.entryOf(key, &winner, n), true
 }
 
 func (r *reader) entries(key []byte, ops []*overlayOp, max int) (list []Entry, err error) {

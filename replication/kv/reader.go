@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,8 +20,12 @@ type reader struct {
 // serving is a database that can serve a space, until the next retreat.
 type serving struct {
 	*database
-	retreats uint64 // told of so far
+	space    *spaceState // nil: nothing was ever written there
+	retreats uint64      // told of so far
 }
+
+// current tells whether the space, which is known, did not go back since.
+func (s *serving) current() bool { return s.space.back.told.Load() == s.retreats }
 
 // await returns the database once it can serve a space: it has caught up with
 // what the store held when the view was opened or rebuilt, and with every retreat
@@ -51,13 +56,13 @@ func (v *View) readyLocked(space replication.SpaceID) (serving, error) {
 	sp := v.spaces[space]
 	switch {
 	case sp == nil:
-		return serving{v.d, 0}, nil // nothing was ever written there
+		return serving{v.d, nil, 0}, nil
 	case sp.hopes():
 		return serving{}, nil
 	case errors.Is(sp.err, replication.ErrUpgradeNeeded), sp.unreadable():
 		return serving{}, sp.err
 	case sp.upTo >= v.target && !sp.back.pending():
-		return serving{v.d, sp.back.told}, nil
+		return serving{v.d, sp, sp.back.told.Load()}, nil
 	}
 	return serving{}, sp.err
 }
@@ -79,10 +84,13 @@ func (v *View) read(s serving, space replication.SpaceID) (*reader, bool) {
 
 // serves tells whether the space did not go back since await returned s.
 func (v *View) serves(s serving, space replication.SpaceID) bool {
+	if s.space != nil {
+		return s.current()
+	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	sp := v.spaces[space]
-	return sp == nil || sp.back.told == s.retreats
+	return sp == nil || sp.back.told.Load() == 0
 }
 
 // readNow is await and read without waiting: ErrNotReady instead.
@@ -204,11 +212,16 @@ func (r *reader) entry(key []byte, s sibling, n uint64) (Entry, error) {
 	return r.v.entryOf(key, &s, n), nil
 }
 
-// entryOf makes what callers get of a sibling, of n, whose value is there.
+// entryOf makes what callers get of a sibling, of n, whose value is there. The value is
+// the caller's: a copy, unless it was read for this alone.
 func (v *View) entryOf(key []byte, s *sibling, n uint64) Entry {
 	info, _ := v.store.Log(s.dot.Log)
+	value := s.value
+	if !s.apart {
+		value = bytes.Clone(value)
+	}
 	return Entry{
-		Key: key, Value: s.value, Dot: s.dot, Origin: info.Origin,
+		Key: key, Value: value, Dot: s.dot, Origin: info.Origin,
 		HLC: s.hlc, Order: s.order, Conflicts: n - 1,
 	}
 }

@@ -152,6 +152,7 @@ const (
 	formLarge  = 1
 )
 
+// appendKeyRecord encodes a record. The siblings' values alias the result after.
 func appendKeyRecord(b []byte, r *keyRecord) []byte {
 	b = binary.AppendUvarint(b, r.n)
 	form := byte(formInline)
@@ -160,7 +161,11 @@ func appendKeyRecord(b []byte, r *keyRecord) []byte {
 	}
 	b = append(b, form)
 	for i := range r.sibs {
-		b = appendSibling(b, &r.sibs[i])
+		s := &r.sibs[i]
+		b = appendSibling(b, s)
+		if n := len(s.value); !s.apart && n > 0 {
+			s.value = b[len(b)-n : len(b) : len(b)]
+		}
 	}
 	return b
 }
@@ -205,6 +210,16 @@ func decodeKeyRecord(b []byte) (keyRecord, error) {
 		return r, errRecord
 	}
 	return r, nil
+}
+
+// winnerOf reads the first sibling of a key record, and their number.
+func winnerOf(b []byte) (s sibling, n uint64, ok bool) {
+	n, b, ok = cutUvarint(b)
+	if !ok || n == 0 || len(b) == 0 {
+		return s, 0, false
+	}
+	_, ok = cutSibling(b[1:], &s)
+	return s, n, ok
 }
 
 // decodeSibling reads an unsealed sibling record. Its value aliases b.

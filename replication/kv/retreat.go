@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"vixp2p/replication"
 )
@@ -55,17 +56,20 @@ func (e *backError) Unwrap() error { return e.DamageError }
 // retreats is what a space is told about its logs that went back. View.mu guards
 // it.
 type retreats struct {
-	told, taken uint64 // how many
+	// told is how many, taken how many of them are taken up. told may be read without
+	// the lock.
+	told  atomic.Uint64
+	taken uint64
 	// bounds: what was applied of a log when it went back counts up to this seq at
 	// most.
 	bounds map[replication.LogID]uint64
 }
 
-func (r *retreats) pending() bool { return r.told != r.taken }
+func (r *retreats) pending() bool { return r.told.Load() != r.taken }
 
 // tell notes that a log went back to a seq.
 func (r *retreats) tell(log replication.LogID, seq uint64) {
-	r.told++
+	r.told.Add(1)
 	r.bound(log, seq)
 }
 
@@ -81,7 +85,7 @@ func (r *retreats) bound(log replication.LogID, seq uint64) {
 // takeBack takes up what was told of retreats of a space.
 func (v *View) takeBack(ctx context.Context, sp *spaceState) error {
 	v.mu.Lock()
-	told, bounds := sp.back.told, sp.back.bounds
+	told, bounds := sp.back.told.Load(), sp.back.bounds
 	sp.back.bounds = nil
 	v.mu.Unlock()
 	if sp.ahead != nil { // read before

@@ -9,8 +9,13 @@ import (
 	"vixp2p/replication"
 )
 
-// readBytes is how much the apply goroutine reads of the store at a time.
-const readBytes = 2 << 20
+const (
+	// readBytes is how much the apply goroutine reads of the store at a time.
+	readBytes = 2 << 20
+	// turnReads is how often it does so for a space before it looks at the others.
+	// Only in between a commit may be under way.
+	turnReads = 8
+)
 
 // backoff counts failures in a row.
 type backoff struct {
@@ -153,25 +158,56 @@ func (v *View) advance(ctx context.Context, sp *spaceState) {
 	v.tellLocked()
 }
 
-// applySome reads and applies about readBytes; more tells that there was
-// something, full that it was about as much.
+// applySome applies what a turn allows; more tells that there was something, full
+// that it was about as much.
 func (v *View) applySome(ctx context.Context, sp *spaceState) (more, full bool, err error) {
+	if err := v.ready(sp); err != nil {
+		return false, false, err
+	}
+	for range turnReads {
+		var some bool
+		some, full, err = v.applyBatch(ctx, sp)
+		more = more || some
+		if err != nil || !full || ctx.Err() != nil {
+			break
+		}
+	}
+	if failed := sp.a.land(); failed != nil {
+		err = failed // it comes before whatever came after
+	}
+	return more, full, err
+}
+
+// ready has a space have an applier for the database in use.
+func (v *View) ready(sp *spaceState) (err error) {
 	d := v.d
+	if sp.a != nil && sp.a.d == d {
+		return nil
+	}
 	defer faultsPanic()()
 	defer guard(&err, d.dir)
-	if sp.a == nil || sp.a.d != d {
-		if sp.a, err = newApplier(d, sp.id, v.rank); err != nil {
-			return false, false, err
-		}
-		sp.a.room = v.room
-		v.mu.Lock()
-		sp.sawLocked(&sp.a.saved)
-		v.mu.Unlock()
+	if sp.a, err = newApplier(d, sp.id, v.rank); err != nil {
+		return err
 	}
+	sp.a.room = v.room
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	sp.sawLocked(&sp.a.saved)
+	return nil
+}
+
+// applyBatch reads and applies about readBytes. The last commit may be under way
+// after.
+func (v *View) applyBatch(ctx context.Context, sp *spaceState) (more, full bool, err error) {
+	defer faultsPanic()()
+	defer guard(&err, sp.a.d.dir)
 	v.mu.RLock()
 	back := sp.back.pending()
 	v.mu.RUnlock()
 	if back {
+		if err := sp.a.land(); err != nil {
+			return false, false, err
+		}
 		if err := v.takeBack(ctx, sp); err != nil {
 			return false, false, err
 		}
@@ -208,27 +244,22 @@ func (v *View) takeBatch(sp *spaceState) *batch {
 	return b
 }
 
-// flush commits what is staged and shows it.
+// flush commits what is staged and shows it when it has landed.
 func (v *View) flush(sp *spaceState) error {
 	a := sp.a
-	if !a.staged() {
-		return nil
-	}
 	ops, logs := a.ops, a.touched()
-	if err := a.commit(); err != nil {
-		return err
-	}
-	a.d.show()
-	v.mu.Lock()
-	sp.sawLocked(&a.saved)
-	sp.err, sp.retry, sp.doubt = nil, backoff{}, false
-	v.ops += ops
-	v.tellLocked()
-	v.mu.Unlock()
-	for id, seq := range logs {
-		v.overlay.drop(id, seq)
-	}
-	return nil
+	return a.begin(func(saved *cursor) {
+		a.d.show()
+		v.mu.Lock()
+		sp.sawLocked(saved)
+		sp.err, sp.retry, sp.doubt = nil, backoff{}, false
+		v.ops += ops
+		v.tellLocked()
+		v.mu.Unlock()
+		for id, seq := range logs {
+			v.overlay.drop(id, seq)
+		}
+	})
 }
 
 // sawLocked notes what reads see from now on.

@@ -73,7 +73,7 @@ func (v *View) retreats() (n uint64) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for _, sp := range v.order {
-		n += sp.back.told
+		n += sp.back.told.Load()
 	}
 	return n
 }
@@ -183,7 +183,10 @@ func (r *reader) againstLogs(ctx context.Context, want cursor) (err error) {
 	if err != nil {
 		return err
 	}
-	defer a.close()
+	defer func() { // before the database is closed
+		err = errors.Join(err, a.land())
+		a.close()
+	}()
 	a.room = r.v.room
 	if same, err := r.ruleIsSame(); err != nil || !same {
 		return err // the logs cannot be read now, or the view is to be rebuilt anyway

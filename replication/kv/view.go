@@ -238,7 +238,7 @@ func (v *View) addApplied() (err error) {
 	return scan(txn, []byte{prefixCursor}, nil, func(key, _ []byte) error {
 		sp := v.spaceLocked(replication.SpaceID(key[1:]))
 		sp.dirty = true
-		sp.back.told++
+		sp.back.told.Add(1)
 		return nil
 	})
 }

@@ -112,7 +112,7 @@ func (v *View) now(ctx context.Context, space replication.SpaceID) (replication.
 		current := v.d == s.database
 		if sp := v.spaces[space]; sp != nil {
 			c.Arrival, c.Op = sp.applied, sp.appliedOps
-			current = current && sp.back.told == s.retreats
+			current = current && sp.back.told.Load() == s.retreats
 		}
 		v.mu.RUnlock()
 		if current {
