@@ -29,7 +29,6 @@ func TestMemoryLimitLeavesRoom(t *testing.T) {
 	held := make([]byte, used)
 	await("much is in use", func(now int64) bool { return now >= used+room && now < used+room+limit })
 	runtime.KeepAlive(held)
-	held = nil
 	await("it was given back", func(now int64) bool { return now == limit })
 	stop()
 	if now := debug.SetMemoryLimit(math.MaxInt64); now != before {

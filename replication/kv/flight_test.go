@@ -32,7 +32,11 @@ func newFlights(t *testing.T, store replication.Store) *flights {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.close() })
+	t.Cleanup(func() {
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	f := &flights{store: store, answer: make(chan error, 1)}
 	if f.applier, err = newApplier(d, testSpace, ranker{store.Log}); err != nil {
 		t.Fatal(err)
