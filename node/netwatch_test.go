@@ -163,7 +163,7 @@ func BenchmarkInterfaces(b *testing.B) {
 // again at once, and no others.
 func TestDropLost(t *testing.T) {
 	t.Parallel()
-	a := open(t, Config{Label: "A"})
+	a := open(t, Config{Label: "A", NoConnect: true}) // dials that cross make sessions of their own
 	b := open(t, Config{Label: "B", NoQUIC: true, Connect: []string{hostPort(t, a)}})
 	session := func() *session {
 		var s *session
