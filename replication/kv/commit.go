@@ -1,5 +1,11 @@
 package kv
 
+import (
+	"maps"
+
+	"vixp2p/replication"
+)
+
 // flight is a commit under way.
 type flight struct {
 	tx   *transaction
@@ -8,8 +14,15 @@ type flight struct {
 	// to if it fails.
 	cur, saved cursor
 	rule       rule
+	progress   progress
 	landed     func(*cursor) // nil: nothing more to do
 	done       chan error
+}
+
+// progress is what commits have applied: so many operations, and logs up to these seqs.
+type progress struct {
+	ops  uint64
+	logs map[replication.LogID]uint64
 }
 
 // commit writes what is staged, with the cursor, as one transaction. Readers see
@@ -35,7 +48,7 @@ func (a *applier) begin(landed func(*cursor)) error {
 	}
 	f := &flight{
 		tx: tx, keys: a.staging, cur: a.cur, saved: a.saved, rule: a.ruleSaved,
-		landed: landed, done: make(chan error, 1),
+		progress: progress{a.ops, a.touched()}, landed: landed, done: make(chan error, 1),
 	}
 	go func() { f.done <- a.put(tx) }()
 	a.flight = f
@@ -77,10 +90,30 @@ func (a *applier) land() error {
 			a.keysBytes -= k.cost + overhead
 		}
 	}
+	a.unseen.ops += f.progress.ops
+	maps.Copy(a.unseen.logs, f.progress.logs)
 	if f.landed != nil {
 		f.landed(&f.cur)
 	}
 	return nil
+}
+
+// seen is what was applied since it was called last, of all commits that have landed.
+func (a *applier) seen() progress {
+	p := a.unseen
+	a.unseen = progress{logs: map[replication.LogID]uint64{}}
+	return p
+}
+
+// touched is the logs that what is staged advances, with their applied seq.
+func (a *applier) touched() map[replication.LogID]uint64 {
+	out := map[replication.LogID]uint64{}
+	for id, l := range a.logs {
+		if l.dirty {
+			out[id] = l.seq
+		}
+	}
+	return out
 }
 
 // transaction makes a transaction of what is staged.
