@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"encoding/binary"
 	"maps"
 
 	"vixp2p/replication"
@@ -230,11 +231,15 @@ func (a *applier) writeKey(w *batchOf, k *keyState) error {
 	return nil
 }
 
-// size bounds the length of the key's encoded record, sealed.
+// size bounds the length of the key's encoded record, sealed, closely: the cache keeps it.
 func (k *keyState) size() int {
-	n := 16 + crcLen
+	n := 1 + binary.MaxVarintLen64 + crcLen
 	for i := range k.rec.sibs {
-		n += siblingCost(&k.rec.sibs[i])
+		s := &k.rec.sibs[i]
+		n += leastSibling + 2*(binary.MaxVarintLen64-1) + len(s.value)
+		if s.apart {
+			n += hashLen
+		}
 	}
 	return n
 }

@@ -44,3 +44,24 @@ func TestOwnWritesLeaveTheOverlay(t *testing.T) {
 	settled(t, s, v)
 	write(t, s, v, put("own 3", "1"))
 }
+
+// TestRecordRoom: the room for a record is enough, so that nothing is copied, and little
+// more: what the cache keeps is counted by the length.
+func TestRecordRoom(t *testing.T) {
+	for _, n := range []int{1, 2, maxInline} {
+		for _, size := range []int{0, 1, 100, inlineValue} {
+			k := &keyState{rec: keyRecord{n: uint64(n)}}
+			for i := range n {
+				s := sibling{dot: replication.Dot{Seq: uint64(i + 1)}, value: make([]byte, size)}
+				if i%2 == 1 {
+					s = sibling{dot: replication.Dot{Seq: math.MaxUint64}, apart: true, size: math.MaxUint64}
+				}
+				k.rec.sibs = append(k.rec.sibs, s)
+			}
+			got := len(appendKeyRecord(nil, &k.rec)) + crcLen
+			if room := k.size(); room < got || room > got+16+24*n {
+				t.Errorf("room of %d bytes for %d siblings with %d of value: %d are taken", room, n, size, got)
+			}
+		}
+	}
+}
