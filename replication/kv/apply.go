@@ -45,6 +45,7 @@ type applier struct {
 	// flight is the commit under way; nil if there is none. flights counts them.
 	flight  *flight
 	flights uint64
+	unseen  progress // of commits that have landed, until seen
 	// keys holds every key with changes that are staged or under way, and some as
 	// they are saved: read in advance, or written lately. keysBytes is about what
 	// their records take.
@@ -101,6 +102,7 @@ func newApplier(d *database, space replication.SpaceID, rank ranker) (*applier, 
 	}
 	a.rule = a.ruleSaved
 	a.logs = map[replication.LogID]*logState{}
+	a.unseen.logs = map[replication.LogID]uint64{}
 	a.reset()
 	a.forget()
 	return a, nil

@@ -1,5 +1,12 @@
 package kv
 
+import (
+	"encoding/binary"
+	"maps"
+
+	"vixp2p/replication"
+)
+
 // flight is a commit under way.
 type flight struct {
 	tx   *transaction
@@ -8,8 +15,15 @@ type flight struct {
 	// to if it fails.
 	cur, saved cursor
 	rule       rule
+	progress   progress
 	landed     func(*cursor) // nil: nothing more to do
 	done       chan error
+}
+
+// progress is what commits have applied: so many operations, and logs up to these seqs.
+type progress struct {
+	ops  uint64
+	logs map[replication.LogID]uint64
 }
 
 // commit writes what is staged, with the cursor, as one transaction. Readers see
@@ -35,7 +49,7 @@ func (a *applier) begin(landed func(*cursor)) error {
 	}
 	f := &flight{
 		tx: tx, keys: a.staging, cur: a.cur, saved: a.saved, rule: a.ruleSaved,
-		landed: landed, done: make(chan error, 1),
+		progress: progress{a.ops, a.touched()}, landed: landed, done: make(chan error, 1),
 	}
 	go func() { f.done <- a.put(tx) }()
 	a.flight = f
@@ -77,10 +91,30 @@ func (a *applier) land() error {
 			a.keysBytes -= k.cost + overhead
 		}
 	}
+	a.unseen.ops += f.progress.ops
+	maps.Copy(a.unseen.logs, f.progress.logs)
 	if f.landed != nil {
 		f.landed(&f.cur)
 	}
 	return nil
+}
+
+// seen is what was applied since it was called last, of all commits that have landed.
+func (a *applier) seen() progress {
+	p := a.unseen
+	a.unseen = progress{logs: map[replication.LogID]uint64{}}
+	return p
+}
+
+// touched is the logs that what is staged advances, with their applied seq.
+func (a *applier) touched() map[replication.LogID]uint64 {
+	out := map[replication.LogID]uint64{}
+	for id, l := range a.logs {
+		if l.dirty {
+			out[id] = l.seq
+		}
+	}
+	return out
 }
 
 // transaction makes a transaction of what is staged.
@@ -197,11 +231,15 @@ func (a *applier) writeKey(w *batchOf, k *keyState) error {
 	return nil
 }
 
-// size bounds the length of the key's encoded record, sealed.
+// size bounds the length of the key's encoded record, sealed, closely: the cache keeps it.
 func (k *keyState) size() int {
-	n := 16 + crcLen
+	n := 1 + binary.MaxVarintLen64 + crcLen
 	for i := range k.rec.sibs {
-		n += siblingCost(&k.rec.sibs[i])
+		s := &k.rec.sibs[i]
+		n += leastSibling + 2*(binary.MaxVarintLen64-1) + len(s.value)
+		if s.apart {
+			n += hashLen
+		}
 	}
 	return n
 }

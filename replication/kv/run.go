@@ -112,6 +112,9 @@ func (v *View) advance(ctx context.Context, sp *spaceState) {
 	}
 	switch {
 	case ctx.Err() != nil && err != nil:
+		if sp.a != nil {
+			sp.a.discard() // there may be another turn before the end
+		}
 		sp.dirty = true
 		return
 	case err == nil && more:
@@ -244,21 +247,22 @@ func (v *View) takeBatch(sp *spaceState) *batch {
 	return b
 }
 
-// flush commits what is staged and shows it when it has landed.
+// flush commits what is staged and shows it when it has landed, with the parts of a
+// large block that were committed before.
 func (v *View) flush(sp *spaceState) error {
 	a := sp.a
-	ops, logs := a.ops, a.touched()
 	return a.begin(func(saved *cursor) {
 		a.d.show()
-		v.mu.Lock()
-		sp.sawLocked(saved)
-		sp.err, sp.retry, sp.doubt = nil, backoff{}, false
-		v.ops += ops
-		v.tellLocked()
-		v.mu.Unlock()
-		for id, seq := range logs {
+		seen := a.seen()
+		for id, seq := range seen.logs {
 			v.overlay.drop(id, seq)
 		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		sp.sawLocked(saved)
+		sp.err, sp.retry, sp.doubt = nil, backoff{}, false
+		v.ops += seen.ops
+		v.tellLocked()
 	})
 }
 
@@ -323,15 +327,4 @@ func (v *View) checkOpened(ctx context.Context) {
 	}
 	v.checked = true
 	v.tellLocked()
-}
-
-// touched is the logs that what is staged advances, with their applied seq.
-func (a *applier) touched() map[replication.LogID]uint64 {
-	out := map[replication.LogID]uint64{}
-	for id, l := range a.logs {
-		if l.dirty {
-			out[id] = l.seq
-		}
-	}
-	return out
 }

@@ -120,18 +120,25 @@ const (
 	maxKeptBody = 256 << 10 // bytes
 )
 
-// begin empties what the last transaction left, so that nothing of it is kept alive.
 func (b *localBatch) begin(c *committer, t *tx) {
+	b.c, b.t = c, t
+	if b.open == nil {
+		b.open = map[r.SpaceID]*blockBuilder{}
+	}
+}
+
+// end empties what the transaction left, so that nothing of it is kept alive.
+func (b *localBatch) end() {
 	clear(b.open)
 	clear(b.order)
 	clear(b.taken)
 	clear(b.placed)
-	*b = localBatch{
-		c: c, t: t, open: b.open, order: b.order[:0], taken: b.taken[:0], placed: b.placed[:0], ops: b.ops[:0],
-		header: b.header, body: b.body,
+	if cap(b.ops) > maxKeptOps {
+		b.ops = nil
 	}
-	if b.open == nil {
-		b.open = map[r.SpaceID]*blockBuilder{}
+	*b = localBatch{
+		open: b.open, order: b.order[:0], taken: b.taken[:0], placed: b.placed[:0], ops: b.ops,
+		header: b.header, body: b.body,
 	}
 }
 
@@ -155,7 +162,7 @@ func (c *committer) stageLocals(t *tx) *localBatch {
 	for _, req := range b.taken {
 		room += len(req.batch.Ops)
 	}
-	if cap(b.ops) < room || cap(b.ops) > maxKeptOps {
+	if cap(b.ops) < room {
 		b.ops = make([]r.Op, 0, room)
 	}
 	for _, req := range b.taken {

@@ -126,6 +126,8 @@ func (c *committer) round() {
 		c.takeBack(id)
 	}
 	c.waiting = c.waiting[:0]
+	locals.end()
+	c.emptyTx()
 }
 
 // stageControls returns those whose answer is the commit's.

@@ -57,13 +57,22 @@ func (s *Store) newTx() *tx {
 // maxKeptSets bounds the transaction whose maps and lists the next one uses again.
 const maxKeptSets = 64
 
-// nextTx is a transaction for a round. It uses what the one before had, of which
-// nobody has anything any more.
+// nextTx is a transaction for a round.
 func (c *committer) nextTx() *tx {
-	t := c.tx
-	if t == nil || len(t.sets)+len(t.deletes)+len(t.others) > maxKeptSets {
+	if c.tx == nil {
 		c.tx = c.s.newTx()
-		return c.tx
+	}
+	c.tx.head = c.s.idx.head
+	return c.tx
+}
+
+// emptyTx ends the transaction of a round, of which nobody has anything any more. The
+// next one uses its maps and lists; its blocks are not kept alive until then.
+func (c *committer) emptyTx() {
+	t := c.tx
+	if len(t.sets)+len(t.deletes)+len(t.others) > maxKeptSets {
+		c.tx = nil
+		return
 	}
 	clear(t.logs)
 	clear(t.spaces)
@@ -74,11 +83,10 @@ func (c *committer) nextTx() *tx {
 	clear(t.deletes)
 	clear(t.newest)
 	*t = tx{
-		s: c.s, head: c.s.idx.head,
+		s:    c.s,
 		logs: t.logs, spaces: t.spaces, open: t.open, others: t.others, began: t.began,
 		sets: t.sets[:0], deletes: t.deletes[:0], advances: t.advances[:0], newest: t.newest[:0],
 	}
-	return t
 }
 
 func (t *tx) empty() bool { return len(t.sets) == 0 && len(t.deletes) == 0 && len(t.logs) == 0 }
