@@ -477,6 +477,36 @@ func TestAdmittedAgain(t *testing.T) {
 	}
 }
 
+// TestNothingKeptIsTold: writes in a log of which the revocation kept nothing are told as
+// cut, as others are, when their node was admitted again.
+func TestNothingKeptIsTold(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	second := joinDir(t, a, "B", InviteOptions{})
+	b := open(t, Config{DataDir: second, Offline: true})
+	put(t, b, "unheard", "1")
+	closeNow(t, b)
+	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second}); err != nil {
+		t.Fatal(err)
+	}
+	b = openMember(t, second)
+	until(t, "B has heard of its revocation", func() bool {
+		list, err := b.Untaken(deadline(t))
+		return err == nil && len(list) == 1 && list[0].From == 1 && list[0].Ops == 1 && list[0].Cut
+	})
+	if _, err := b.Space("").Get(deadline(t), "unheard"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the write: %v", err)
+	}
+}
+
 // TestUsedTicket: who was revoked and admitted again with less does not get back with
 // an old ticket what the revocation took.
 func TestUsedTicket(t *testing.T) {
