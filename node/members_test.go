@@ -457,6 +457,10 @@ func TestAdmittedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = away()
+	list, err := b.Untaken(deadline(t))
+	if err != nil || len(list) != 1 || list[0].From != 2 || list[0].Ops != 1 || list[0].Cut {
+		t.Errorf("before it has heard of its revocation: %+v, %v", list, err)
+	}
 	put(t, b, "again", "3")
 	closeNow(t, b)
 	b = openMember(t, second)
@@ -468,9 +472,8 @@ func TestAdmittedAgain(t *testing.T) {
 	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
 		t.Errorf("B's status: %+v", st)
 	}
-	list, err := Backend(b).Members(deadline(t))
-	if err != nil || len(list.Untaken) != 1 || list.Untaken[0].From != 2 || list.Untaken[0].Ops != 1 || !list.Untaken[0].Cut {
-		t.Errorf("B's writes that count nowhere: %+v, %v", list.Untaken, err)
+	if list, err = b.Untaken(deadline(t)); err != nil || len(list) != 1 || list[0].From != 2 || list[0].Ops != 1 || !list[0].Cut {
+		t.Errorf("B's writes that count nowhere: %+v, %v", list, err)
 	}
 	if of, err := Backend(a).Members(deadline(t)); err != nil || len(of.Untaken) != 0 {
 		t.Errorf("A's: %+v, %v", of.Untaken, err)

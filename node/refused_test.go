@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -105,6 +106,9 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	b = alone(away)
 	if state := b.membershipStatus().State; state == StateRefused {
 		t.Error("it takes the new certificate for refused too")
+	}
+	if fileExists(filepath.Join(away, refusedFile)) {
+		t.Error("what was said of the old certificate is kept")
 	}
 }
 

@@ -34,12 +34,6 @@ func (n *Node) Untaken(ctx context.Context) (list []UntakenWrites, err error) {
 }
 
 func (n *Node) untaken(e *engine) (list []UntakenWrites, err error) {
-	var stated map[replication.LogID]uint64 // nil: members let this node in
-	if n.isRefused() {
-		if stated, err = statedPositions(e.store); err != nil {
-			return nil, err
-		}
-	}
 	add := func(l replication.LogInfo, from, ops uint64, cut bool) {
 		list = append(list, UntakenWrites{
 			Space: n.members.spaceTitle(l.Space), Log: l.Log.String(), From: from, Ops: ops, Cut: cut,
@@ -50,12 +44,19 @@ func (n *Node) untaken(e *engine) (list []UntakenWrites, err error) {
 			add(l, l.Tip.Seq+1, l.SetAside, true)
 		}
 	}
-	if stated == nil {
-		return list, nil
-	}
+	refused := n.isRefused()
+	var stated map[replication.LogID]uint64
 	for _, space := range e.store.Spaces() {
 		for _, l := range e.store.Logs(space) {
-			if at := stated[l.Log]; l.Origin == n.members.self && at < l.Tip.Seq {
+			if l.Origin != n.members.self || !refused && (l.Cut == nil || l.Cut.Seq != endedHere) {
+				continue
+			}
+			if stated == nil {
+				if stated, err = statedPositions(e.store); err != nil {
+					return nil, err
+				}
+			}
+			if at := stated[l.Log]; at < l.Tip.Seq {
 				add(l, at+1, l.Tip.Seq-at, false)
 			}
 		}

@@ -184,9 +184,13 @@ directory with a new ticket.`,
 			}
 			ctx, cancel := within(cmd.Context(), p.timeLimit(joinTimeout))
 			defer cancel()
+			_, again, _ := node.DataDirNetwork(dir)
 			m, err := node.Join(ctx, node.JoinOptions{Ticket: ticket, DataDir: dir, Label: p.flags.id, Addrs: addrs, Logger: p.warnings()})
 			if err != nil {
 				return p.explain(ctx, node.APIError(err))
+			}
+			if again {
+				p.noteUntaken(ctx, dir)
 			}
 			return p.printJoined(m)
 		},
@@ -497,9 +501,13 @@ renewed, also while its node is running.`,
 			if err != nil {
 				return err
 			}
+			_, again, _ := node.DataDirNetwork(dir)
 			m, err := node.ImportCertificate(node.ImportOptions{Text: text, DataDir: dir, Label: p.flags.id, Logger: p.warnings()})
 			if err != nil {
 				return contentError(err)
+			}
+			if again {
+				p.noteUntaken(cmd.Context(), dir)
 			}
 			return p.printJoined(m)
 		},
@@ -674,5 +682,26 @@ func untakenText(u localapi.Untaken) string {
 	if u.Cut {
 		return which + ": members do not take them, which are beyond the cut of its revocation"
 	}
-	return which + ": no member has said that it holds them, and members refuse this node as revoked; where they cut, perhaps before that, is not known here"
+	return which + ": no member has said that it holds them, and this node was revoked; where members cut, perhaps before that, is not known here"
+}
+
+// noteUntaken says what a node that joined again loses from view when it runs, and how
+// to keep it. It is a help only: that it fails fails nothing.
+func (p *program) noteUntaken(ctx context.Context, dir string) {
+	opened, err := p.openDir(ctx, dir, needData)
+	if err != nil {
+		return
+	}
+	defer opened.Close()
+	list, err := opened.Untaken(ctx)
+	if err != nil {
+		return
+	}
+	for _, u := range list {
+		if u.Cut {
+			continue // is out of view already
+		}
+		p.note(fmt.Sprintf("%s of this node in space %s, from %d of log %s on, count nowhere and are out of view once the node runs: before that, save the lines of that log that `vix-node ls %s --space %s --json` prints, and write them anew with load",
+			many(u.Ops, "operation", "operations"), shown(u.Space, 40), u.From, short(u.Log), p.nodeFlag(), shown(u.Space, 40)))
+	}
 }
