@@ -9,6 +9,7 @@ import (
 	"vixp2p/node/localapi"
 	"vixp2p/protocols"
 	"vixp2p/replication"
+	"vixp2p/trust/keys"
 )
 
 // A node that was revoked while it was away, and that nobody tells more than that, goes
@@ -110,6 +111,21 @@ func TestWritesOfTheRefusedSaySo(t *testing.T) {
 	if fileExists(filepath.Join(away, refusedFile)) {
 		t.Error("what was said of the old certificate is kept")
 	}
+}
+
+// Nobody can be a peer whose key is no point of the curve: it is not certified.
+func TestCertifyNeedsAKey(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := open(t, Config{DataDir: dir, Offline: true})
+	id, err := peerIDOf(replication.OriginKey{2}) // y = 2 is on no point
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Certify(deadline(t), CertifyOptions{Peer: id.String(), Role: RoleWriter})
+	wants(t, "no key", err, ErrInvalid, id.String(), "Ed25519")
+	bad := &keys.SubjectError{Subject: replication.OriginKey{2}, Cause: errors.New("why")}
+	wants(t, "a member of before", a.members.namingSubject(errors.Join(errors.New("first"), bad)), nil, endOfID(bad.Subject), "revoke it")
 }
 
 // A refusal that was remembered ends with the first session.
