@@ -44,6 +44,9 @@ func (m *membership) admin() (*trust.Certificate, error) {
 	if c := m.shown.Load(); !ok && c != nil && c.Leaf.IsAdmin() && c.Leaf.Issuer == m.root {
 		return c.Leaf, nil
 	}
+	if ok && member.Revoked {
+		return nil, fmt.Errorf("this node was revoked: %w", ErrNotAdmin)
+	}
 	return nil, ErrNotAdmin
 }
 

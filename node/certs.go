@@ -292,7 +292,7 @@ func RemoveRootKey(dataDir string) error {
 	err = os.Remove(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return ErrNoRootKey
+		return errNoKeyToRemove
 	case err != nil:
 		return permissionProblem(dataDir, fmt.Errorf("cannot remove the root key: %w", err))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ but itself.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "what people call the network, at most 64 bytes")
+	cmd.Flags().StringVar(&name, "name", "", "what people call the network, 1 to 64 bytes")
 	return cmd
 }
 
@@ -224,8 +225,11 @@ func (p *program) smallText(what, arg string) (string, error) {
 	if len(b) > maxSmallText {
 		return "", localapi.Errorf(localapi.CodeTooLarge, "standard input is more than %d bytes, which is no %s", maxSmallText, what)
 	}
-	return string(b), nil
+	return withoutMark(b), nil
 }
+
+// withoutMark is a text without the byte order mark that some editors begin a file with.
+func withoutMark(text []byte) string { return strings.TrimPrefix(string(text), "\ufeff") }
 
 func (p *program) membersCommand() *cobra.Command {
 	return &cobra.Command{
@@ -322,12 +326,31 @@ An admin is revoked with the root key, by a node that holds it.`,
 				}
 				if len(r.Unreached) > 0 {
 					p.note(fmt.Sprintf("%s not connected here, and what they alone hold of it will not count: %s",
-						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(r.Unreached, ", ")))
+						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(withLabels(ctx, b, r.Unreached), ", ")))
 				}
 				return nil
 			})
 		},
 	}
+}
+
+// withLabels are members for people, as far as labels of them are known.
+func withLabels(ctx context.Context, b localapi.Backend, ids []string) []string {
+	list, err := b.Members(ctx)
+	if err != nil {
+		return ids
+	}
+	names := map[string]string{}
+	for _, m := range list.Members {
+		if m.Label != "" {
+			names[m.PeerID] = fmt.Sprintf("%s (%s)", shown(m.Label, 24), m.PeerID)
+		}
+	}
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = cmp.Or(names[id], id)
+	}
+	return out
 }
 
 func (p *program) spaceCommand() *cobra.Command {
@@ -543,7 +566,7 @@ func (p *program) smallFile(what, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot read the %s: %w", what, err)
 	}
-	return string(b), nil
+	return withoutMark(b), nil
 }
 
 // contentError is an error about what a file holds or standard input says, with which
