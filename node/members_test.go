@@ -570,6 +570,11 @@ func TestSpaceThatEnds(t *testing.T) {
 	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleWriter, Spaces: []string{"notes"}, Valid: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
+	list, err := Backend(a).Members(deadline(t))
+	at := slices.IndexFunc(list.Members, func(m localapi.Member) bool { return !m.Self })
+	if err != nil || at < 0 || list.Members[at].Expires != nil || len(list.Members[at].RoleEnds) != 1 || list.Members[at].RoleEnds["writer:notes"].IsZero() {
+		t.Errorf("which role ends: %+v, %v", list.Members, err)
+	}
 	note := func() string {
 		t.Helper()
 		out, err := Backend(b).Write(deadline(t), "notes", localapi.Write{Ops: []localapi.Op{{Op: localapi.OpPut, Key: []byte("own"), Value: []byte("v")}}})

@@ -264,7 +264,7 @@ that nobody has used. With --json a line each: members, then invites.`,
 					if m.Self {
 						state += " (this node)"
 					}
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.PeerID, shown(m.Label, 24), shown(strings.Join(m.Roles, ", "), 40), state, expiry(m.Expires))
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.PeerID, shown(m.Label, 24), shown(strings.Join(m.Roles, ", "), 40), state, memberExpiry(&m))
 				}
 				for _, in := range list.Invites {
 					fmt.Fprintf(t, "invite %s\t%s\t%s\t%s\t%s\n", in.Invite, shown(in.Label, 24), shown(strings.Join(in.Roles, ", "), 40), in.State, expiry(in.Expires))
@@ -280,6 +280,20 @@ func expiry(t *localapi.Time) string {
 		return "never"
 	}
 	return t.String()
+}
+
+// memberExpiry is when a member's last certificate ends, and which roles end before.
+func memberExpiry(m *localapi.Member) string {
+	var sooner []string
+	for _, role := range m.Roles {
+		if at, ok := m.RoleEnds[role]; ok {
+			sooner = append(sooner, role+" "+at.String())
+		}
+	}
+	if len(sooner) == 0 {
+		return expiry(m.Expires)
+	}
+	return fmt.Sprintf("%s (%s)", expiry(m.Expires), shown(strings.Join(sooner, ", "), 80))
 }
 
 func (p *program) revokeCommand() *cobra.Command {
