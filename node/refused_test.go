@@ -129,6 +129,27 @@ func TestCertifyNeedsAKey(t *testing.T) {
 	wants(t, "a member of before", a.members.namingSubject(errors.Join(errors.New("first"), bad)), nil, endOfID(bad.Subject), "revoke it")
 }
 
+// What a member stated counts also when it has a new instance since, as after it was
+// restored from a copy, and says less.
+func TestStatedByEarlierInstances(t *testing.T) {
+	t.Parallel()
+	n := open(t, Config{DataDir: t.TempDir(), Offline: true})
+	log, by := replication.LogID{1}, replication.OriginKey{2}
+	err := n.do(deadline(t), func(e *engine) error {
+		for i, seq := range []uint64{3, 1} {
+			e.store.SaveCursor(by, replication.Instance{byte(i)}, []replication.FrontierEntry{{Log: log, Pos: replication.Position{Seq: seq}}})
+		}
+		stated, err := statedPositions(e.store)
+		if stated[log] != 3 {
+			t.Errorf("stated: %v", stated)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A refusal that was remembered ends with the first session.
 func TestRefusalEndsWithASession(t *testing.T) {
 	t.Parallel()

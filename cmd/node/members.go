@@ -735,8 +735,8 @@ func (p *program) noteUntaken(ctx context.Context, dir string) {
 		return
 	}
 	for _, u := range list {
-		if u.Cut {
-			continue // is out of view already
+		if u.Cut || strings.HasPrefix(u.Space, "vix/") {
+			continue // is out of view already; the control logs hold no values
 		}
 		p.note(fmt.Sprintf("members do not take %s of this node in space %s, from %d of log %s on, whose values are out of view once the node runs: before that, save the lines of that log that `vix-node ls %s --space %s --json` prints, and write them anew with load",
 			many(u.Ops, "operation", "operations"), shown(u.Space, 40), u.From, short(u.Log), p.nodeFlag(), shown(u.Space, 40)))
