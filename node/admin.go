@@ -44,6 +44,9 @@ func (m *membership) admin() (*trust.Certificate, error) {
 	if c := m.shown.Load(); !ok && c != nil && c.Leaf.IsAdmin() && c.Leaf.Issuer == m.root {
 		return c.Leaf, nil
 	}
+	if ok && member.Revoked {
+		return nil, fmt.Errorf("this node was revoked: %w", ErrNotAdmin)
+	}
 	return nil, ErrNotAdmin
 }
 
@@ -128,8 +131,10 @@ type Member struct {
 	Roles []string
 	// State is "standing", "expired", "not yet valid" or "revoked".
 	State   string
-	Expires time.Time // zero: never
-	Self    bool
+	Expires time.Time // of the last certificate; zero: never
+	// RoleEnds are the ends of the roles that end before that.
+	RoleEnds map[string]time.Time
+	Self     bool
 }
 
 // OpenInvite is an invite that was not used.
@@ -155,6 +160,7 @@ func (n *Node) Members(context.Context) ([]Member, []OpenInvite, error) {
 		members = append(members, Member{
 			PeerID: originName(x.Key), Label: x.Label, Generation: x.Generation, Roles: roleNames(x.Grants, m.spaceName),
 			State: string(x.Status(now)), Expires: unixTime(x.Expires()), Self: x.Key == m.self,
+			RoleEnds: roleEnds(&x, m.spaceName),
 		})
 	}
 	var invites []OpenInvite

@@ -181,7 +181,7 @@ func (b backend) Write(ctx context.Context, space string, w localapi.Write) (loc
 		out.Replicas = done.Replicas()
 	}
 	if err != nil {
-		return out, &localapi.Error{Code: localapi.CodeReplicas, Message: b.replicaMessage(w.Replicas, out.Replicas, err), Written: &out, Cause: err}
+		return out, &localapi.Error{Code: localapi.CodeReplicas, Message: b.replicaMessage(w.Replicas, out, err), Written: &out, Cause: err}
 	}
 	return out, nil
 }
@@ -199,11 +199,14 @@ func (n *Node) strandedNote(space replication.SpaceID) string {
 }
 
 // replicaMessage says that the write is durable here, and why not elsewhere.
-func (b backend) replicaMessage(want, have int, err error) string {
+func (b backend) replicaMessage(want int, out localapi.Written, err error) string {
+	have := out.Replicas
 	var short *ReplicaError
 	switch {
 	case errors.Is(err, ErrOffline):
 		return fmt.Sprintf("the write is durable here and nowhere else (asked for: %s), because no node is running: start it, and the write goes on to them", otherMembers(want))
+	case errors.As(err, &short) && out.Note != "": // the note says why, and whether it goes on
+		return fmt.Sprintf("the write is durable here and at %s, where %d were asked for: members do not take it now", otherMembers(have), want)
 	case errors.As(err, &short):
 		return fmt.Sprintf("the write is durable here and at %s, where %d were asked for; only members with a session here are counted (%d now): it goes on to more when they can be reached (`status` shows why not yet)", otherMembers(have), want, short.Connected)
 	}

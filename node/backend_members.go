@@ -10,9 +10,14 @@ func (b backend) Members(ctx context.Context) (localapi.MemberList, error) {
 	members, invites, err := b.n.Members(ctx)
 	out := localapi.MemberList{Members: []localapi.Member{}, Invites: []localapi.OpenInvite{}}
 	for _, m := range members {
-		out.Members = append(out.Members, localapi.Member{
+		one := localapi.Member{
 			PeerID: m.PeerID, Label: m.Label, Roles: m.Roles, State: m.State, Expires: apiTime(m.Expires), Generation: m.Generation, Self: m.Self,
-		})
+			RoleEnds: map[string]localapi.Time{},
+		}
+		for role, at := range m.RoleEnds {
+			one.RoleEnds[role] = localapi.Time{Time: at}
+		}
+		out.Members = append(out.Members, one)
 	}
 	for _, in := range invites {
 		out.Invites = append(out.Invites, localapi.OpenInvite{

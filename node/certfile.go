@@ -158,3 +158,11 @@ func (m *membership) rootKey() (ed25519.PrivateKey, error) {
 
 // ErrNoRootKey: what was asked for takes the network's root key.
 var ErrNoRootKey = errors.New("this takes the network's root key, which is not on this machine: run it where the key is, or bring the key here with root import")
+
+// errNoKeyToRemove is ErrNoRootKey where the key was to be removed.
+var errNoKeyToRemove = noKeyToRemove{}
+
+type noKeyToRemove struct{}
+
+func (noKeyToRemove) Error() string        { return "there is no root key on this machine to remove" }
+func (noKeyToRemove) Is(target error) bool { return target == ErrNoRootKey }

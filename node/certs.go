@@ -19,6 +19,7 @@ import (
 	"vixp2p/protocols"
 	"vixp2p/replication"
 	"vixp2p/trust"
+	"vixp2p/trust/keys"
 )
 
 // Certificates by hand: an admin signs one for a peer ID that reached it by other
@@ -54,6 +55,9 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 	subject, err := n.parseMember(o.Peer)
 	if err != nil {
 		return nil, err
+	}
+	if to, err := keys.RecipientOf(&trust.Certificate{Subject: subject}); err != nil || !keys.Usable(to) {
+		return nil, fmt.Errorf("%s is the ID of no node, because its key is no valid Ed25519 key: copy it again from what cert id printed there: %w", o.Peer, ErrInvalid)
 	}
 	if o.Valid < 0 || o.Valid > 0 && o.Valid < time.Second {
 		return nil, fmt.Errorf("a certificate that is valid for %s: it must be 1 s or more, or 0 for ever: %w", o.Valid, ErrInvalid)
@@ -288,7 +292,7 @@ func RemoveRootKey(dataDir string) error {
 	err = os.Remove(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return ErrNoRootKey
+		return errNoKeyToRemove
 	case err != nil:
 		return permissionProblem(dataDir, fmt.Errorf("cannot remove the root key: %w", err))
 	}

@@ -396,6 +396,9 @@ type OtherNetworkError struct {
 }
 
 func (e *OtherNetworkError) Error() string {
+	if e.Have == "" && fileExists(filepath.Join(e.Dir, certificateFile)) {
+		return fmt.Sprintf("the data in %s belongs to a network of members, and the file %s, which tells which, is missing: copy that file, which is the same at every member, from another member's directory or a backup", e.Dir, networkFile)
+	}
 	if e.Have == "" {
 		return fmt.Sprintf("the data in %s does not belong to %s, and the file %s, which tells its network, is missing: run the node with the network name that it had, which writes the file again, or name another data directory", e.Dir, e.Want, networkFile)
 	}

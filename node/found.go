@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -234,6 +235,24 @@ func roleNames(grants []trust.Grant, names func(replication.SpaceID) string) []s
 		out = append(out, s)
 	}
 	return out
+}
+
+// roleEnds are the ends of those of a member's roles that end before its last certificate.
+func roleEnds(x *trust.Member, names func(replication.SpaceID) string) map[string]time.Time {
+	later := func(a, b int64) bool { return b != 0 && (a == 0 || a > b) } // 0: never
+	ends := map[string]time.Time{}
+	for _, g := range x.Grants {
+		var last *trust.Certificate
+		for _, c := range x.Certificates {
+			if slices.Contains(c.Grants, g) && (last == nil || later(c.NotAfter, last.NotAfter)) {
+				last = c
+			}
+		}
+		if last != nil && later(x.Expires(), last.NotAfter) {
+			ends[roleNames([]trust.Grant{g}, names)[0]] = unixTime(last.NotAfter)
+		}
+	}
+	return ends
 }
 
 // expiryText is the end of a certificate for people.

@@ -3,10 +3,13 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"time"
 
 	"vixp2p/replication"
 	"vixp2p/trust"
+	"vixp2p/trust/keys"
 )
 
 // keysPause is how long an admin's node waits after a change of the trust state before
@@ -37,7 +40,7 @@ func (n *Node) handOutKeys(ctx context.Context, e *engine) error {
 	for range maxHandOuts {
 		list, failed := m.ring.Due(m.state.Load(), m.now(), rand.Reader)
 		if len(list) == 0 {
-			return failed
+			return m.namingSubject(failed)
 		}
 		statements := make([]trust.Statement, len(list))
 		for i, s := range list {
@@ -48,6 +51,14 @@ func (n *Node) handOutKeys(ctx context.Context, e *engine) error {
 		}
 	}
 	return nil
+}
+
+// namingSubject says of a member that no node can be, as people know it, what to do.
+func (m *membership) namingSubject(err error) error {
+	if bad, ok := errors.AsType[*keys.SubjectError](err); ok {
+		return fmt.Errorf("the key of member %s is no valid Ed25519 key, so that no node can be it: revoke it: %w", m.peerTitle(bad.Subject), err)
+	}
+	return err
 }
 
 // isEncrypted tells whether a space is declared encrypted.

@@ -457,6 +457,10 @@ func TestAdmittedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = away()
+	list, err := b.Untaken(deadline(t))
+	if err != nil || len(list) != 1 || list[0].From != 2 || list[0].Ops != 1 || list[0].Cut {
+		t.Errorf("before it has heard of its revocation: %+v, %v", list, err)
+	}
 	put(t, b, "again", "3")
 	closeNow(t, b)
 	b = openMember(t, second)
@@ -468,12 +472,41 @@ func TestAdmittedAgain(t *testing.T) {
 	if st := b.membershipStatus(); st.State != "standing" || st.Generation != 2 {
 		t.Errorf("B's status: %+v", st)
 	}
-	list, err := Backend(b).Members(deadline(t))
-	if err != nil || len(list.Untaken) != 1 || list.Untaken[0].From != 2 || list.Untaken[0].Ops != 1 || !list.Untaken[0].Cut {
-		t.Errorf("B's writes that count nowhere: %+v, %v", list.Untaken, err)
+	if list, err = b.Untaken(deadline(t)); err != nil || len(list) != 1 || list[0].From != 2 || list[0].Ops != 1 || !list[0].Cut {
+		t.Errorf("B's writes that count nowhere: %+v, %v", list, err)
 	}
 	if of, err := Backend(a).Members(deadline(t)); err != nil || len(of.Untaken) != 0 {
 		t.Errorf("A's: %+v, %v", of.Untaken, err)
+	}
+}
+
+// TestNothingKeptIsTold: writes in a log of which the revocation kept nothing are told as
+// cut, as others are, when their node was admitted again.
+func TestNothingKeptIsTold(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	second := joinDir(t, a, "B", InviteOptions{})
+	b := open(t, Config{DataDir: second, Offline: true})
+	put(t, b, "unheard", "1")
+	closeNow(t, b)
+	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := a.Invite(deadline(t), InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: second}); err != nil {
+		t.Fatal(err)
+	}
+	b = openMember(t, second)
+	until(t, "B has heard of its revocation", func() bool {
+		list, err := b.Untaken(deadline(t))
+		return err == nil && len(list) == 1 && list[0].From == 1 && list[0].Ops == 1 && list[0].Cut
+	})
+	if _, err := b.Space("").Get(deadline(t), "unheard"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the write: %v", err)
 	}
 }
 
@@ -536,6 +569,11 @@ func TestSpaceThatEnds(t *testing.T) {
 	converge(t, 0, a, b)
 	if _, err := a.Certify(deadline(t), CertifyOptions{Peer: "B", Role: RoleWriter, Spaces: []string{"notes"}, Valid: 2 * time.Second}); err != nil {
 		t.Fatal(err)
+	}
+	list, err := Backend(a).Members(deadline(t))
+	at := slices.IndexFunc(list.Members, func(m localapi.Member) bool { return !m.Self })
+	if err != nil || at < 0 || list.Members[at].Expires != nil || len(list.Members[at].RoleEnds) != 1 || list.Members[at].RoleEnds["writer:notes"].IsZero() {
+		t.Errorf("which role ends: %+v, %v", list.Members, err)
 	}
 	note := func() string {
 		t.Helper()

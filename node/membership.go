@@ -198,11 +198,15 @@ func (m *membership) limiter(st *trust.State) replication.Limiter {
 			return limit
 		}
 		if began, ok := trust.GrantGeneration(g.Grant); ok && began < generation {
-			limit.Cut = &replication.Position{Seq: math.MaxUint64} // all that is there counts
+			limit.Cut = &replication.Position{Seq: endedHere} // all that is there counts
 		}
 		return limit
 	}
 }
+
+// endedHere is the seq at which limiter cuts a log of this node that does not go on: the
+// revocation which ended its generation is not known here.
+const endedHere = math.MaxUint64
 
 // generation is that of the certificate in hand; 0: there is none.
 func (m *membership) generation() uint64 {

@@ -35,6 +35,9 @@ func openRefusal(dir string, shown replication.Hash, log *slog.Logger) *refusal 
 		log.Warn("whether members refuse this node is not known until it meets one", "file", r.path, "err", err)
 	}
 	r.is.Store(err == nil && strings.TrimSpace(string(text)) == shown.String())
+	if err == nil && !r.is.Load() && shown != (replication.Hash{}) {
+		_ = os.Remove(r.path) // of an earlier certificate: it says nothing any more
+	}
 	return r
 }
 

@@ -137,7 +137,7 @@ func (n *Node) revoke(ctx context.Context, e *engine, subject replication.Origin
 	}
 	gens := st.Generations(subject)
 	if len(gens) == 0 {
-		return fmt.Errorf("peer %s is revoked already: %w", originName(subject), ErrConflict)
+		return fmt.Errorf("peer %s is revoked already: %w", m.peerTitle(subject), ErrConflict)
 	}
 	spaces := []replication.SpaceID{m.control}
 	for _, s := range m.declared() {
@@ -233,6 +233,9 @@ func (n *Node) revokeInvite(ctx context.Context, in trust.InviteState) (*Revoked
 	m := n.members
 	if len(in.UsedBy) > 0 {
 		return nil, fmt.Errorf("the invite was used by %s: revoke that member: %w", originName(in.UsedBy[0]), ErrConflict)
+	}
+	if in.Revoked {
+		return nil, fmt.Errorf("the invite is taken back already: %w", ErrConflict)
 	}
 	m.issuing.Lock()
 	defer m.issuing.Unlock()

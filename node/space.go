@@ -267,6 +267,9 @@ func (s *Space) Batch(ctx context.Context, fn func(b *Batch) error) (*Write, err
 	if err := s.checkPart(); err != nil {
 		return nil, err
 	}
+	if m := s.n.members; m != nil && m.isEncrypted(s.id) && !m.mayRead(s.id) {
+		return nil, fmt.Errorf("this node is a relay in space %q, which passes on what it cannot read: ask an admin for the role writer: %w", s.name, replication.ErrNotAllowed)
+	}
 	var b Batch
 	if err := fn(&b); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"vixp2p/replication"
-	"vixp2p/replication/replicator"
 )
 
 // UntakenWrites are writes of this node, of one log, that members do not take because it
@@ -35,36 +34,42 @@ func (n *Node) Untaken(ctx context.Context) (list []UntakenWrites, err error) {
 }
 
 func (n *Node) untaken(e *engine) (list []UntakenWrites, err error) {
-	var stated map[replication.LogID]uint64 // nil: members let this node in
-	if n.isRefused() {
-		if stated, err = statedPositions(e.store); err != nil {
-			return nil, err
+	add := func(l replication.LogInfo, from, ops uint64, cut bool) {
+		list = append(list, UntakenWrites{
+			Space: n.members.spaceTitle(l.Space), Log: l.Log.String(), From: from, Ops: ops, Cut: cut,
+		})
+	}
+	for _, l := range e.store.SetAside() {
+		if l.Origin == n.members.self {
+			add(l, l.Tip.Seq+1, l.SetAside, true)
 		}
 	}
+	refused := n.isRefused()
+	var stated map[replication.LogID]uint64
 	for _, space := range e.store.Spaces() {
 		for _, l := range e.store.Logs(space) {
-			if l.Origin != n.members.self {
+			if l.Origin != n.members.self || !refused && (l.Cut == nil || l.Cut.Seq != endedHere) {
 				continue
 			}
-			one := UntakenWrites{Space: n.members.spaceTitle(space), Log: l.Log.String()}
-			if l.SetAside > 0 {
-				one.From, one.Ops, one.Cut = l.Tip.Seq+1, l.SetAside, true
-				list = append(list, one)
+			if stated == nil {
+				if stated, err = statedPositions(e.store); err != nil {
+					return nil, err
+				}
 			}
-			if at := stated[l.Log]; stated != nil && at < l.Tip.Seq {
-				one.From, one.Ops, one.Cut = at+1, l.Tip.Seq-at, false
-				list = append(list, one)
+			if at := stated[l.Log]; at < l.Tip.Seq {
+				add(l, at+1, l.Tip.Seq-at, false)
 			}
 		}
 	}
 	return list, nil
 }
 
-// statedPositions is how far members, by what each stated last, hold each log.
+// statedPositions is how far members have stated that they hold each log, also before
+// they were restored from a copy, or are gone: what was stated may have gone on.
 func statedPositions(store replication.Store) (map[replication.LogID]uint64, error) {
-	known, err := replicator.Known(store)
+	known, err := store.ListCursors()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("what members stated earlier cannot be read: %w", err)
 	}
 	stated := map[replication.LogID]uint64{}
 	for _, c := range known {

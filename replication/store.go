@@ -37,8 +37,10 @@ type Store interface {
 	// longer than SetAsideFor is removed.
 	Restrict(ctx context.Context, fn Limiter) error
 
-	// ReadSetAside calls fn for each block of a log that a cut set aside,
-	// ascending. ErrUnknownLog.
+	// SetAside tells about the logs of which a cut set operations aside, also those of
+	// which nothing counts, ordered by id; ReadSetAside calls fn for each such block of
+	// a log, ascending: ErrUnknownLog.
+	SetAside() []LogInfo
 	ReadSetAside(log LogID, fn func(*Block) error) error
 
 	// Log tells about one log, also one of which nothing counts; Logs about all of

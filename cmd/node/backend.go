@@ -107,7 +107,7 @@ func (p *program) openDir(ctx context.Context, dir string, n need) (*node.Node, 
 		return nil, err
 	}
 	if !exists && n != needStore {
-		return nil, localapi.Errorf(localapi.CodeNotFound, "there is no node data in %s: start a node with `vix-node run %s`, or before that found or join a network of members (init, join), or name another directory", dir, p.nodeFlag())
+		return nil, localapi.Errorf(localapi.CodeNotFound, "there is no node data in %s: found or join a network of members there (init, join, cert import), or start a node of an open network with `vix-node run %s`, or name another directory", dir, p.nodeFlag())
 	}
 	opened, err := node.Open(ctx, node.Config{
 		DataDir: dir, Label: p.flags.id, NetworkName: network, Offline: true,

@@ -36,7 +36,7 @@ which it gives back. Nothing else should run meanwhile.`,
 				return &usageError{err}
 			}
 			p.tidies.Store(true)
-			earlier, err := readEarlier(compare)
+			earlier, err := readEarlier(compare, o.Quick)
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ which it gives back. Nothing else should run meanwhile.`,
 }
 
 // readEarlier reads the rows of other runs; none without a file.
-func readEarlier(path string) (bench.Earlier, error) {
+func readEarlier(path string, quick bool) (bench.Earlier, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -63,7 +63,7 @@ func readEarlier(path string) (bench.Earlier, error) {
 		return nil, fmt.Errorf("cannot read what to compare with: %w", err)
 	}
 	defer f.Close()
-	earlier, err := bench.ReadEarlier(f)
+	earlier, err := bench.ReadEarlier(f, quick)
 	if err != nil {
 		return nil, fmt.Errorf("cannot compare with %s: %w", path, err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ but itself.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "what people call the network, at most 64 bytes")
+	cmd.Flags().StringVar(&name, "name", "", "what people call the network, 1 to 64 bytes")
 	return cmd
 }
 
@@ -184,9 +185,13 @@ directory with a new ticket.`,
 			}
 			ctx, cancel := within(cmd.Context(), p.timeLimit(joinTimeout))
 			defer cancel()
+			_, again, _ := node.DataDirNetwork(dir)
 			m, err := node.Join(ctx, node.JoinOptions{Ticket: ticket, DataDir: dir, Label: p.flags.id, Addrs: addrs, Logger: p.warnings()})
 			if err != nil {
 				return p.explain(ctx, node.APIError(err))
+			}
+			if again {
+				p.noteUntaken(ctx, dir)
 			}
 			return p.printJoined(m)
 		},
@@ -220,8 +225,11 @@ func (p *program) smallText(what, arg string) (string, error) {
 	if len(b) > maxSmallText {
 		return "", localapi.Errorf(localapi.CodeTooLarge, "standard input is more than %d bytes, which is no %s", maxSmallText, what)
 	}
-	return string(b), nil
+	return withoutMark(b), nil
 }
+
+// withoutMark is a text without the byte order mark that some editors begin a file with.
+func withoutMark(text []byte) string { return strings.TrimPrefix(string(text), "\ufeff") }
 
 func (p *program) membersCommand() *cobra.Command {
 	return &cobra.Command{
@@ -256,7 +264,7 @@ that nobody has used. With --json a line each: members, then invites.`,
 					if m.Self {
 						state += " (this node)"
 					}
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.PeerID, shown(m.Label, 24), shown(strings.Join(m.Roles, ", "), 40), state, expiry(m.Expires))
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.PeerID, shown(m.Label, 24), shown(strings.Join(m.Roles, ", "), 40), state, memberExpiry(&m))
 				}
 				for _, in := range list.Invites {
 					fmt.Fprintf(t, "invite %s\t%s\t%s\t%s\t%s\n", in.Invite, shown(in.Label, 24), shown(strings.Join(in.Roles, ", "), 40), in.State, expiry(in.Expires))
@@ -272,6 +280,20 @@ func expiry(t *localapi.Time) string {
 		return "never"
 	}
 	return t.String()
+}
+
+// memberExpiry is when a member's last certificate ends, and which roles end before.
+func memberExpiry(m *localapi.Member) string {
+	var sooner []string
+	for _, role := range m.Roles {
+		if at, ok := m.RoleEnds[role]; ok {
+			sooner = append(sooner, role+" "+at.String())
+		}
+	}
+	if len(sooner) == 0 {
+		return expiry(m.Expires)
+	}
+	return fmt.Sprintf("%s (%s)", expiry(m.Expires), shown(strings.Join(sooner, ", "), 80))
 }
 
 func (p *program) revokeCommand() *cobra.Command {
@@ -318,12 +340,31 @@ An admin is revoked with the root key, by a node that holds it.`,
 				}
 				if len(r.Unreached) > 0 {
 					p.note(fmt.Sprintf("%s not connected here, and what they alone hold of it will not count: %s",
-						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(r.Unreached, ", ")))
+						many(uint64(len(r.Unreached)), "member is", "members are"), strings.Join(withLabels(ctx, b, r.Unreached), ", ")))
 				}
 				return nil
 			})
 		},
 	}
+}
+
+// withLabels are members for people, as far as labels of them are known.
+func withLabels(ctx context.Context, b localapi.Backend, ids []string) []string {
+	list, err := b.Members(ctx)
+	if err != nil {
+		return ids
+	}
+	names := map[string]string{}
+	for _, m := range list.Members {
+		if m.Label != "" {
+			names[m.PeerID] = fmt.Sprintf("%s (%s)", shown(m.Label, 24), m.PeerID)
+		}
+	}
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = cmp.Or(names[id], id)
+	}
+	return out
 }
 
 func (p *program) spaceCommand() *cobra.Command {
@@ -497,9 +538,13 @@ renewed, also while its node is running.`,
 			if err != nil {
 				return err
 			}
+			_, again, _ := node.DataDirNetwork(dir)
 			m, err := node.ImportCertificate(node.ImportOptions{Text: text, DataDir: dir, Label: p.flags.id, Logger: p.warnings()})
 			if err != nil {
 				return contentError(err)
+			}
+			if again {
+				p.noteUntaken(cmd.Context(), dir)
 			}
 			return p.printJoined(m)
 		},
@@ -535,7 +580,7 @@ func (p *program) smallFile(what, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot read the %s: %w", what, err)
 	}
-	return string(b), nil
+	return withoutMark(b), nil
 }
 
 // contentError is an error about what a file holds or standard input says, with which
@@ -674,5 +719,26 @@ func untakenText(u localapi.Untaken) string {
 	if u.Cut {
 		return which + ": members do not take them, which are beyond the cut of its revocation"
 	}
-	return which + ": no member has said that it holds them, and members refuse this node as revoked; where they cut, perhaps before that, is not known here"
+	return which + ": no member has said that it holds them, and this node was revoked; where members cut, perhaps before that, is not known here"
+}
+
+// noteUntaken says what a node that joined again loses from view when it runs, and how
+// to keep it. It is a help only: that it fails fails nothing.
+func (p *program) noteUntaken(ctx context.Context, dir string) {
+	opened, err := p.openDir(ctx, dir, needData)
+	if err != nil {
+		return
+	}
+	defer opened.Close()
+	list, err := opened.Untaken(ctx)
+	if err != nil {
+		return
+	}
+	for _, u := range list {
+		if u.Cut || strings.HasPrefix(u.Space, "vix/") {
+			continue // is out of view already; the control logs hold no values
+		}
+		p.note(fmt.Sprintf("members do not take %s of this node in space %s, from %d of log %s on, whose values are out of view once the node runs: before that, save the lines of that log that `vix-node ls %s --space %s --json` prints, and write them anew with load",
+			many(u.Ops, "operation", "operations"), shown(u.Space, 40), u.From, short(u.Log), p.nodeFlag(), shown(u.Space, 40)))
+	}
 }

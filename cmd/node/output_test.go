@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +59,20 @@ func TestGetOnATerminal(t *testing.T) {
 		p := &program{stdin: strings.NewReader(""), stdout: &out, stderr: io.Discard, getenv: func(string) string { return "" }, terminal: func(io.Writer) bool { return terminal }}
 		if code := p.main([]string{"get", "k", "--data-dir", dir}); code != 0 || out.String() != want {
 			t.Errorf("terminal %t: exit %d, %q", terminal, code, out.String())
+		}
+	}
+}
+
+// A ticket or certificate that an editor began with a byte order mark is as good.
+func TestByteOrderMark(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "t")
+	if err := os.WriteFile(file, []byte("\ufefftext"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{stdin: strings.NewReader("\ufefftext")}
+	for _, name := range []string{"-", file} {
+		if text, err := p.smallFile("ticket", name); text != "text" || err != nil {
+			t.Errorf("%s: %q, %v", name, text, err)
 		}
 	}
 }

@@ -75,3 +75,38 @@ func (r result) done(t *testing.T) {
 		t.Fatalf("vix-node %s: exit %d\nerr: %s", strings.Join(r.args, " "), r.code, r.err)
 	}
 }
+
+// A node that is admitted again is told what it wrote in vain, and how to keep it, and
+// that works.
+func TestAdmittedAgainKeepsItsValues(t *testing.T) {
+	admin, dir := t.TempDir(), t.TempDir()
+	in := func(dir string, args ...string) result { return vix(t, append(args, "--data-dir", dir)...) }
+	in(admin, "init").done(t)
+	peer := strings.TrimSpace(in(dir, "cert", "id").out)
+	admit := func() result {
+		cert := filepath.Join(t.TempDir(), "cert.pem")
+		if err := os.WriteFile(cert, []byte(in(admin, "cert", "export", peer, "--role", "writer").out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return in(dir, "cert", "import", cert)
+	}
+	if r := admit().ok(t); strings.Contains(r.err, "note") {
+		t.Error(r.err)
+	}
+	in(dir, "put", "k", "v").done(t)
+	in(admin, "revoke", peer).ok(t)
+	r := admit()
+	for _, word := range []string{"1 operation of this node in space default, from 1 of log ", "ls --data-dir", "load"} {
+		if !strings.Contains(r.err, word) {
+			t.Errorf("no %q in %q", word, r.err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "mine.jsonl")
+	if err := os.WriteFile(file, []byte(in(dir, "ls", "--json").ok(t).out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in(dir, "load", file).ok(t)
+	if r := in(dir, "members"); !strings.Contains(r.err, "1 operation") { // not the one that was loaded
+		t.Error(r.err)
+	}
+}

@@ -153,6 +153,10 @@ func printSpaces(w io.Writer, st *localapi.Status) {
 
 func printPeers(w io.Writer, st *localapi.Status, now time.Time) error {
 	if len(st.Peers) == 0 && len(st.Endpoints) == 0 {
+		if m := st.Membership; m != nil && m.Members <= 1 {
+			fmt.Fprintln(w, "no peers yet: `vix-node invite` makes a ticket with which another node joins")
+			return nil
+		}
 		fmt.Fprintln(w, "no peers yet: `vix-node connect HOST:PORT` or `vix-node run --connect HOST:PORT` finds one")
 		return nil
 	}

@@ -70,8 +70,9 @@ type Result struct {
 	Before float64 `json:"before,omitempty"`
 	Change float64 `json:"change,omitempty"`
 	// Note says why there is no figure; Value is then 0.
-	Note string `json:"note,omitempty"`
-	Disk string `json:"disk"` // directory and file system
+	Note  string `json:"note,omitempty"`
+	Disk  string `json:"disk"`            // directory and file system
+	Quick *bool  `json:"quick,omitempty"` // as of Options; earlier versions did not say it
 }
 
 // Names are the rows, in order.
@@ -96,6 +97,11 @@ func Run(ctx context.Context, o Options, report func(Result) error) (err error) 
 	wanted, err := choose(o.Only)
 	if err != nil {
 		return err
+	}
+	if o.Plots != "" { // before minutes are spent on the rows
+		if err := os.MkdirAll(o.Plots, 0o755); err != nil {
+			return fmt.Errorf("cannot make the directory of the plots: %w", err)
+		}
 	}
 	s, err := openStage(o)
 	if err != nil {
@@ -155,7 +161,7 @@ func (s *stage) measure(ctx context.Context, m measurement, report func(Result) 
 		if len(m.only) > 0 && !slices.Contains(m.only, r.name) {
 			continue
 		}
-		res := Result{Name: r.name, What: r.what, Unit: r.unit, Disk: s.disk}
+		res := Result{Name: r.name, What: r.what, Unit: r.unit, Disk: s.disk, Quick: &s.o.Quick}
 		if missing != nil {
 			res.Note = missing.why
 		} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -84,6 +85,30 @@ func TestRunTidies(t *testing.T) {
 			}
 			cancel(nil)
 		})
+	}
+}
+
+// A quick run is compared with quick runs alone, and where no plot can be drawn nothing
+// is measured.
+func TestRefusedBeforeItMeasures(t *testing.T) {
+	for _, quick := range []bool{false, true} {
+		row := fmt.Sprintf(`{"name":"sha256","quick":%t}`, quick)
+		if _, err := ReadEarlier(strings.NewReader(row), quick); err != nil {
+			t.Error(err)
+		}
+		if _, err := ReadEarlier(strings.NewReader(row), !quick); err == nil || !strings.Contains(err.Error(), "--quick") {
+			t.Errorf("quick %t with the other: %v", quick, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "plots")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Run(t.Context(), Options{Quick: true, Plots: file}, func(r Result) error {
+		return fmt.Errorf("%s was measured", r.Name)
+	})
+	if err == nil || !strings.Contains(err.Error(), "the directory of the plots") {
+		t.Error(err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 type Earlier map[string][]Result
 
 // ReadEarlier reads rows as they are printed with --json, one object a line, of one
-// run or of several.
-func ReadEarlier(in io.Reader) (Earlier, error) {
+// run or of several, which must be quick as the run is that is compared with them.
+func ReadEarlier(in io.Reader, quick bool) (Earlier, error) {
 	e := Earlier{}
 	lines := bufio.NewScanner(in)
 	for n := 1; lines.Scan(); n++ {
@@ -24,6 +24,10 @@ func ReadEarlier(in io.Reader) (Earlier, error) {
 		var r Result
 		if err := json.Unmarshal(line, &r); err != nil || r.Name == "" {
 			return nil, fmt.Errorf("line %d is no row of bench --json", n)
+		}
+		if r.Quick != nil && *r.Quick != quick {
+			with := map[bool]string{true: "with", false: "without"}
+			return nil, fmt.Errorf("line %d was measured %s --quick, and now it is %s: measure both in one way", n, with[*r.Quick], with[quick])
 		}
 		e[r.Name] = append(e[r.Name], r)
 	}

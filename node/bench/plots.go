@@ -41,9 +41,6 @@ type plot struct {
 
 // plots measures over sizes, writers and peers, and draws that and the latencies.
 func (s *stage) plots(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("cannot make the directory of the plots: %w", err)
-	}
 	for i, draw := range []func(context.Context, *scene) (plot, error){plotSizes, plotWriters, plotPeers, plotLatency} {
 		work := filepath.Join(s.dir, fmt.Sprintf("plot-%d", i))
 		if err := os.Mkdir(work, 0o700); err != nil {

@@ -30,10 +30,12 @@ type Member struct {
 	Label  string   `json:"label"`
 	Roles  []string `json:"roles"` // "writer", or "writer:SPACE" of one space alone
 	State  string   `json:"state"` // "standing", "expired", "not yet valid", "revoked"
-	// Expires: null is never.
-	Expires    *Time  `json:"expires"`
-	Generation uint64 `json:"generation"`
-	Self       bool   `json:"self,omitempty"`
+	// Expires is of its last certificate: null is never. RoleEnds are of the roles that
+	// end before that.
+	Expires    *Time           `json:"expires"`
+	RoleEnds   map[string]Time `json:"role_ends,omitempty"`
+	Generation uint64          `json:"generation"`
+	Self       bool            `json:"self,omitempty"`
 }
 
 // OpenInvite is an invite that nobody has used.

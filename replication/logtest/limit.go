@@ -567,8 +567,12 @@ func testAppendOfReader(e *env) {
 	if len(e.store.Spaces()) != 0 || e.store.Head() != 1 {
 		e.Errorf("spaces %v, head %d", e.store.Spaces(), e.store.Head())
 	}
-	if info := e.log(own.First.Log); info.SetAside != 1 || !errors.Is(info.Limit, replication.ErrNotAllowed) {
+	info := e.log(own.First.Log)
+	if info.SetAside != 1 || !errors.Is(info.Limit, replication.ErrNotAllowed) {
 		e.Errorf("%+v", info)
+	}
+	if list := e.store.SetAside(); len(list) != 1 || list[0] != info {
+		e.Errorf("set aside: %+v", list)
 	}
 	e.restrict(nil)
 	if at := e.append(Put("b", "1")); at.First.Log == own.First.Log {

@@ -96,6 +96,22 @@ func (s *Store) infoLocked(l *logState) (info replication.LogInfo, ok bool) {
 	return info, limited || len(l.blocks) > 0 || len(l.aside) > 0
 }
 
+// SetAside tells about the logs of which a cut set operations aside, ordered by id.
+func (s *Store) SetAside() (list []replication.LogInfo) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	if s.goneLocked() {
+		return nil
+	}
+	for _, l := range s.disk.logs {
+		if info, _ := s.infoLocked(l); info.SetAside > 0 {
+			list = append(list, info)
+		}
+	}
+	slices.SortFunc(list, func(a, b replication.LogInfo) int { return a.Log.Compare(b.Log) })
+	return list
+}
+
 // ReadSetAside calls fn for each block of a log that a cut set aside.
 func (s *Store) ReadSetAside(log replication.LogID, fn func(*replication.Block) error) error {
 	blocks, err := s.setAside(log)

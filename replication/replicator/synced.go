@@ -3,6 +3,7 @@ package replicator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"vixp2p/replication"
@@ -22,12 +23,14 @@ type NotSyncedError struct {
 const maxLacksTold = 3
 
 func (e *NotSyncedError) Error() string {
-	behind := strings.Join(e.Behind, ", ")
-	if n := len(e.Lacks); n > maxLacksTold {
-		behind += fmt.Sprintf("; %s; and %d others", strings.Join(e.Lacks[:maxLacksTold], "; "), n-maxLacksTold)
-	} else if n > 0 {
-		behind += "; " + strings.Join(e.Lacks, "; ")
+	told := e.Lacks[:min(len(e.Lacks), maxLacksTold)]
+	rest := slices.DeleteFunc(slices.Clone(e.Behind), func(id string) bool {
+		return slices.ContainsFunc(told, func(lacks string) bool { return strings.HasPrefix(lacks, id+": ") })
+	})
+	if len(rest) > 0 {
+		told = append([]string{strings.Join(rest, ", ")}, told...)
 	}
+	behind := strings.Join(told, "; ")
 	switch {
 	case e.Connected == 0 && e.Want <= 1:
 		return "no peer is connected, so nothing can be in step: " + e.Cause.Error()

@@ -386,6 +386,21 @@ func (l *logState) setAside() uint64 {
 // held is the seq up to which a log is held, whether it counts or not.
 func (l *logState) held() uint64 { return l.tip.Seq + l.setAside() }
 
+// SetAside tells about the logs of which a cut set operations aside, ascending by id.
+func (s *Store) SetAside() []r.LogInfo {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var infos []r.LogInfo
+	for _, l := range s.idx.logs {
+		if l.setAside() > 0 {
+			info, _ := s.infoOf(l)
+			infos = append(infos, info)
+		}
+	}
+	slices.SortFunc(infos, func(a, b r.LogInfo) int { return a.Log.Compare(b.Log) })
+	return infos
+}
+
 // ReadSetAside calls fn for each block of a log that a cut set aside, ascending.
 func (s *Store) ReadSetAside(log r.LogID, fn func(*r.Block) error) error {
 	s.mu.RLock()

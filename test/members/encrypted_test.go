@@ -27,7 +27,7 @@ func TestEncryptedSpace(t *testing.T) {
 	a.OK("put", "k", public)
 	eventually(t, "B reads it", has(b, "k", first, in...))
 	says(t, "a read by the relay", relay.Run(append([]string{"get", "k"}, in...)...), "reader")
-	says(t, "a write by the relay", relay.Run(append([]string{"put", "k", "v"}, in...)...), "reader")
+	says(t, "a write by the relay", relay.Run(append([]string{"put", "k", "v"}, in...)...), "writer")
 	relay.Synced(1)
 
 	late := join(t, a, "late", "--role", "reader").Start("--connect", relay.Addr())

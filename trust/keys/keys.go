@@ -189,7 +189,19 @@ func RecipientOf(c *trust.Certificate) (Recipient, error) {
 	}
 	x, err := seal.PublicKey(routing.PeerKey(c.Subject))
 	if err != nil {
-		return Recipient{}, fmt.Errorf("no content key can be wrapped for the member %x: %w", c.Subject[:4], err)
+		return Recipient{}, &SubjectError{Subject: c.Subject, Cause: err}
 	}
 	return Recipient(x.Bytes()), nil
 }
+
+// SubjectError: for the subject of a certificate no content key can be wrapped, because
+// its key is no valid Ed25519 key. No node has such an identity.
+type SubjectError struct {
+	Subject replication.OriginKey
+	Cause   error
+}
+
+func (e *SubjectError) Error() string {
+	return fmt.Sprintf("no content key can be wrapped for the member %x: %v", e.Subject[:4], e.Cause)
+}
+func (e *SubjectError) Unwrap() error { return e.Cause }
