@@ -427,6 +427,18 @@ func (r *Replicator) countCursors(w *wait) error {
 	return nil
 }
 
+// recount counts a member whose session has ended by its last statement, for waits that
+// began while it ended and asked it in vain.
+func (r *Replicator) recount(key replication.OriginKey) {
+	for _, w := range r.receipts.waitsOn(nil) {
+		for _, m := range r.receipts.unheard(w, r.self.Self) {
+			if m.key == key && r.memberCarries(key, m.session, w.space) {
+				_ = r.receipts.countCursor(w, key) // what cannot be read counts for nothing
+			}
+		}
+	}
+}
+
 // unheard is the members of whom no session can answer a wait yet.
 func (rc *receipts) unheard(w *wait, self replication.OriginKey) (list []memberNow) {
 	rc.mu.Lock()

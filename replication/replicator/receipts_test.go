@@ -208,7 +208,6 @@ func TestAdmittedLossUncountsReceipts(t *testing.T) {
 		still(t, got)
 		b.settle() // it is asked once more, to be sure, before the loss is told
 		still(t, got)
-		time.Sleep(time.Second) // until what C has stated is in its cursor
 		c.peer.Close(replication.CodeDisconnect, "")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -344,6 +344,7 @@ func (r *Replicator) detach(p *Peer) {
 	r.mu.Unlock()
 	r.mesh.detach(p)
 	r.receipts.detach(p)
+	r.recount(p.info.Key)
 	r.generation.Add(1)
 	r.changes.ring()
 }
