@@ -441,6 +441,9 @@ func TestAdmittedAgain(t *testing.T) {
 	b := openMember(t, second)
 	put(t, b, "before", "1")
 	converge(t, 1, a, b)
+	if err := b.Wait(deadline(t), WaitOptions{Peers: 1, Synced: true}); err != nil { // it has heard that A holds it
+		t.Fatal(err)
+	}
 	closeNow(t, b)
 	if _, err := a.Revoke(deadline(t), "B", RevokeOptions{}); err != nil {
 		t.Fatal(err)
