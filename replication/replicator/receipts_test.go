@@ -225,6 +225,57 @@ func TestAdmittedLossUncountsReceipts(t *testing.T) {
 	})
 }
 
+// slowEnd is a connection whose end is heard late.
+type slowEnd struct {
+	*conn
+	heard chan struct{}
+}
+
+func (c slowEnd) Read() (replication.Message, func(), error) {
+	m, release, err := c.conn.Read()
+	if err != nil {
+		<-c.heard
+	}
+	return m, release, err
+}
+
+// TestWaitThatBeginsWhileASessionEnds: a session that takes no questions any more and
+// has not ended is no answer, and what its member had stated counts once it has.
+func TestWaitThatBeginsWhileASessionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode(t, "A")
+		ca, cb := newConns()
+		ca.account = a.r.Budget().Open()
+		end := slowEnd{ca, make(chan struct{})}
+		p, err := a.r.Attach(replicator.PeerInfo{ID: "B", Key: replication.OriginKey{'B'}, Instance: replication.Instance{'B'}}, end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &script{t: t, peer: p, c: cb, account: ca.account}
+		b.settle()
+		at := a.append(1, 10)
+		hear[*replication.WalPush](b)
+		b.ack(at.First.Log, at.Pos)
+		if err := <-a.replicated(t.Context(), at, 1); err != nil {
+			t.Fatal(err)
+		}
+		p.Close(replication.CodeDisconnect, "")
+		synctest.Wait()
+		got := a.replicated(t.Context(), at, 1)
+		still(t, got)
+		close(end.heard)
+		synctest.Wait()
+		select {
+		case err := <-got:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("what B had stated does not count after its session")
+		}
+	})
+}
+
 // The new instance voids the old one's word by coming, before it says a thing.
 func TestNewInstanceVoidsReceiptsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
