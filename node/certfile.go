@@ -62,7 +62,7 @@ func writeCertificate(path string, c *trust.Chain) error {
 // readRootKey reads the root key of a network from a file: fs.ErrNotExist if there
 // is none.
 func readRootKey(path string, root replication.OriginKey) (ed25519.PrivateKey, error) {
-	if err := checkRootKeyFile(path); err != nil {
+	if err := CheckRootKeyFile(path); err != nil {
 		return nil, err
 	}
 	data, err := readSmall(path)
@@ -79,9 +79,9 @@ func readRootKey(path string, root replication.OriginKey) (ed25519.PrivateKey, e
 	return key, nil
 }
 
-// checkRootKeyFile refuses a file that others may read: a secret that others may have
-// read is none.
-func checkRootKeyFile(path string) error {
+// CheckRootKeyFile refuses a root key's file that others may read (on Unix): a secret
+// that others may have read is none.
+func CheckRootKeyFile(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err

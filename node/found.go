@@ -193,7 +193,7 @@ func makeRootKey(path string) (ed25519.PrivateKey, error) {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("cannot write the root key: %w", err)
 	}
-	if err := checkRootKeyFile(path); err != nil {
+	if err := CheckRootKeyFile(path); err != nil {
 		return nil, err
 	}
 	text, err = readSmall(path)

@@ -48,6 +48,35 @@ func TestAddressOfAPeer(t *testing.T) {
 	}
 }
 
+// TestEndThatWasNotLookedAt: as long as a node has not looked at the end of a session it
+// does not dial the peer, for that may have asked to be left alone.
+func TestEndThatWasNotLookedAt(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, Config{Label: "A", NoConnect: true}), open(t, Config{Label: "B"})
+	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
+		t.Fatal(err)
+	}
+	connected(t, a, b)
+	s := b.mesh.book.live(a.id)
+	if _, err := a.Disconnect(deadline(t), b.ID()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "B has looked at the end", func() bool { return b.mesh.book.parted(a.id) })
+	// As it was a moment before.
+	var then time.Time
+	b.mesh.book.change(a.id, func(r *peerRecord) { r.session, then, r.parted = s, r.parted, time.Time{} })
+	if connected, _, _ := b.mesh.busy(a.id); !connected {
+		t.Error("the peer may be dialled")
+	}
+	if err := b.mesh.present(deadline(t), target{}, a.id, time.Now()); !errors.Is(err, errEnded) {
+		t.Errorf("the peer is there: %v", err)
+	}
+	b.mesh.book.change(a.id, func(r *peerRecord) { r.session, r.parted = nil, then })
+	if connected, held, _ := b.mesh.busy(a.id); connected || !held {
+		t.Errorf("once it has: connected %v, held %v", connected, held)
+	}
+}
+
 // TestNoPromiseOfARetry: the log names a time for the next attempt only where one
 // comes by itself.
 func TestNoPromiseOfARetry(t *testing.T) {

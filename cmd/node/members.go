@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
@@ -638,8 +637,9 @@ revoke an admin any more.`,
 			if err != nil {
 				return err
 			}
-			if info, err := os.Stat(args[0]); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-				return localapi.Errorf(localapi.CodeNotAllowed, "the root key %s can be read by others (mode %04o): run chmod 600 on it, and think of who may have read it, for whoever has it has the network, which only a new network ends", args[0], info.Mode().Perm())
+			err = node.CheckRootKeyFile(args[0])
+			if _, absent := errors.AsType[*fs.PathError](err); err != nil && !absent { // "-", or reading says what is wrong
+				return localapi.Errorf(localapi.CodeNotAllowed, "%v", err)
 			}
 			text, err := p.smallFile("root key", args[0])
 			if err != nil {

@@ -6,11 +6,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
 	"vixp2p/internal/rawdisk"
+	"vixp2p/internal/usage"
 	"vixp2p/replication"
 	"vixp2p/replication/replicator"
 	"vixp2p/replication/wal"
@@ -108,9 +108,9 @@ func (l load) catchUp(b *testing.B) {
 	var bare, whole, bareCPU, wholeCPU time.Duration
 	for b.Loop() {
 		target := openWAL(b, b.TempDir(), 2, false)
-		cpu := processorTime(b)
+		cpu := usage.ProcessorTime(b)
 		bare += bareIngest(b, source, target)
-		bareCPU += processorTime(b) - cpu
+		bareCPU += usage.ProcessorTime(b) - cpu
 		if err := target.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -120,14 +120,14 @@ func (l load) catchUp(b *testing.B) {
 		ca, cb := newConns()
 		ca.account, cb.account = ra.Budget().Open(), rb.Budget().Open()
 		start := time.Now()
-		cpu = processorTime(b)
+		cpu = usage.ProcessorTime(b)
 		attach(b, ra, target, ca)
 		attach(b, rb, source, cb)
 		if err := rb.WaitSynced(context.Background(), 1, nil); err != nil {
 			b.Fatal(err)
 		}
 		whole += time.Since(start)
-		wholeCPU += processorTime(b) - cpu
+		wholeCPU += usage.ProcessorTime(b) - cpu
 		if got := rb.Counters(); got.OpsIn != uint64(l.ops) {
 			b.Fatalf("counters: %+v", got)
 		}
@@ -147,16 +147,6 @@ func (l load) catchUp(b *testing.B) {
 	b.ReportMetric(float64(wholeCPU.Nanoseconds())/ops, "cpu-ns/op")
 	b.ReportMetric(float64(bareCPU.Nanoseconds())/ops, "bare-cpu-ns/op")
 	b.ReportMetric(0, "ns/op")
-}
-
-// processorTime is what this process has used so far.
-func processorTime(b *testing.B) time.Duration {
-	b.Helper()
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // BenchmarkLive is one append of 256 bytes after the other, each awaited until it is

@@ -8,13 +8,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"vixp2p/internal/rawdisk"
+	"vixp2p/internal/usage"
 	r "vixp2p/replication"
 	"vixp2p/replication/logtest"
 )
@@ -126,7 +126,7 @@ func BenchmarkCommit(b *testing.B) {
 	const turn = 20
 	for range (b.N + turn - 1) / turn {
 		for i, p := range parts {
-			before := processorTime(b)
+			before := usage.ProcessorTime(b)
 			for range turn {
 				start := time.Now()
 				if err := p.fn(); err != nil {
@@ -134,7 +134,7 @@ func BenchmarkCommit(b *testing.B) {
 				}
 				took[i] = append(took[i], time.Since(start))
 			}
-			used[i] += processorTime(b) - before
+			used[i] += usage.ProcessorTime(b) - before
 		}
 	}
 	for i, p := range parts {
@@ -143,16 +143,6 @@ func BenchmarkCommit(b *testing.B) {
 		b.ReportMetric(float64(used[i].Nanoseconds())/1e3/float64(len(took[i])), p.name+"-cpu-us")
 	}
 	b.ReportMetric(0, "ns/op")
-}
-
-// processorTime is what this process has used so far.
-func processorTime(b *testing.B) time.Duration {
-	b.Helper()
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // state0 is the state of any log.

@@ -19,10 +19,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"vixp2p/internal/usage"
 	"vixp2p/node"
 	"vixp2p/test/internal/proc"
 )
@@ -468,22 +468,13 @@ func median(all []rate) rate {
 func (p *pair) measure(t *testing.T, d time.Duration) rate {
 	t.Helper()
 	victim := p.world.victim
-	began, ops, cpu, busy, own := time.Now(), p.written.Load(), victim.CPU(), machineBusy(t), ownCPU()
+	began, ops, cpu, busy, own := time.Now(), p.written.Load(), victim.CPU(), machineBusy(t), usage.ProcessorTime(t)
 	time.Sleep(d) // the length of the measurement
 	wall, n := time.Since(began).Seconds(), float64(p.written.Load()-ops)
 	spent := (victim.CPU() - cpu).Seconds()
-	others := max(0, (machineBusy(t)-busy).Seconds()-spent-(ownCPU()-own).Seconds())
+	others := max(0, (machineBusy(t)-busy).Seconds()-spent-(usage.ProcessorTime(t)-own).Seconds())
 	available := max(wall*float64(runtime.NumCPU())-others, spent, 0.01)
 	return rate{perSecond: n / wall, perNode: n / max(spent, 0.01), node: spent / wall, perAvailable: n / available}
-}
-
-// ownCPU is the processor time of this process.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // machineBusy is the processor time of the whole machine that was not idle.
