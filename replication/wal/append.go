@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"time"
 
 	r "vixp2p/replication"
 )
@@ -96,8 +97,7 @@ func checkOp(o *r.Op) error {
 	return nil
 }
 
-// localBatch is the local appends of one transaction. The committer has one and uses
-// it again for each.
+// localBatch is the local appends of one transaction, used again for another.
 type localBatch struct {
 	c      *committer
 	t      *tx
@@ -152,12 +152,17 @@ type blockBuilder struct {
 	in    []*appendReq
 }
 
-// stageLocals takes what waits and builds blocks of it, one per space and more
-// where one is full.
-func (c *committer) stageLocals(t *tx) *localBatch {
-	b := &c.locals
-	b.begin(c, t)
-	b.taken = c.s.queue.takeLocals(localTx, b.taken)
+// stageLocals takes what waits, up to about max bytes, and builds blocks of it, one per
+// space and more where one is full.
+func (c *committer) stageLocals(b *localBatch, maxBytes int) {
+	most := maxTxLocals
+	if c.split() {
+		most = min(most, c.group())
+	}
+	if b.taken = c.s.queue.takeLocals(maxBytes, most, b.taken); len(b.taken) == 0 {
+		return
+	}
+	start := time.Now()
 	room := 0
 	for _, req := range b.taken {
 		room += len(req.batch.Ops)
@@ -173,7 +178,7 @@ func (c *committer) stageLocals(t *tx) *localBatch {
 	for _, bb := range b.order {
 		b.build(bb)
 	}
-	return b
+	c.stageCost = (3*c.stageCost + time.Since(start)/time.Duration(len(b.taken))) / 4
 }
 
 // place gives a batch its readings and its place. A batch that has grown beyond
@@ -316,6 +321,11 @@ func (t *tx) newestOwn(space r.SpaceID) *logState {
 	if sp := t.s.idx.spaces[space]; sp != nil {
 		for _, l := range sp.logs {
 			consider(t.log(l.id))
+		}
+	}
+	if t.under != nil {
+		for id := range t.under.logs {
+			consider(t.log(id))
 		}
 	}
 	for _, l := range t.logs {

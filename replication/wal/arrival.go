@@ -44,16 +44,25 @@ func (e *openEntry) covers(num uint64, size int) bool {
 // indexArrival stages what leads to a block that was just added to a log.
 func (t *tx) indexArrival(l *logState, firstSeq uint64, size int) {
 	space := l.space.id
-	prev, ok := t.spaces[space]
-	entry := t.open[space]
-	if sp := t.s.idx.spaces[space]; sp != nil && !ok {
-		prev, entry = sp.arrival, sp.open
-	}
+	prev, entry := t.arrivalsOf(space)
 	if !entry.covers(l.num, size) {
 		key := arrivalKey(space, l.arrival)
 		t.set(key, seal(key, arrivalRecord{l.num, firstSeq, prev}.encode()))
 	}
 	t.spaces[space], t.open[space] = l.arrival, entry
+}
+
+// arrivalsOf is the newest arrival number of a space and its open entry.
+func (t *tx) arrivalsOf(space r.SpaceID) (newest uint64, open openEntry) {
+	for x := t; x != nil; x = x.under {
+		if newest, ok := x.spaces[space]; ok {
+			return newest, x.open[space]
+		}
+	}
+	if sp := t.s.idx.spaces[space]; sp != nil {
+		return sp.arrival, sp.open
+	}
+	return 0, openEntry{}
 }
 
 // arrivalReader reads blocks of a space in the order of their arrival.

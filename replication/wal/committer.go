@@ -13,13 +13,13 @@ type committer struct {
 	// skewed are the origins whose clock was reported as ahead: each is told once.
 	skewed map[r.OriginKey]bool
 	// expected is how many batches are about to wait: those that came during the
-	// last commit, and one of each writer that it answered.
+	// last commit, one of each writer that it answered, and those on their way.
 	expected int
-	// tx and locals are those of the last round, which are used again.
-	tx     *tx
-	locals localBatch
-	// took is what the last commit took.
-	took time.Duration
+	// spare is a round that is used again.
+	spare *round
+	// took is what the disk took for the last transaction; stageCost what staging a
+	// batch took lately.
+	took, stageCost time.Duration
 	// runsFirst: the last transaction had no room for a run that waits.
 	runsFirst bool
 	// waiting are logs that grew and have blocks set aside.
@@ -34,11 +34,9 @@ type committer struct {
 func (c *committer) run() {
 	defer close(c.s.stopped)
 	for {
-		_, any, closed := c.s.queue.waiting()
-		if c.restricting != nil {
-			any = true
-		}
-		if !any && closed {
+		w := c.s.queue.waiting()
+		any := w.any() || c.restricting != nil
+		if !any && w.closed {
 			c.flushCursors()
 			return
 		}
@@ -47,7 +45,7 @@ func (c *committer) run() {
 			continue
 		}
 		c.gather()
-		c.round()
+		c.serve()
 	}
 }
 
@@ -57,11 +55,29 @@ const (
 	gatherMax = 500 * time.Microsecond
 	// gatherStall ends the wait where none of them has come for so long.
 	gatherStall = 40 * time.Microsecond
+	// aheadBytes is how many bytes of runs are worth a transaction of their own.
+	aheadBytes = 256 << 10
 )
+
+// split tells whether writers are served in two groups that take turns, one staged
+// while the other is on its way to the disk: where the processor takes longer for all
+// of them than the disk does for a transaction. Else they share one fsync.
+func (c *committer) split() bool {
+	return c.expected > 1 && time.Duration(c.expected)*c.stageCost > c.took
+}
+
+// group is how many writers are worth a transaction.
+func (c *committer) group() int {
+	if c.split() {
+		return (c.expected + 1) / 2
+	}
+	return max(1, c.expected)
+}
 
 // gather gives the writers that were just answered the time to come back, so
 // that they share one fsync with those that came during the last commit. Without
-// it they fall into two groups that take turns. A single writer never waits.
+// it they fall into two groups that take turns, and each waits for two fsyncs. A
+// single writer never waits.
 func (c *committer) gather() {
 	if c.expected < 2 {
 		return
@@ -70,13 +86,13 @@ func (c *committer) gather() {
 	start := time.Now()
 	grew, have := start, 0
 	for {
-		n, _, closed := c.s.queue.waiting()
+		w := c.s.queue.waiting()
 		now := time.Now()
 		switch {
-		case n >= c.expected, closed, now.Sub(start) >= limit:
+		case w.locals >= c.group(), w.closed, now.Sub(start) >= limit:
 			return
-		case n > have:
-			grew, have = now, n
+		case w.locals > have:
+			grew, have = now, w.locals
 		case now.Sub(grew) >= gatherStall:
 			return
 		}
@@ -84,55 +100,54 @@ func (c *committer) gather() {
 	}
 }
 
-// round builds and commits one transaction and gives every answer.
-func (c *committer) round() {
+// serve commits what waits. While a transaction is on its way to the disk the one that
+// follows is staged, if it pays; the disk is given one at a time, in their order, and
+// each is answered once it is durable.
+func (c *committer) serve() {
 	c.restrict()
-	t := c.nextTx()
-	controls := c.stageControls(t)
-	var locals *localBatch
-	if !c.runsFirst {
-		locals = c.stageLocals(t)
-	}
-	runs := c.stageRuns(t)
-	if c.runsFirst {
-		locals = c.stageLocals(t)
-	}
-	c.runsFirst = !c.runsFirst && len(runs) == 0 && c.runWaits()
-
-	var err error
-	if !t.empty() {
-		c.s.cursors.ride(t)
-		start := time.Now()
-		if err = c.s.commit(t); err == nil {
-			c.noteLogs(t)
+	x := c.newRound(nil)
+	x.controls = c.stageControls(x.tx, x.controls)
+	c.stage(x, nil)
+	c.depart(x, nil)
+	for x != nil {
+		next := c.ahead(x)
+		c.land(x)
+		if next != nil {
+			c.depart(next, x.err)
 		}
-		c.took = time.Since(start)
-		c.s.cursors.settle(err)
+		c.answer(x, next)
+		if next == nil {
+			for _, id := range c.waiting {
+				c.takeBack(id)
+			}
+			c.waiting = c.waiting[:0]
+		}
+		c.end(x)
+		x = next
 	}
-	locals.settle(err)
-	if err == nil {
-		c.s.subs.publish(t.advances)
-	}
-	for _, req := range controls {
-		req.done <- err
-	}
-	came, _, _ := c.s.queue.waiting()
-	c.expected = came + len(locals.placed)
-	locals.answer(err)
-	for _, a := range runs {
-		c.answerRun(a, err)
-	}
-	for _, id := range c.waiting {
-		c.takeBack(id)
-	}
-	c.waiting = c.waiting[:0]
-	locals.end()
-	c.emptyTx()
 }
 
-// stageControls returns those whose answer is the commit's.
-func (c *committer) stageControls(t *tx) []*controlReq {
-	var staged []*controlReq
+// stage adds what waits to a round: appends and runs in turns the first. It stops at
+// the next run where hurry, which may be nil, tells so.
+func (c *committer) stage(x *round, hurry func() bool) {
+	locals := func() {
+		if room := x.tx.roomForLocals(); room > 0 && len(x.locals.taken) == 0 {
+			c.stageLocals(&x.locals, room)
+		}
+	}
+	before := len(x.runs)
+	if !c.runsFirst {
+		locals()
+	}
+	c.stageRuns(x, hurry)
+	if c.runsFirst {
+		locals()
+	}
+	c.runsFirst = !c.runsFirst && len(x.runs) == before && c.s.queue.waiting().runBytes > 0
+}
+
+// stageControls adds those whose answer is the commit's.
+func (c *committer) stageControls(t *tx, staged []*controlReq) []*controlReq {
 	for _, req := range c.s.queue.takeControls() {
 		if err := req.stage(t); err != nil {
 			req.done <- err
@@ -141,13 +156,6 @@ func (c *committer) stageControls(t *tx) []*controlReq {
 		staged = append(staged, req)
 	}
 	return staged
-}
-
-func (c *committer) runWaits() bool {
-	q := c.s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.sources) > 0
 }
 
 // flushCursors makes the last cursors durable.

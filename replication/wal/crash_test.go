@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // child appends from eight writers and prints what was acknowledged: log, seq
 // and the operation's payload.
 func child(dir string) error {
-	s, err := Open(Options{Dir: dir, Network: testNetwork, Key: testKey("a")})
+	s, err := Open(Options{Dir: dir, Network: testNetwork, Key: testKey("a"), eager: true})
 	if err != nil {
 		return err
 	}

@@ -40,29 +40,31 @@ type runAnswer struct {
 	res r.IngestResult
 }
 
-// stageRuns fills the transaction with runs, fairly among the sources.
-func (c *committer) stageRuns(t *tx) []runAnswer {
-	var answers []runAnswer
-	for {
+// stageRuns fills the transaction with runs, fairly among the sources, until hurry,
+// which may be nil, tells that it is waited for.
+func (c *committer) stageRuns(x *round, hurry func() bool) {
+	t := x.tx
+	for hurry == nil || len(x.runs) == 0 || !hurry() {
 		req := c.s.queue.takeRun(func(req *ingestReq) bool {
-			return t.raw == 0 || t.joins(req.run) && t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM
+			return t.joins(req.run) && (t.raw == 0 || t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM)
 		})
 		if req == nil {
-			return answers
+			return
 		}
 		a := runAnswer{req, c.stageRun(t, req)}
 		if l := t.log(req.run.Log); l != nil && l.space.id == req.run.Space {
 			a.res.Tip = l.tip
 		}
-		answers = append(answers, a)
+		x.runs = append(x.runs, a)
+		x.runBytes += req.size
 	}
 }
 
 // joins tells whether a run may be staged beside what is staged of its log: as its
-// continuation. Any other run waits for the next transaction, so that it can be
-// compared with what is stored.
+// continuation. Any other run waits until that is durable, so that it can be compared
+// with what is stored.
 func (t *tx) joins(run *r.VerifiedRun) bool {
-	l := t.logs[run.Log]
+	l := t.staged(run.Log)
 	return l == nil || l.tip == run.From && l.flags&flagTail == 0
 }
 

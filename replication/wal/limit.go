@@ -194,8 +194,10 @@ func (c *committer) limitOfRun(t *tx, run *r.VerifiedRun) r.LogLimit {
 	if g := run.Genesis(); g != nil && c.limiter != nil {
 		return c.limiter(g)
 	}
-	if b, ok := t.began[run.Log]; ok {
-		return b.limit
+	for ; t != nil; t = t.under {
+		if b, ok := t.began[run.Log]; ok {
+			return b.limit
+		}
 	}
 	return c.s.limitOf(run.Log)
 }

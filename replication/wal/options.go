@@ -54,7 +54,10 @@ type Options struct {
 	OnDamage func(*r.DamageError)
 
 	// These are replaced in tests. syncFile makes a file of the database durable
-	// that Badger did not.
+	// that Badger did not; onWrite is called before a transaction goes to the disk;
+	// eager stages the next one in each case.
+	onWrite  func() error
+	eager    bool
 	bootID   func() string
 	proof    func(fs.FileInfo) fileProof
 	syncFile func(*os.File) error
@@ -84,6 +87,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.FreeBytes == nil {
 		o.FreeBytes = freeBytes
+	}
+	if o.onWrite == nil {
+		o.onWrite = func() error { return nil }
 	}
 	if o.bootID == nil {
 		o.bootID = bootID

@@ -20,16 +20,25 @@ func TestSuite(t *testing.T) {
 	}})
 }
 
+// TestSuiteAhead is the same where each transaction is staged while the one before it
+// is on its way to the disk.
+func TestSuiteAhead(t *testing.T) {
+	logtest.Run(t, logtest.Factory{New: func(t testing.TB) logtest.Dir {
+		return &suiteDir{t: t, path: t.TempDir(), eager: true}
+	}})
+}
+
 type suiteDir struct {
 	t     testing.TB
 	path  string
+	eager bool
 	full  atomic.Bool
 	store *Store
 }
 
 func (d *suiteDir) Open(o logtest.OpenOptions) (r.Store, error) {
 	s, err := Open(Options{
-		Dir: d.path, Network: o.Network, Key: o.Key, Now: o.Now, Grant: o.Grant, Sealer: o.Sealer,
+		Dir: d.path, Network: o.Network, Key: o.Key, Now: o.Now, Grant: o.Grant, Sealer: o.Sealer, eager: d.eager,
 		FreeBytes: func(string) (uint64, error) {
 			if d.full.Load() {
 				return 1 << 20, nil
@@ -49,7 +58,7 @@ func (d *suiteDir) Clone(t testing.TB) logtest.Dir {
 	if out, err := exec.Command("cp", "-a", d.path+"/.", to).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}
-	return &suiteDir{t: t, path: to}
+	return &suiteDir{t: t, path: to, eager: d.eager}
 }
 
 func (d *suiteDir) SetFull(full bool) { d.full.Store(full) }

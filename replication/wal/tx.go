@@ -24,8 +24,11 @@ const (
 // tx is one transaction while it is put together. Nothing of it is visible until
 // Store.commit applied it. Only the committer uses it.
 type tx struct {
-	s      *Store
-	head   head
+	s    *Store
+	head head
+	// under is the transaction on its way to the disk that this one follows, or nil.
+	// It is never changed any more; where it fails this one fails.
+	under  *tx
 	logs   map[r.LogID]*logState   // staged copies
 	spaces map[r.SpaceID]uint64    // staged newest arrivals
 	open   map[r.SpaceID]openEntry // of spaces in spaces
@@ -44,6 +47,9 @@ type tx struct {
 	advances []r.Advance
 	// identity is set where the epoch ends in this transaction.
 	identity *identity
+
+	btx  *badger.Txn // once it is prepared
+	hash r.Hash      // of the head, then
 }
 
 func (s *Store) newTx() *tx {
@@ -54,25 +60,14 @@ func (s *Store) newTx() *tx {
 	}
 }
 
-// maxKeptSets bounds the transaction whose maps and lists the next one uses again.
+// maxKeptSets bounds the transaction whose maps and lists another one uses again.
 const maxKeptSets = 64
 
-// nextTx is a transaction for a round.
-func (c *committer) nextTx() *tx {
-	if c.tx == nil {
-		c.tx = c.s.newTx()
-	}
-	c.tx.head = c.s.idx.head
-	return c.tx
-}
-
-// emptyTx ends the transaction of a round, of which nobody has anything any more. The
-// next one uses its maps and lists; its blocks are not kept alive until then.
-func (c *committer) emptyTx() {
-	t := c.tx
+// reset empties a transaction of which nobody has anything any more, so that another
+// one uses its maps and lists; false where they have grown too large for that.
+func (t *tx) reset() bool {
 	if len(t.sets)+len(t.deletes)+len(t.others) > maxKeptSets {
-		c.tx = nil
-		return
+		return false
 	}
 	clear(t.logs)
 	clear(t.spaces)
@@ -83,20 +78,32 @@ func (c *committer) emptyTx() {
 	clear(t.deletes)
 	clear(t.newest)
 	*t = tx{
-		s:    c.s,
+		s:    t.s,
 		logs: t.logs, spaces: t.spaces, open: t.open, others: t.others, began: t.began,
 		sets: t.sets[:0], deletes: t.deletes[:0], advances: t.advances[:0], newest: t.newest[:0],
 	}
+	return true
 }
 
 func (t *tx) empty() bool { return len(t.sets) == 0 && len(t.deletes) == 0 && len(t.logs) == 0 }
 
 // log returns the staged state of a log, nil if it is not known.
 func (t *tx) log(id r.LogID) *logState {
-	if l := t.logs[id]; l != nil {
+	if l := t.staged(id); l != nil {
 		return l
 	}
 	return t.s.idx.logs[id]
+}
+
+// staged returns the state of a log that is not durable yet, nil if it does not change.
+func (t *tx) staged(id r.LogID) *logState {
+	if l := t.logs[id]; l != nil {
+		return l
+	}
+	if t.under != nil {
+		return t.under.logs[id]
+	}
+	return nil
 }
 
 // change returns the staged copy of a log that is to change.
@@ -174,6 +181,20 @@ func (t *tx) hasOther(key []byte) bool {
 	return ok
 }
 
+// roomForLocals is how many bytes of local appends may be staged beside what is staged:
+// a batch costs its bytes, and where it is the only one of its space the records of a
+// log and of an arrival, for which half of what is left is kept.
+func (t *tx) roomForLocals() int {
+	const least = 128 << 10
+	if t.raw == 0 {
+		return localTx
+	}
+	if room := min(localTx, (maxTxLSM-t.lsm)/2); room >= least {
+		return room
+	}
+	return 0
+}
+
 // addBlock stages a block that follows l's tip: its bytes, trailer, arrival and
 // the log's new state. buf holds the block's bytes and room for the trailer.
 func (t *tx) addBlock(l *logState, h *r.Header, hash r.Hash, buf []byte) {
@@ -210,6 +231,19 @@ func (t *tx) finish() {
 // state is then unknown the store takes no further write until it is opened
 // again.
 func (s *Store) commit(t *tx) error {
+	if err := s.prepare(t); err != nil {
+		return err
+	}
+	if err := s.write(t); err != nil {
+		return err
+	}
+	s.apply(t)
+	return nil
+}
+
+// prepare completes a transaction that follows what is durable. An error leaves the
+// store as it is.
+func (s *Store) prepare(t *tx) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
@@ -219,39 +253,56 @@ func (s *Store) commit(t *tx) error {
 			return err
 		}
 	}
-	btx := s.db.NewTransaction(true)
-	defer btx.Discard()
+	t.hash = t.head.hash()
+	t.btx = s.db.NewTransaction(true)
+	err := t.fill()
+	if err != nil {
+		t.btx.Discard()
+	}
+	return err
+}
+
+// fill gives Badger what is staged.
+func (t *tx) fill() error {
 	for _, e := range t.sets {
-		if err := btx.SetEntry(e); err != nil {
+		if err := t.btx.SetEntry(e); err != nil {
 			return fmt.Errorf("the transaction cannot be put together: %w", err)
 		}
 	}
 	for _, k := range t.deletes {
-		if err := btx.Delete(k); err != nil {
+		if err := t.btx.Delete(k); err != nil {
 			return fmt.Errorf("the transaction cannot be put together: %w", err)
 		}
 	}
+	return nil
+}
+
+// write makes a prepared transaction durable, and has the witness say so. It may run
+// beside the committer, one at a time. After an error what is on disk is not known.
+func (s *Store) write(t *tx) error {
+	defer t.btx.Discard()
 	if s.valueSync != nil {
 		*s.valueSync = t.values && !s.opt.Relaxed
 	}
 	complaints := s.dblog.errors.Load()
-	err := guard(btx.Commit)
+	err := s.opt.onWrite()
+	if err == nil {
+		err = guard(t.btx.Commit)
+	}
 	if err == nil && s.dblog.errors.Load() != complaints {
 		err = errors.New("the database reported an error during the commit")
 	}
-	hash := t.head.hash()
 	if err == nil {
-		err = s.witness.put(t.head.commits, hash)
+		err = s.witness.put(t.head.commits, t.hash)
 	}
 	if err != nil {
 		return s.fail(fmt.Errorf("the commit in %s failed: %w", s.opt.Dir, err))
 	}
-	s.apply(t, hash)
 	return nil
 }
 
 // apply makes a durable transaction visible.
-func (s *Store) apply(t *tx, hash r.Hash) {
+func (s *Store) apply(t *tx) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, l := range t.logs {
@@ -270,7 +321,7 @@ func (s *Store) apply(t *tx, hash r.Hash) {
 	}
 	s.newest.add(t.newest)
 	s.idx.head = t.head
-	s.headHash = hash
+	s.headHash = t.hash
 	maps.Copy(s.others, t.others)
 	maps.DeleteFunc(s.others, func(_ string, h digest) bool { return h == digest{} })
 	if t.identity != nil {

@@ -1,0 +1,331 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	r "vixp2p/replication"
+	"vixp2p/replication/logtest"
+)
+
+// slowDisk holds each transaction on its way to the disk until it is let go.
+type slowDisk struct {
+	t     *testing.T
+	begun chan struct{}
+	let   chan error
+	once  sync.Once
+}
+
+func newSlowDisk(t *testing.T) *slowDisk {
+	return &slowDisk{t: t, begun: make(chan struct{}, 100), let: make(chan error)}
+}
+
+// into puts it before a store.
+func (d *slowDisk) into(o *Options) {
+	o.onWrite = func() error {
+		d.begun <- struct{}{}
+		return <-d.let
+	}
+}
+
+// open opens a store with it; what the open commits is let go.
+func (d *slowDisk) open(dir string, mod ...func(*Options)) *Store {
+	d.t.Helper()
+	stop := make(chan struct{})
+	var pass sync.WaitGroup
+	pass.Go(func() {
+		for {
+			select {
+			case d.let <- nil:
+			case <-stop:
+				return
+			}
+		}
+	})
+	s := openAt(d.t, dir, "a", append(mod, d.into)...)
+	close(stop)
+	pass.Wait()
+	for len(d.begun) > 0 {
+		<-d.begun
+	}
+	d.t.Cleanup(d.letAll) // before the store is closed
+	return s
+}
+
+// letAll lets everything go from now on.
+func (d *slowDisk) letAll() { d.once.Do(func() { close(d.let) }) }
+
+// taken waits until nothing waits for the committer.
+func taken(t *testing.T, s *Store) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); s.queue.waiting().any(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not staged: %+v", s.queue.waiting())
+		}
+	}
+}
+
+// big is a writer of n blocks of more than aheadBytes each.
+func big(seed uint64, n int) *logtest.Writer {
+	w := logtest.NewWriter(testNetwork, testSpace, seed)
+	for i := range n {
+		noise := make([]byte, aheadBytes+1)
+		rng := rand.NewChaCha8([32]byte{byte(seed), byte(i)})
+		_, _ = rng.Read(noise)
+		w.Add(r.Op{Kind: r.KindPut, Key: []byte("k"), Payload: noise})
+	}
+	return w
+}
+
+// answers collects what becomes of runs.
+type answers chan r.IngestResult
+
+func (a answers) ingest(s *Store, source uint64, run *r.VerifiedRun) {
+	s.Ingest(source, run, func(res r.IngestResult) { a <- res })
+}
+
+func (a answers) none(t *testing.T, when string) {
+	t.Helper()
+	if len(a) > 0 {
+		t.Fatalf("%s: %+v", when, <-a)
+	}
+}
+
+// TestNextTransactionIsStagedMeanwhile: while one transaction is on its way to the
+// disk the next one takes what waits, the continuation of the same log among it; its
+// answer comes with its own commit.
+func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir())
+	w, other := big(3, 3), big(4, 1)
+	got := make(answers, 10)
+	got.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	got.ingest(s, 1, w.Run(t, 1, 2))
+	got.ingest(s, 2, other.Run(t, 0, 1))
+	appended := make(chan r.Appended, 1)
+	go func() {
+		a, err := s.Append(t.Context(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}})
+		if err != nil {
+			t.Error(err)
+		}
+		appended <- a
+	}()
+	taken(t, s)
+	got.none(t, "before the disk has anything")
+	if l, ok := s.Log(w.Log); ok {
+		t.Fatalf("visible before it is durable: %+v", l)
+	}
+	disk.let <- nil
+	if res := <-got; res.Code != r.Committed || res.Tip != w.Pos(1) {
+		t.Fatalf("the first: %+v", res)
+	}
+	<-disk.begun
+	got.ingest(s, 1, w.Run(t, 2, 3)) // a third one, on top of the second
+	taken(t, s)
+	got.none(t, "while the second is on its way")
+	if l, _ := s.Log(w.Log); l.Tip != w.Pos(1) {
+		t.Fatalf("%+v", l)
+	}
+	disk.letAll()
+	for range 3 {
+		if res := <-got; res.Code != r.Committed {
+			t.Errorf("%+v", res)
+		}
+	}
+	if a := <-appended; a.First.Seq != 1 {
+		t.Errorf("%+v", a)
+	}
+	if l, _ := s.Log(w.Log); l.Tip != w.Pos(3) {
+		t.Errorf("%+v", l)
+	}
+	mustBeWhole(t, s)
+}
+
+// TestStagedOnWhatFails: what was staged on top of a transaction that the disk refuses
+// is refused too, and so is a repetition of it.
+func TestStagedOnWhatFails(t *testing.T) {
+	dir := t.TempDir()
+	disk := newSlowDisk(t)
+	s := disk.open(dir)
+	w := big(3, 2)
+	got := make(answers, 10)
+	got.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	got.ingest(s, 1, w.Run(t, 1, 2))
+	appended := make(chan error, 1)
+	go func() {
+		_, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}})
+		appended <- err
+	}()
+	taken(t, s)
+	got.ingest(s, 2, w.Run(t, 0, 1)) // is compared with what is stored, so it waits
+	disk.let <- errors.New("the disk is gone")
+	for range 3 {
+		if res := <-got; res.Code != r.Refused || res.Err == nil || res.Tip.Seq != 0 || !strings.Contains(res.Err.Error(), "the disk is gone") {
+			t.Errorf("%+v", res)
+		}
+	}
+	if err := <-appended; err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Errorf("%v", err)
+	}
+	if len(s.Logs(testSpace)) > 0 || s.Head() != 0 {
+		t.Errorf("visible: %+v", s.Logs(testSpace))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "a")
+	for k := range 2 {
+		if res := ingest(s, w.Run(t, k, k+1)); res.Code != r.Committed {
+			t.Errorf("run %d after the next open: %+v", k, res)
+		}
+	}
+	if a := mustAppend(t, s, put("k", "v")); a.First.Seq != 1 {
+		t.Errorf("%+v", a)
+	}
+	mustBeWhole(t, s)
+}
+
+// TestOtherWritesAreNotOvertaken: a write that must see everything before it waits for
+// what is on its way, and what comes after waits for it.
+func TestOtherWritesAreNotOvertaken(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+	w := big(3, 2)
+	got := make(answers, 10)
+	got.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	saw := make(chan r.Position, 1)
+	control := make(chan error, 1)
+	go func() {
+		control <- s.control(context.Background(), func(tx *tx) error {
+			saw <- tx.log(w.Log).tip
+			return nil
+		})
+	}()
+	for !s.queue.waiting().others {
+		time.Sleep(time.Millisecond)
+	}
+	got.ingest(s, 1, w.Run(t, 1, 2))
+	disk.let <- nil
+	<-got
+	if tip := <-saw; tip != w.Pos(1) {
+		t.Errorf("it saw the log at %d", tip.Seq)
+	}
+	disk.letAll()
+	if err := <-control; err != nil {
+		t.Error(err)
+	}
+	if res := <-got; res.Code != r.Committed || res.Tip != w.Pos(2) {
+		t.Errorf("%+v", res)
+	}
+	mustBeWhole(t, s)
+}
+
+// TestEverythingAtOnce: writers of many spaces, runs of logs that begin and go
+// on, cursors, kept values and limits at once, each transaction staged while the one
+// before is on its way; all that was acknowledged is there, also after the next open.
+func TestEverythingAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a", func(o *Options) { o.eager = true })
+	const writers, each, origins, blocks = 40, 30, 8, 60
+	var wg sync.WaitGroup
+	acked := make([]map[r.Dot]bool, writers)
+	for i := range writers {
+		space := testSpace
+		space[0] ^= byte(i % 5)
+		acked[i] = map[r.Dot]bool{}
+		wg.Go(func() {
+			for k := range each {
+				a, err := s.Append(t.Context(), r.Batch{Space: space, Ops: []r.Op{put(fmt.Sprint(i, k), strings.Repeat("x", k*10))}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				acked[i][a.First] = true
+			}
+		})
+	}
+	logs := make([]*logtest.Writer, origins)
+	for i := range origins {
+		w := logtest.NewWriter(testNetwork, testSpace, uint64(10+i)).AddMany(blocks)
+		logs[i] = w
+		wg.Go(func() {
+			got := make(answers, 1)
+			for k := 0; k < blocks; k += 2 {
+				got.ingest(s, uint64(i), w.Run(t, k, k+2))
+				if res := <-got; res.Code != r.Committed || res.Tip != w.Pos(k+2) {
+					t.Errorf("%+v", res)
+				}
+				got.ingest(s, uint64(100+i), w.Run(t, 0, 1)) // and a repetition
+				if res := <-got; res.Code != r.Duplicate {
+					t.Errorf("%+v", res)
+				}
+				s.SaveCursor(w.Origin, r.Instance{1}, []r.FrontierEntry{{Log: w.Log, Pos: w.Pos(k + 1)}})
+			}
+		})
+	}
+	wg.Go(func() {
+		for k := range 20 {
+			if err := s.SetMeta(t.Context(), "name", []byte{byte(k + 1)}); err != nil {
+				t.Error(err)
+			}
+			mustRestrict(t, s, nil)
+		}
+	})
+	wg.Wait()
+	mustBeWhole(t, s)
+	check := func(s *Store) {
+		t.Helper()
+		seen := map[r.Dot]bool{}
+		for _, space := range s.Spaces() {
+			for after := uint64(0); ; {
+				list, err := s.ReadArrivals(space, after, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(list) == 0 {
+					break
+				}
+				for _, a := range list {
+					if a.Number <= after {
+						t.Fatalf("arrival %d after %d", a.Number, after)
+					}
+					after = a.Number
+					for seq := a.Block.Header.FirstSeq; seq <= a.Block.Header.LastSeq(); seq++ {
+						seen[r.Dot{Log: a.Block.Header.Log, Seq: seq}] = true
+					}
+				}
+			}
+		}
+		for i := range acked {
+			for d := range acked[i] {
+				if !seen[d] {
+					t.Errorf("%v was acknowledged and is not there", d)
+				}
+			}
+		}
+		for _, w := range logs {
+			if l, _ := s.Log(w.Log); l.Tip != w.Tip() {
+				t.Errorf("log %s ends at %d", w.Log.Short(), l.Tip.Seq)
+			}
+		}
+	}
+	check(s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "a")
+	if s.Info().Recovered != "" {
+		t.Error(s.Info().Recovered)
+	}
+	check(s)
+	mustBeWhole(t, s)
+}
