@@ -229,6 +229,98 @@ func TestOtherWritesAreNotOvertaken(t *testing.T) {
 	mustBeWhole(t, s)
 }
 
+// TestBesideWhatIsOnItsWay: what belongs to a log that is on its way to the disk is
+// decided as it would be after it.
+func TestBesideWhatIsOnItsWay(t *testing.T) {
+	t.Run("a repetition and another branch", func(t *testing.T) {
+		disk := newSlowDisk(t)
+		s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+		w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(4)
+		rival := w.Fork(2)
+		rival.Add(put("k", "another branch"))
+		got := make(answers, 10)
+		got.ingest(s, 1, w.Run(t, 0, 4))
+		<-disk.begun
+		got.ingest(s, 2, w.Run(t, 0, 2))
+		got.ingest(s, 2, rival.Run(t, 2, 3))
+		disk.letAll()
+		for i, want := range []r.IngestCode{r.Committed, r.Duplicate, r.Forked} {
+			if res := <-got; res.Code != want || want == r.Forked && res.Proof == nil {
+				t.Errorf("%d: %+v", i, res)
+			}
+		}
+		mustBeWhole(t, s)
+	})
+	t.Run("a log with a cut begins", func(t *testing.T) {
+		for _, failure := range []error{nil, errors.New("the disk is gone")} {
+			disk := newSlowDisk(t)
+			s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+			w := logtest.NewWriter(testNetwork, testSpace, 3).AddMany(2)
+			mustRestrict(t, s, cutLog(w.Log, w.Pos(1)))
+			got := make(answers, 10)
+			got.ingest(s, 1, w.Run(t, 0, 1))
+			<-disk.begun
+			got.ingest(s, 1, w.Run(t, 1, 2))
+			taken(t, s)
+			disk.let <- failure
+			code, tip := r.Committed, w.Pos(1)
+			if failure != nil {
+				code, tip = r.Refused, r.Position{}
+			}
+			if res := <-got; res.Code != code || res.Tip != tip {
+				t.Errorf("%v: before the cut: %+v", failure, res)
+			}
+			if res := <-got; res.Code != r.Refused || res.Tip != tip {
+				t.Errorf("%v: beyond the cut: %+v", failure, res)
+			}
+		}
+	})
+	t.Run("the epoch ends", func(t *testing.T) {
+		dir, clone := t.TempDir(), t.TempDir()
+		s := openAt(t, dir, "a", sameFiles)
+		old := mustAppend(t, s, put("k", "1")).First.Log
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		takeImage(t, dir).write(t, clone)
+		c := openAt(t, clone, "a", sameFiles)
+		mustAppend(t, c, put("k", "2"))
+		disk := newSlowDisk(t)
+		s = disk.open(dir, sameFiles, func(o *Options) { o.eager = true })
+		here, _ := s.Log(old)
+		run, err := c.ReadRun(old, here.Tip, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := r.VerifyRun(r.RunSource{Network: testNetwork, Log: old, Origin: &here.Origin, Space: testSpace, From: here.Tip}, run.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(answers, 1)
+		got.ingest(s, 1, v)
+		<-disk.begun
+		appended := make(chan r.Appended, 1)
+		go func() {
+			a, err := s.Append(t.Context(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "3")}})
+			if err != nil {
+				t.Error(err)
+			}
+			appended <- a
+		}()
+		for s.queue.waiting().locals == 0 && len(disk.begun) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		disk.letAll()
+		if res := <-got; res.Code != r.Committed {
+			t.Errorf("%+v", res)
+		}
+		if a := <-appended; a.First.Log == old || a.First.Seq != 1 {
+			t.Errorf("%+v goes on in the clone's log", a)
+		}
+		mustBeWhole(t, s)
+	})
+}
+
 // TestEverythingAtOnce: writers of many spaces, runs of logs that begin and go
 // on, cursors, kept values and limits at once, each transaction staged while the one
 // before is on its way; all that was acknowledged is there, also after the next open.
