@@ -61,14 +61,20 @@ func (d *slowDisk) open(dir string, mod ...func(*Options)) *Store {
 // letAll lets everything go from now on.
 func (d *slowDisk) letAll() { d.once.Do(func() { close(d.let) }) }
 
+// waitFor waits until what waits for the committer is as wanted.
+func waitFor(t *testing.T, s *Store, what string, wanted func(waits) bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !wanted(s.queue.waiting()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: %+v", what, s.queue.waiting())
+		}
+	}
+}
+
 // taken waits until nothing waits for the committer.
 func taken(t *testing.T, s *Store) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); s.queue.waiting().any(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not staged: %+v", s.queue.waiting())
-		}
-	}
+	waitFor(t, s, "all is staged", func(w waits) bool { return !w.any() })
 }
 
 // big is a writer of n blocks of more than aheadBytes each.
@@ -210,9 +216,7 @@ func TestOtherWritesAreNotOvertaken(t *testing.T) {
 			return nil
 		})
 	}()
-	for !s.queue.waiting().others {
-		time.Sleep(time.Millisecond)
-	}
+	waitFor(t, s, "the other write waits", func(w waits) bool { return w.others })
 	got.ingest(s, 1, w.Run(t, 1, 2))
 	disk.let <- nil
 	<-got
@@ -307,9 +311,7 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 			}
 			appended <- a
 		}()
-		for s.queue.waiting().locals == 0 && len(disk.begun) == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		waitFor(t, s, "the append waits", func(w waits) bool { return w.locals > 0 || len(disk.begun) > 0 })
 		disk.letAll()
 		if res := <-got; res.Code != r.Committed {
 			t.Errorf("%+v", res)
@@ -319,6 +321,60 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 		}
 		mustBeWhole(t, s)
 	})
+}
+
+// TestLimitsGoOnInAFlow: between the transactions of a Restrict one of other writes is
+// committed, and not one after the other for as long as they come.
+func TestLimitsGoOnInAFlow(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "a")
+	w := logtest.NewWriter(testNetwork, testSpace, 3)
+	for range 60 { // 3 MB, of which a transaction moves 1
+		w.Add(r.Op{Kind: r.KindPut, Key: []byte("k"), Payload: make([]byte, 50<<10)})
+	}
+	for k := range 60 {
+		if res := ingest(s, w.Run(t, k, k+1)); res.Code != r.Committed {
+			t.Fatalf("%+v", res)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk := newSlowDisk(t)
+	s = disk.open(dir, func(o *Options) { o.eager = true })
+	var writers sync.WaitGroup
+	add := func() {
+		writers.Go(func() {
+			if _, err := s.Append(t.Context(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	limited := make(chan error, 1)
+	go func() { limited <- s.Restrict(t.Context(), cutLog(w.Log, w.Pos(1))) }()
+	<-disk.begun // its first transaction
+	add()
+	waitFor(t, s, "the first append waits", func(w waits) bool { return w.locals > 0 })
+	disk.let <- nil
+	<-disk.begun // that of the append
+	add()
+	waitFor(t, s, "the committer has seen the second append, and left it", func(w waits) bool {
+		return w.locals > 0 && len(s.queue.wake) == 0
+	})
+	disk.let <- nil
+	<-disk.begun
+	if s.queue.waiting().locals != 1 {
+		t.Error("another append came before the second transaction of the limits")
+	}
+	disk.letAll()
+	if err := <-limited; err != nil {
+		t.Fatal(err)
+	}
+	writers.Wait()
+	if l, _ := s.Log(w.Log); l.Tip != w.Pos(1) {
+		t.Errorf("the log ends at %d", l.Tip.Seq)
+	}
+	mustBeWhole(t, s)
 }
 
 // TestEverythingAtOnce: writers of many spaces, runs of logs that begin and go

@@ -135,7 +135,6 @@ func (c *committer) stage(x *round, hurry func() bool) {
 			c.stageLocals(&x.locals, room)
 		}
 	}
-	before := len(x.runs)
 	if !c.runsFirst {
 		locals()
 	}
@@ -143,7 +142,7 @@ func (c *committer) stage(x *round, hurry func() bool) {
 	if c.runsFirst {
 		locals()
 	}
-	c.runsFirst = !c.runsFirst && len(x.runs) == before && c.s.queue.waiting().runBytes > 0
+	c.runsFirst = !c.runsFirst && len(x.runs) == 0 && c.s.queue.waiting().runBytes > 0
 }
 
 // stageControls adds those whose answer is the commit's.

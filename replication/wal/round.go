@@ -105,7 +105,7 @@ func (c *committer) ahead(x *round) (next *round) {
 		return nil
 	}
 	for {
-		if w := c.s.queue.waiting(); !w.others && len(c.waiting) == 0 && c.enough(w) {
+		if w := c.s.queue.waiting(); !w.others && c.restricting == nil && len(c.waiting) == 0 && c.enough(w) {
 			if next == nil {
 				next = c.newRound(x)
 			}
