@@ -219,8 +219,10 @@ func TestMovesToNewConnection(t *testing.T) {
 	put(t, a, "k", "v")
 	converge(t, 1, a, b)
 	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
+	moved := func() int { return log.count("level=INFO", `msg="session moved"`, statusOf(t, b).Peers[0].Addr) }
 	// A relayed connection that breaks meanwhile, as on a busy machine, is told as such.
-	if broke := log.has("the connection broke"); !broke && (log.count("level=INFO", `msg="session moved"`, statusOf(t, b).Peers[0].Addr) != 1 || log.has("level=INFO", "msg=disconnected")) {
+	until(t, "the log tells of it", func() bool { return moved() > 0 || log.has("the connection broke") })
+	if !log.has("the connection broke") && (moved() != 1 || log.has("level=INFO", "msg=disconnected")) {
 		t.Error("the log does not tell in one line that the session has moved")
 	}
 }
