@@ -115,6 +115,7 @@ func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
 	<-disk.begun
 	got.ingest(s, 1, w.Run(t, 1, 2))
 	got.ingest(s, 2, other.Run(t, 0, 1))
+	taken(t, s)
 	appended := make(chan r.Appended, 1)
 	go func() {
 		a, err := s.Append(t.Context(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}})
@@ -123,7 +124,7 @@ func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
 		}
 		appended <- a
 	}()
-	taken(t, s)
+	waitFor(t, s, "the append waits", func(w waits) bool { return w.locals == 1 })
 	got.none(t, "before the disk has anything")
 	if l, ok := s.Log(w.Log); ok {
 		t.Fatalf("visible before it is durable: %+v", l)
@@ -133,6 +134,9 @@ func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
 		t.Fatalf("the first: %+v", res)
 	}
 	<-disk.begun
+	if w := s.queue.waiting(); w.any() {
+		t.Fatalf("a small append does not go with what is staged: %+v", w)
+	}
 	got.ingest(s, 1, w.Run(t, 2, 3)) // a third one, on top of the second
 	taken(t, s)
 	got.none(t, "while the second is on its way")
@@ -165,12 +169,13 @@ func TestStagedOnWhatFails(t *testing.T) {
 	got.ingest(s, 1, w.Run(t, 0, 1))
 	<-disk.begun
 	got.ingest(s, 1, w.Run(t, 1, 2))
+	taken(t, s)
 	appended := make(chan error, 1)
 	go func() {
 		_, err := s.Append(context.Background(), r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}})
 		appended <- err
 	}()
-	taken(t, s)
+	waitFor(t, s, "the append waits", func(w waits) bool { return w.locals == 1 })
 	got.ingest(s, 2, w.Run(t, 0, 1)) // is compared with what is stored, so it waits
 	disk.let <- errors.New("the disk is gone")
 	for range 3 {

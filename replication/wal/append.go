@@ -7,7 +7,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"time"
 
 	r "vixp2p/replication"
 )
@@ -155,22 +154,17 @@ type blockBuilder struct {
 // stageLocals takes what waits, up to about max bytes, and builds blocks of it, one per
 // space and more where one is full.
 func (c *committer) stageLocals(b *localBatch, maxBytes int) {
-	most := maxTxLocals
-	if c.split() {
-		most = min(most, c.group())
-	}
-	if b.taken = c.s.queue.takeLocals(maxBytes, most, b.taken); len(b.taken) == 0 {
-		return
-	}
-	start := time.Now()
+	before := len(b.taken)
+	b.taken = c.s.queue.takeLocals(maxBytes, b.taken)
+	taken := b.taken[before:]
 	room := 0
-	for _, req := range b.taken {
+	for _, req := range taken {
 		room += len(req.batch.Ops)
 	}
-	if cap(b.ops) < room {
+	if cap(b.ops) < room && before == 0 {
 		b.ops = make([]r.Op, 0, room)
 	}
-	for _, req := range b.taken {
+	for _, req := range taken {
 		if err := b.place(req); err != nil {
 			req.done <- err
 		}
@@ -178,7 +172,6 @@ func (c *committer) stageLocals(b *localBatch, maxBytes int) {
 	for _, bb := range b.order {
 		b.build(bb)
 	}
-	c.stageCost = (3*c.stageCost + time.Since(start)/time.Duration(len(b.taken))) / 4
 }
 
 // place gives a batch its readings and its place. A batch that has grown beyond

@@ -17,9 +17,8 @@ type committer struct {
 	expected int
 	// spare is a round that is used again.
 	spare *round
-	// took is what the disk took for the last transaction; stageCost what staging a
-	// batch took lately.
-	took, stageCost time.Duration
+	// took is what the disk took for the last transaction.
+	took time.Duration
 	// runsFirst: the last transaction had no room for a run that waits.
 	runsFirst bool
 	// waiting are logs that grew and have blocks set aside.
@@ -55,24 +54,7 @@ const (
 	gatherMax = 500 * time.Microsecond
 	// gatherStall ends the wait where none of them has come for so long.
 	gatherStall = 40 * time.Microsecond
-	// aheadBytes is how many bytes of runs are worth a transaction of their own.
-	aheadBytes = 256 << 10
 )
-
-// split tells whether writers are served in two groups that take turns, one staged
-// while the other is on its way to the disk: where the processor takes longer for all
-// of them than the disk does for a transaction. Else they share one fsync.
-func (c *committer) split() bool {
-	return c.expected > 1 && time.Duration(c.expected)*c.stageCost > c.took
-}
-
-// group is how many writers are worth a transaction.
-func (c *committer) group() int {
-	if c.split() {
-		return (c.expected + 1) / 2
-	}
-	return max(1, c.expected)
-}
 
 // gather gives the writers that were just answered the time to come back, so
 // that they share one fsync with those that came during the last commit. Without
@@ -89,7 +71,7 @@ func (c *committer) gather() {
 		w := c.s.queue.waiting()
 		now := time.Now()
 		switch {
-		case w.locals >= c.group(), w.closed, now.Sub(start) >= limit:
+		case w.locals >= c.expected, w.closed, now.Sub(start) >= limit:
 			return
 		case w.locals > have:
 			grew, have = now, w.locals
@@ -100,8 +82,8 @@ func (c *committer) gather() {
 	}
 }
 
-// serve commits what waits. While a transaction is on its way to the disk the one that
-// follows is staged, if it pays; the disk is given one at a time, in their order, and
+// serve commits what waits. While a large transaction is on its way to the disk the one
+// that follows is staged, if that will be large too; the disk is given one at a time, in their order, and
 // each is answered once it is durable.
 func (c *committer) serve() {
 	c.restrict()
@@ -131,7 +113,7 @@ func (c *committer) serve() {
 // the next run where hurry, which may be nil, tells so.
 func (c *committer) stage(x *round, hurry func() bool) {
 	locals := func() {
-		if room := x.tx.roomForLocals(); room > 0 && len(x.locals.taken) == 0 {
+		if room := x.tx.roomForLocals(); room > 0 {
 			c.stageLocals(&x.locals, room)
 		}
 	}
@@ -142,7 +124,7 @@ func (c *committer) stage(x *round, hurry func() bool) {
 	if c.runsFirst {
 		locals()
 	}
-	c.runsFirst = !c.runsFirst && len(x.runs) == 0 && c.s.queue.waiting().runBytes > 0
+	c.runsFirst = !c.runsFirst && len(x.runs) == 0 && c.s.queue.waiting().runs
 }
 
 // stageControls adds those whose answer is the commit's.

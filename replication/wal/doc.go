@@ -10,13 +10,13 @@
 // one transaction: blocks, logs' records, arrival index and store head together.
 // Only then is any of it visible in memory, told to subscribers and answered.
 //
-// While one transaction is on its way to the disk the committer stages the next one
-// on top of it, where it pays (round.go): where a flow of runs waits, or so many
-// writers that the processor takes longer for all of them than the disk for a
-// transaction. The disk has one at a time, in their order, and each is answered once
-// it is durable; where it fails, what was staged on top of it fails too. Writes of
-// other kinds (limits, kept values, cursors, repairs) read the database while they
-// are staged: they are not staged ahead, and nothing is staged on top of them.
+// While a large transaction is on its way to the disk the committer stages the next
+// one on top of it, if enough waits for that (round.go): copying, hashing, sealing and
+// signing then cost no time of the disk. The disk has one at a time, in their order,
+// and each is answered once it is durable; where it fails, what was staged on top of
+// it fails too. Writes of other kinds (limits, kept values, cursors, repairs) read the
+// database while they are staged: they are not staged ahead, and nothing is staged on
+// top of them.
 //
 // # Directory
 //

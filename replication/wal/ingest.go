@@ -56,7 +56,6 @@ func (c *committer) stageRuns(x *round, hurry func() bool) {
 			a.res.Tip = l.tip
 		}
 		x.runs = append(x.runs, a)
-		x.runBytes += req.size
 	}
 }
 

@@ -181,13 +181,13 @@ func (q *queue) takeRestrict() *restrictReq {
 	return req
 }
 
-// takeLocals appends batches up to about max bytes to taken, at most most and at least
-// one if there is one.
-func (q *queue) takeLocals(maxBytes, most int, taken []*appendReq) []*appendReq {
+// takeLocals appends batches up to about max bytes to taken, at least one if there is
+// one.
+func (q *queue) takeLocals(maxBytes int, taken []*appendReq) []*appendReq {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, size := 0, 0
-	for n < min(len(q.locals), most) && (n == 0 || size+q.locals[n].size <= maxBytes) {
+	for n < min(len(q.locals), maxTxLocals) && (n == 0 || size+q.locals[n].size <= maxBytes) {
 		size += q.locals[n].size
 		n++
 	}
@@ -242,19 +242,20 @@ func (q *queue) takeControls() []*controlReq {
 
 // waits is what waits for the committer.
 type waits struct {
-	locals   int  // batches
-	runBytes int  // of runs
-	others   bool // any other write
-	closed   bool
+	locals int  // batches
+	runs   bool // any
+	bytes  int  // of both
+	others bool // any other write
+	closed bool
 }
 
-func (w waits) any() bool { return w.locals > 0 || w.runBytes > 0 || w.others }
+func (w waits) any() bool { return w.locals > 0 || w.runs || w.others }
 
 func (q *queue) waiting() waits {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return waits{
-		locals: len(q.locals), runBytes: q.runLen,
+		locals: len(q.locals), runs: q.runLen > 0, bytes: q.localLen + q.runLen,
 		others: len(q.controls) > 0 || len(q.restricts) > 0, closed: q.closed,
 	}
 }

@@ -2,13 +2,18 @@ package wal
 
 import "time"
 
+// aheadBytes is how large a transaction must be for the next one to be staged while the
+// disk has it, and what must wait for that. What is small shares a transaction with what
+// comes meanwhile: two small ones one after the other take the disk twice as long as one
+// of both, and staging them takes no time that is worth it.
+const aheadBytes = 256 << 10
+
 // round is one transaction of the committer with everything that waits for it.
 type round struct {
 	tx       *tx
 	controls []*controlReq
 	locals   localBatch
 	runs     []runAnswer
-	runBytes int
 
 	// landed is closed once the disk has the transaction, or has refused it; nil where
 	// the committer waited for that itself. err and took are set before.
@@ -80,7 +85,7 @@ func (c *committer) depart(x *round, err error) {
 		x.err = c.s.write(x.tx)
 		x.took = time.Since(start)
 	}
-	if !x.firm() || !c.split() && x.runBytes < aheadBytes && !c.s.opt.eager {
+	if !x.firm() || x.tx.raw < aheadBytes && !c.s.opt.eager {
 		write()
 		return
 	}
@@ -91,21 +96,15 @@ func (c *committer) depart(x *round, err error) {
 	}()
 }
 
-// enough tells whether what waits is worth a transaction of its own.
-func (c *committer) enough(w waits) bool {
-	return w.locals >= c.group() || w.runBytes >= aheadBytes || c.s.opt.eager && w.any()
-}
-
 // ahead stages the round that follows x while x is on its way to the disk, as soon as
-// enough waits for that to be worth a transaction of its own; nil if nothing was
-// staged. What must see x in the database, and what must not be overtaken without
-// end, waits until nothing is on its way.
+// enough waits for that; nil if nothing was staged. What must see x in the database,
+// and what must not be overtaken without end, waits until nothing is on its way.
 func (c *committer) ahead(x *round) (next *round) {
 	if x.landed == nil {
 		return nil
 	}
 	for {
-		if w := c.s.queue.waiting(); !w.others && c.restricting == nil && len(c.waiting) == 0 && c.enough(w) {
+		if w := c.s.queue.waiting(); !w.others && c.restricting == nil && len(c.waiting) == 0 && (w.bytes >= aheadBytes || c.s.opt.eager && w.any()) {
 			if next == nil {
 				next = c.newRound(x)
 			}
@@ -113,6 +112,9 @@ func (c *committer) ahead(x *round) (next *round) {
 		}
 		select {
 		case <-x.landed:
+			if next != nil && c.s.queue.waiting().bytes < aheadBytes {
+				c.stage(next, nil) // too little for another one
+			}
 			return next
 		case <-c.s.queue.wake:
 		}

@@ -189,7 +189,7 @@ func (t *tx) roomForLocals() int {
 	if t.raw == 0 {
 		return localTx
 	}
-	if room := min(localTx, (maxTxLSM-t.lsm)/2); room >= least {
+	if room := min(localTx, maxTx-t.raw, (maxTxLSM-t.lsm)/2); room >= least {
 		return room
 	}
 	return 0
