@@ -166,14 +166,15 @@ func (c *chainReader) next(key, value []byte) (*r.Block, storedBlock, error) {
 }
 
 // append copies the bytes of a block, the first time into a buffer for all that is
-// wanted and there.
+// wanted and there, if the others are about as large as the first one: of small blocks
+// a run is at most MaxRunBlocks.
 func (c *chainReader) append(sb storedBlock) {
 	if c.out == nil {
-		follow := 0
+		size, follow := len(sb.data), 0
 		if c.l.bytes > sb.through {
 			follow = int(min(c.l.bytes-sb.through, uint64(c.most)))
 		}
-		c.out = make([]byte, 0, max(len(sb.data), min(c.most, len(sb.data)+follow)))
+		c.out = make([]byte, 0, max(size, min(c.most, size+follow, r.MaxRunBlocks*(size+size/8))))
 	}
 	c.out = append(c.out, sb.data...)
 }
