@@ -274,6 +274,9 @@ func TestRolledBack(t *testing.T) {
 		{"the lease by rename", []string{leaseName}, "rename", "restored"},
 		{"the lease in place", []string{leaseName}, "write", "restored"},
 	} {
+		if testing.Short() && (tc.how == "write") == (tc.found == "restored") {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			base := fastDir(t)
 			dir, old := filepath.Join(base, "dir"), filepath.Join(base, "old")

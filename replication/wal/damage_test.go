@@ -40,6 +40,9 @@ func takeImage(t testing.TB, dir string) image {
 		}
 		rel, _ := filepath.Rel(dir, path)
 		n := len(b)
+		for zeros := make([]byte, 4<<10); n >= len(zeros) && bytes.Equal(b[n-len(zeros):n], zeros); {
+			n -= len(zeros) // one by one they take the race detector seconds a file
+		}
 		for n > 0 && b[n-1] == 0 {
 			n--
 		}
