@@ -266,7 +266,7 @@ func damageFlips(t *testing.T) int {
 		return n
 	}
 	if testing.Short() {
-		return 4
+		return 2
 	}
 	return 12
 }

@@ -23,6 +23,9 @@ func TestSuite(t *testing.T) {
 // TestSuiteAhead is the same where each transaction is staged while the one before it
 // is on its way to the disk.
 func TestSuiteAhead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ahead_test.go has the order of things; this is its breadth")
+	}
 	logtest.Run(t, logtest.Factory{New: func(t testing.TB) logtest.Dir {
 		return &suiteDir{t: t, path: t.TempDir(), eager: true}
 	}})
