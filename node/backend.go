@@ -43,8 +43,8 @@ func (b backend) Connect(ctx context.Context, addr string) (localapi.Connected, 
 	if _, err := parseTarget(addr); err != nil {
 		return localapi.Connected{}, localapi.Errorf(localapi.CodeUsage, "%w", err)
 	}
-	id, endpoint, err := b.n.Connect(ctx, addr)
-	return localapi.Connected{PeerID: id, Addr: endpoint}, apiError(err)
+	id, endpoint, was, err := b.n.connect(ctx, addr)
+	return localapi.Connected{PeerID: id, Addr: endpoint, Note: was}, apiError(err)
 }
 
 func (b backend) Disconnect(ctx context.Context, peer string) (localapi.Disconnected, error) {

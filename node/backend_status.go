@@ -126,7 +126,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 		RTTMillis:  float64(p.RTT.Microseconds()) / 1000,
 		PendingOps: p.PendingOps, PendingBytes: p.PendingBytes, MissingOps: p.MissingOps,
 		LastAck: apiTime(p.LastAck), Settled: p.Settled, Durability: p.Durability, LastError: p.LastError,
-		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(), Relayed: p.Relayed,
+		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(), Relayed: p.Relayed, PutOutUntil: apiTime(p.PutOut),
 	}
 	for _, l := range p.Paused {
 		side := "the peer refuses: "

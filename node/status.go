@@ -84,6 +84,9 @@ type PeerStatus struct {
 	Durability string
 	// LastError is why there is no session; empty with one.
 	LastError string
+	// PutOut is until when this node neither lets in nor dials the peer, because it
+	// broke the protocol; LastError says how. Zero: it is not put out.
+	PutOut time.Time
 	// Copies tells that this identity is used by turns from several copies of one
 	// data directory.
 	Copies bool
@@ -306,6 +309,9 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 	for id, st := range all {
 		if known := n.addresses.addrs(id); !st.live() && len(known) > 0 {
 			st.Addr = readableTarget(known[0])
+		}
+		if until, why := n.mesh.gate.putOut(id); !st.live() && !until.IsZero() {
+			st.PutOut, st.LastError = until, (&putOutError{until: until, why: why}).Error()
 		}
 	}
 	for i := range list {

@@ -45,7 +45,7 @@
 //	GET    /v1/ping                                    {"ok","pong","peer_id","version"}
 //	GET    /v1/status                                  as `status --json`
 //	GET    /v1/peers                                   as `peers --json`, a line each
-//	POST   /v1/connect     {"addr"}                    {"peer_id","addr"}
+//	POST   /v1/connect     {"addr"}                    as `connect --json`
 //	POST   /v1/disconnect  {"peer"}                    {"peer_id"}
 //	POST   /v1/forget      {"peer"}                    {"peer_id"}
 //	GET    /v1/wait        [peers synced timeout_ms]   {"ok"} when it has come true

@@ -203,6 +203,8 @@ type Write struct {
 type Connected struct {
 	PeerID string `json:"peer_id"`
 	Addr   string `json:"addr"`
+	// Note is a sentence about why the node had left the peer alone until now.
+	Note string `json:"note,omitempty"`
 }
 
 // Disconnected is the answer of Disconnect.
@@ -345,6 +347,9 @@ type Peer struct {
 	Copies     bool  `json:"copies,omitempty"`
 	SkewMillis int64 `json:"skew_ms,omitempty"` // by how much its clock is ahead
 	Relayed    bool  `json:"relayed,omitempty"` // the session goes through a relay
+	// PutOutUntil is until when the node neither lets in nor dials the peer, because it
+	// broke the protocol; LastError says how. nil: it does both.
+	PutOutUntil *Time `json:"put_out_until,omitempty"`
 }
 
 // Flow is pending and missing of one space.
