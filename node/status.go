@@ -124,6 +124,9 @@ type SpaceStatus struct {
 	Logs            int
 	ForkedLogs      int
 	Keys, Conflicts uint64 // of the key-value view
+	// SetAside are operations that a cut took out of all these numbers, and that are
+	// kept for a while; Node.SetAside tells whose.
+	SetAside uint64
 	// FrontierDigest stands for the writes that are held, ViewDigest for what the
 	// key-value view shows: equal at two nodes exactly if these are.
 	FrontierDigest, ViewDigest string
@@ -153,10 +156,17 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		}
 		soon, cancel := context.WithTimeout(ctx, viewPatience)
 		defer cancel()
+		aside := map[replication.SpaceID]uint64{}
+		for _, l := range e.store.SetAside() {
+			aside[l.Space] += l.SetAside
+		}
 		for _, s := range n.names.list() {
-			if st.Spaces[spaceLabel(s)], err = spaceStatus(ctx, soon, e, s.ID); err != nil {
+			sp, err := spaceStatus(ctx, soon, e, s.ID)
+			if err != nil {
 				return err
 			}
+			sp.SetAside = aside[s.ID]
+			st.Spaces[spaceLabel(s)] = sp
 		}
 		if st.Membership = n.membershipStatus(); st.Membership != nil {
 			if st.Membership.Untaken, err = n.untaken(e); err != nil {

@@ -125,11 +125,15 @@ const (
 
 // Record is one operation of a tail. Key is empty where the operation has none.
 type Record struct {
-	Cursor string `json:"cursor"`
+	Cursor string `json:"cursor,omitempty"` // of what is set aside there is none
 	Version
 	Kind
 	Key
 	Payload
+	// Since is when an operation that is set aside was, Until how long it is kept at
+	// least; nil for one that counts.
+	Since *Time `json:"set_aside,omitempty"`
+	Until *Time `json:"kept_until,omitempty"`
 }
 
 // Finding is one thing that Verify found wrong. Log, Seq and File are empty
@@ -159,6 +163,9 @@ type Tail struct {
 	From   string
 	Follow bool // go on with what comes
 	Count  int  // end after so many; 0: no limit
+	// SetAside asks for what a cut took out of view, log by log, in the place of what
+	// counts; From and Follow are of no use then.
+	SetAside bool
 }
 
 // Wait is a condition on the node: it answers; and Peers > 0: so many peers are
@@ -412,6 +419,8 @@ type Space struct {
 	// Beyond the contract.
 	ForkedLogs int    `json:"forked_logs,omitempty"`
 	ViewError  string `json:"view_error,omitempty"` // why the view cannot be read
+	// SetAside are operations that a cut took out of view and that are kept still.
+	SetAside uint64 `json:"set_aside,omitempty"`
 }
 
 // Sync is how far the node is with what its peers have and it has not.
