@@ -43,8 +43,8 @@ func (b backend) Connect(ctx context.Context, addr string) (localapi.Connected, 
 	if _, err := parseTarget(addr); err != nil {
 		return localapi.Connected{}, localapi.Errorf(localapi.CodeUsage, "%w", err)
 	}
-	id, endpoint, err := b.n.Connect(ctx, addr)
-	return localapi.Connected{PeerID: id, Addr: endpoint}, apiError(err)
+	id, endpoint, was, err := b.n.connect(ctx, addr)
+	return localapi.Connected{PeerID: id, Addr: endpoint, Note: was}, apiError(err)
 }
 
 func (b backend) Disconnect(ctx context.Context, peer string) (localapi.Disconnected, error) {
@@ -246,15 +246,27 @@ func (b backend) Tail(ctx context.Context, space string, q localapi.Tail, emit f
 		return err
 	}
 	n := 0
+	if q.SetAside {
+		for op, err := range s.SetAside(ctx) {
+			if err != nil {
+				return apiError(err)
+			}
+			out := apiRecord(&op.Operation)
+			out.Since, out.Until = apiTime(op.Since), apiTime(op.Until)
+			if err := emit(out); err != nil {
+				return err
+			}
+			if n++; n == q.Count {
+				return nil
+			}
+		}
+		return context.Cause(ctx)
+	}
 	for op, err := range s.Tail(ctx, Cursor(q.From), q.Follow) {
 		if err != nil {
 			return apiError(err)
 		}
-		if err := emit(localapi.Record{
-			Cursor:  string(op.Cursor),
-			Version: localapi.Version{Origin: op.Origin, Log: op.Log, Seq: op.Seq, Time: localapi.Time{Time: op.Time}},
-			Kind:    localapi.KindOf([]byte(op.Kind)), Key: localapi.KeyOf([]byte(op.Key)), Payload: localapi.PayloadOf(op.Payload),
-		}); err != nil {
+		if err := emit(apiRecord(&op)); err != nil {
 			return err
 		}
 		if n++; n == q.Count {
@@ -262,6 +274,14 @@ func (b backend) Tail(ctx context.Context, space string, q localapi.Tail, emit f
 		}
 	}
 	return context.Cause(ctx)
+}
+
+func apiRecord(op *Operation) localapi.Record {
+	return localapi.Record{
+		Cursor:  string(op.Cursor),
+		Version: localapi.Version{Origin: op.Origin, Log: op.Log, Seq: op.Seq, Time: localapi.Time{Time: op.Time}},
+		Kind:    localapi.KindOf([]byte(op.Kind)), Key: localapi.KeyOf([]byte(op.Key)), Payload: localapi.PayloadOf(op.Payload),
+	}
 }
 
 func apiEntry(e *Entry) localapi.Entry {

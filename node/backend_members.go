@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 
 	"vixp2p/node/localapi"
 )
@@ -29,7 +30,28 @@ func (b backend) Members(ctx context.Context) (localapi.MemberList, error) {
 		untaken, err = b.n.Untaken(ctx)
 		out.Untaken = apiUntaken(untaken)
 	}
+	if err == nil {
+		var aside []SetAsideWrites
+		aside, err = b.n.SetAside(ctx)
+		addSetAside(&out, aside)
+	}
 	return out, apiError(err)
+}
+
+// addSetAside tells of each peer what is set aside of it. One whose certificates count
+// no more, because their issuer's do not, is listed for that alone.
+func addSetAside(out *localapi.MemberList, list []SetAsideWrites) {
+	for _, w := range list {
+		i := slices.IndexFunc(out.Members, func(m localapi.Member) bool { return m.PeerID == w.Origin })
+		if i < 0 {
+			i = len(out.Members)
+			out.Members = append(out.Members, localapi.Member{PeerID: w.Origin, Roles: []string{}, State: "no certificate"})
+		}
+		m := &out.Members[i]
+		m.SetAside = append(m.SetAside, localapi.SetAside{
+			Space: w.Space, Ops: w.Ops, Logs: w.Logs, Since: localapi.Time{Time: w.Since}, Until: localapi.Time{Time: w.Until},
+		})
+	}
 }
 
 func apiUntaken(list []UntakenWrites) (out []localapi.Untaken) {

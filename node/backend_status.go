@@ -38,7 +38,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 		out.Spaces[name] = localapi.Space{
 			Ops: s.Ops, Bytes: s.Bytes, Keys: s.Keys, Conflicts: s.Conflicts, Logs: s.Logs,
 			FrontierDigest: s.FrontierDigest, ViewDigest: s.ViewDigest,
-			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError,
+			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError, SetAside: s.SetAside,
 		}
 	}
 	out.Sync, out.Discovery = apiSync(st.Sync), apiDiscovery(&st.Discovery)
@@ -126,7 +126,7 @@ func apiPeer(p *PeerStatus) localapi.Peer {
 		RTTMillis:  float64(p.RTT.Microseconds()) / 1000,
 		PendingOps: p.PendingOps, PendingBytes: p.PendingBytes, MissingOps: p.MissingOps,
 		LastAck: apiTime(p.LastAck), Settled: p.Settled, Durability: p.Durability, LastError: p.LastError,
-		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(), Relayed: p.Relayed,
+		Copies: p.Copies, SkewMillis: p.Skew.Milliseconds(), Relayed: p.Relayed, PutOutUntil: apiTime(p.PutOut),
 	}
 	for _, l := range p.Paused {
 		side := "the peer refuses: "

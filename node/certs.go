@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
@@ -72,9 +73,7 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 	if member, ok := st.Member(subject); ok {
 		last := member.Certificates[len(member.Certificates)-1]
 		c.X25519 = last.X25519
-		if o.Label == "" {
-			c.Label = member.Label
-		}
+		c.Label = cmp.Or(o.Label, member.Label)
 		switch {
 		case o.Role != "":
 		case member.Revoked:
@@ -88,6 +87,7 @@ func (n *Node) Certify(ctx context.Context, o CertifyOptions) (*Certified, error
 			return nil, err
 		}
 	}
+	c.Label = memberLabel(subject, c.Label)
 	if o.Valid > 0 {
 		c.NotAfter = m.now().Add(o.Valid).Unix()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -14,23 +15,35 @@ import (
 
 // Connect makes a session with the peer at addr (host:port, tcp://host:port,
 // quic://host:port or a multiaddr) and returns when Hello is done; from then on
-// the node keeps that session. A dead port fails within 5 seconds.
+// the node keeps that session. A dead port fails within 5 seconds. A peer that the node
+// has put out (PeerStatus.PutOut) is let in again: the user's word counts more.
 //
 // Errors: *DialError, *RefusedError, *BackoffError if it failed a moment ago,
 // ErrSelf, ErrOffline.
 func (n *Node) Connect(ctx context.Context, addr string) (peerID, endpoint string, err error) {
+	peerID, endpoint, _, err = n.connect(ctx, addr)
+	return peerID, endpoint, err
+}
+
+// connect is Connect, and tells why the peer was put out until then; empty: it was not.
+func (n *Node) connect(ctx context.Context, addr string) (peerID, endpoint, was string, err error) {
 	if n.dialer == nil {
-		return "", "", ErrOffline
+		return "", "", "", ErrOffline
 	}
 	t, err := parseTarget(addr)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
+	out := n.mesh.gate.allOut()
 	id, err := n.dialer.connect(ctx, t)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
-	return id.String(), endpointText(t.Key), nil
+	if still, _ := n.mesh.gate.putOut(id); out[id] != nil && still.IsZero() {
+		e := out[id]
+		was = fmt.Sprintf("this node had put the peer out until %s: %v; that is over, since you connect to it", e.until.UTC().Format(time.RFC3339), e.why)
+	}
+	return id.String(), endpointText(t.Key), was, nil
 }
 
 // Disconnect ends the session with a peer, named by its ID, by the last 6

@@ -42,11 +42,12 @@ type link interface {
 	// as soon as that is known, even with an error. hint is the peer that
 	// answered there last time; nobody is waited for beyond by who has not
 	// answered. What follows an answer has the time of a handshake. The error matches
-	// errHeld if the user has wanted no session with that peer since later than before.
+	// errHeld if the user has wanted no session with that peer since later than before,
+	// or if this node has put it out.
 	establish(ctx context.Context, t target, hint peer.ID, by time.Time, before uint64) (peer.ID, error)
 	// busy tells that a peer has a session that is not stale, or must not be
-	// dialled because its user or ours asked for a disconnect; until is when that
-	// ends by itself, zero: with unhold only.
+	// dialled because its user or ours asked for a disconnect, or because this node has
+	// put it out; until is when that ends by itself, zero: with unhold only.
 	busy(id peer.ID) (connected, held bool, until time.Time)
 	// present makes sure that a peer with a session is there, which a dead path does
 	// not tell for a while: it answers on the session, or at the target at least. An
@@ -223,6 +224,9 @@ func (d *dialer) describe(list []EndpointStatus) {
 		e.Sources = slices.Sorted(maps.Keys(t.sources))
 		if id := t.expected(); id != "" {
 			e.PeerID = id.String()
+			if _, held, until := d.link.busy(id); held && until.After(e.Next) {
+				e.Next = until
+			}
 		}
 	}
 }

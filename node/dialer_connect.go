@@ -40,7 +40,10 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 				return "", err
 			}
 			if errors.Is(a.err, errHeld) && !d.link.heldAfter(a.id, before) {
-				continue // the attempt was another's, from before this user asked
+				// The attempt was another's, from before this user asked, or it was not
+				// known yet who answers there.
+				d.link.unhold(a.id, before)
+				continue
 			}
 			if a.err == nil {
 				d.keep(t, a.id)

@@ -28,7 +28,7 @@
 //	budget.go     memory of what peers send, per session
 //	spaces.go     which spaces exist here, and their names
 //	space.go      Put, Get, Delete, List, Append, Batch of one space
-//	watch.go      Watch; tail.go: Tail
+//	watch.go      Watch; tail.go: Tail; setaside.go: what a cut took out of view
 //	status.go     what `status` shows; progress.go: how far catching up is
 //	control.go    Connect, Disconnect, Wait, Verify
 //	metrics.go    the same for Prometheus

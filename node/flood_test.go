@@ -1,8 +1,12 @@
 package node
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
 )
 
 // TestGateCountsStreams: a peer may begin a burst of streams, then so many a second;
@@ -76,7 +80,7 @@ func TestFloodEndsTheConnection(t *testing.T) {
 		})
 	}
 	for range 8 {
-		a.mesh.gate.offence(b.id, true) // so that it stays away during the test
+		a.mesh.gate.offence(b.id, errFlood) // so that it stays away during the test
 	}
 	flood(b, func() bool { return false })
 	until(t, "the log names it", func() bool { return log.has("a peer broke the protocol", b.ID(), "streams without end") })
@@ -93,6 +97,89 @@ func TestFloodEndsTheConnection(t *testing.T) {
 	}
 	if n := log.count("a peer broke the protocol"); n != 1 {
 		t.Errorf("the log says %d times who broke the protocol", n)
+	}
+}
+
+// putOut puts a peer with a session out as a flood does, for d at least. Only that keeps
+// it from being dialled when it returns.
+func putOut(t *testing.T, n, peer *Node, d time.Duration) {
+	t.Helper()
+	s := n.mesh.book.live(peer.id)
+	for n.mesh.gate.flood(peer.id) < d { // the last one is the mesh's
+	}
+	n.mesh.flooded(peer.id)
+	select {
+	case <-s.closed:
+	case <-deadline(t).Done():
+		t.Fatal("the session goes on")
+	}
+	n.dialer.again(peer.id, s.endpoint) // no backoff
+	n.dialer.kick()
+}
+
+// TestPutOutPeerIsNotDialled: a peer that was put out is not dialled, though nothing
+// else is in the way, until its time is over; status says why and until when. The user's
+// connect ends that, by an address too of which nobody knows yet who answers there.
+func TestPutOutPeerIsNotDialled(t *testing.T) {
+	t.Parallel()
+	var log logBuffer
+	a, b := open(t, Config{Label: "A", NoQUIC: true, Logger: log.logger()}), open(t, Config{Label: "B", NoQUIC: true, NoConnect: true})
+	if _, _, err := a.Connect(deadline(t), addr(t, b, tcp4)); err != nil {
+		t.Fatal(err)
+	}
+	putOut(t, a, b, time.Second)
+	end := peerState(t, a, b.ID()).PutOut
+	if why := peerState(t, a, b.ID()).LastError; !strings.Contains(why, errFlood.Error()) || !strings.Contains(why, end.UTC().Format(time.RFC3339)) {
+		t.Errorf("why it is away: %q", why)
+	}
+	until(t, "the endpoint says when it is tried", func() bool {
+		return slices.ContainsFunc(a.endpoints(), func(e EndpointStatus) bool { return e.PeerID == b.ID() && e.Next.Equal(end) })
+	})
+	until(t, "it is dialled again", func() bool { return a.mesh.book.live(b.id) != nil })
+	if since := peerState(t, a, b.ID()).Since; since.Before(end) {
+		t.Errorf("a session %s before its time is over", end.Sub(since))
+	}
+
+	putOut(t, a, b, time.Minute)
+	_, _, was, err := a.connect(deadline(t), addr(t, b, tcp4))
+	if err != nil || !strings.Contains(was, errFlood.Error()) {
+		t.Errorf("the user's connect: %q, %v", was, err)
+	}
+	if p := peerState(t, a, b.ID()); p.State != Connected || !p.PutOut.IsZero() || a.mesh.gate.keepsAway(b.id) {
+		t.Errorf("after the user's connect: %+v", p)
+	}
+	if !log.has("let in before its time", b.ID(), errFlood.Error()) {
+		t.Error("the log does not say so")
+	}
+}
+
+// TestPutOutPeerAtNewAddress: who answers at an address may not be known before it is
+// dialled. A peer that was put out then gets no session; one that the user asked for does.
+func TestPutOutPeerAtNewAddress(t *testing.T) {
+	t.Parallel()
+	b := open(t, Config{Label: "B", NoQUIC: true, NoConnect: true})
+	a := open(t, Config{Label: "A", NoQUIC: true})
+	for range 9 {
+		a.mesh.gate.flood(b.id)
+	}
+	a.dialer.offer(found{target: mustTarget(t, hostPort(t, b)), from: fromStatic})
+	until(t, "status lists it", func() bool {
+		list, err := a.Peers(deadline(t))
+		return err == nil && len(list) == 1 && !list[0].PutOut.IsZero() && list[0].State == Disconnected
+	})
+	if n := b.Counters().HandshakesStarted; n != 0 {
+		t.Errorf("%d handshakes with a peer that was put out", n)
+	}
+	until(t, "the connection is given up", func() bool { return a.host.Network().Connectedness(b.id) == network.NotConnected })
+
+	c := open(t, Config{Label: "C", NoQUIC: true}) // which nobody has told of that address
+	for range 9 {
+		c.mesh.gate.flood(b.id)
+	}
+	for _, n := range []*Node{a, c} {
+		if _, _, was, err := n.connect(deadline(t), hostPort(t, b)); err != nil || was == "" {
+			t.Errorf("%s's user: %q, %v", n.Label(), was, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -28,8 +29,9 @@ const (
 )
 
 // gate decides by peer ID who may connect: whoever was refused by Hello again and
-// again, or broke the protocol, is kept away for a time that grows. It is pure but
-// for its lock and the clock that it is given.
+// again, or broke the protocol, is kept away for a time that grows. In the second case
+// it is put out: this node does not dial it either. It is pure but for its lock and the
+// clock that it is given.
 //
 // Peer IDs cost nothing, so that the gate bounds what one costs and no more; the
 // resource manager bounds those of one address.
@@ -52,7 +54,9 @@ type gated struct {
 	seen     time.Time
 	offences int       // in a row
 	until    time.Time // kept away until then; zero: not
-	broke    bool      // the last offence was in a session, not in Hello
+	// broke is what it did in a session, or beside it, at its last offence, or at one
+	// whose time is not over; nil: it was refused by Hello.
+	broke    error
 	hellos   *rate.Limiter
 	streams  *rate.Limiter // nil: it has begun none
 	flooding bool          // it has begun too many, until calm
@@ -108,6 +112,33 @@ func (g *gate) calm(id peer.ID) {
 	}
 }
 
+// putOut tells until when this node leaves a peer alone that broke the protocol, and
+// why: it is not dialled either. A zero time: it is not put out. Whoever was only
+// refused by Hello may be dialled: it may belong here by now, and has said nothing yet.
+func (g *gate) putOut(id peer.ID) (until time.Time, why error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.peers[id]; p != nil && p.out(g.now()) {
+		return p.until, p.broke
+	}
+	return time.Time{}, nil
+}
+
+// allOut are the peers that are put out now.
+func (g *gate) allOut() map[peer.ID]*putOutError {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all, now := map[peer.ID]*putOutError{}, g.now()
+	for id, p := range g.peers {
+		if p.out(now) {
+			all[id] = &putOutError{until: p.until, why: p.broke}
+		}
+	}
+	return all
+}
+
+func (p *gated) out(now time.Time) bool { return p.broke != nil && now.Before(p.until) }
+
 // flood notes that a peer opens streams without end, and returns for how long it is
 // kept away. No person does that by mistake: not even the first time is free.
 func (g *gate) flood(id peer.ID) time.Duration {
@@ -115,20 +146,22 @@ func (g *gate) flood(id peer.ID) time.Duration {
 	defer g.mu.Unlock()
 	p := g.seenLocked(id)
 	p.offences = max(p.offences, 1)
-	return g.offenceLocked(p, true)
+	return g.offenceLocked(p, errFlood)
 }
 
-// offence notes that a peer was refused by Hello, or, with inSession, that it broke
-// the protocol after it, and returns for how long it is kept away.
-func (g *gate) offence(id peer.ID, inSession bool) time.Duration {
+// offence notes that a peer was refused by Hello, or, with broke, how it broke the
+// protocol after it, and returns for how long it is kept away.
+func (g *gate) offence(id peer.ID, broke error) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.offenceLocked(g.seenLocked(id), inSession)
+	return g.offenceLocked(g.seenLocked(id), broke)
 }
 
-func (g *gate) offenceLocked(p *gated, inSession bool) time.Duration {
+func (g *gate) offenceLocked(p *gated, broke error) time.Duration {
 	p.offences++
-	p.broke = inSession
+	if broke != nil || !p.out(p.seen) {
+		p.broke = broke
+	}
 	if p.offences == 1 {
 		return 0
 	}
@@ -151,7 +184,7 @@ func (g *gate) noisy(id peer.ID) bool {
 func (g *gate) welcome(id peer.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.peers[id]; p != nil && !p.broke {
+	if p := g.peers[id]; p != nil && p.broke == nil {
 		p.offences, p.until = 0, time.Time{}
 	}
 }
@@ -161,7 +194,7 @@ func (g *gate) forgive(id peer.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p := g.peers[id]; p != nil {
-		p.offences, p.until, p.broke = 0, time.Time{}, false
+		p.offences, p.until, p.broke = 0, time.Time{}, nil
 	}
 }
 
@@ -178,7 +211,7 @@ func (g *gate) seenLocked(id peer.ID) *gated {
 		g.peers[id] = p
 	}
 	if now.Sub(p.seen) > gateMost && now.Sub(p.until) > gateMost {
-		p.offences, p.broke = 0, false
+		p.offences, p.broke = 0, nil
 	}
 	p.seen = now
 	return p
@@ -196,10 +229,23 @@ func (g *gate) evictLocked() {
 	delete(g.peers, oldest)
 }
 
+// putOutError: this node has put the peer out. Like errHeld, which it matches, it says
+// nothing against the endpoint.
+type putOutError struct {
+	until time.Time
+	why   error
+}
+
+func (e *putOutError) Error() string {
+	return fmt.Sprintf("this node has put it out until %s: %v: connect to it to let it in before that", e.until.UTC().Format(time.RFC3339), e.why)
+}
+
+func (e *putOutError) Unwrap() error { return errHeld }
+
 // gater asks the gate for a libp2p host. Only connections that peers begin are
 // refused, once their peer ID is proven: whom this node dials, such as a relay, a
 // name in the configuration, or an ID that nobody has (see connector.whoIs), the
-// dialer decides.
+// dialer decides, which asks the gate too (mesh.busy).
 type gater struct{ gate *gate }
 
 var _ connmgr.ConnectionGater = gater{}

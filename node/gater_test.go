@@ -28,7 +28,7 @@ func TestGateBackoff(t *testing.T) {
 	g := newGate(clock.now)
 	var got []time.Duration
 	for range 12 {
-		d := g.offence("x", false)
+		d := g.offence("x", nil)
 		got = append(got, d)
 		if g.keepsAway("x") != (d > 0) || g.keepsAway("other") {
 			t.Fatalf("after %s: kept away %v, another peer %v", d, g.keepsAway("x"), g.keepsAway("other"))
@@ -52,7 +52,7 @@ func TestGateBackoff(t *testing.T) {
 		t.Errorf("kept away for %v, want %v", got, want)
 	}
 	clock.advance(gateMost + 1)
-	if d := g.offence("x", false); d != 0 {
+	if d := g.offence("x", nil); d != 0 {
 		t.Errorf("an offence after a long time without one: %s", d)
 	}
 }
@@ -62,19 +62,55 @@ func TestGateBackoff(t *testing.T) {
 func TestGateForgives(t *testing.T) {
 	clock := &testClock{time.Unix(1000, 0)}
 	g := newGate(clock.now)
-	g.offence("x", false)
-	g.offence("x", false)
+	g.offence("x", nil)
+	g.offence("x", nil)
 	g.welcome("x")
-	if d := g.offence("x", true); g.keepsAway("x") || d != 0 {
+	if d := g.offence("x", errFlood); g.keepsAway("x") || d != 0 {
 		t.Errorf("a Hello that succeeded has not reset the refusals: %s", d)
 	}
 	g.welcome("x")
-	if d := g.offence("x", true); d != gateFirst {
+	if d := g.offence("x", errFlood); d != gateFirst {
 		t.Errorf("the second session that broke the protocol: kept away for %s", d)
 	}
 	g.forgive("x")
-	if g.keepsAway("x") || g.offence("x", true) != 0 {
+	if g.keepsAway("x") || g.offence("x", errFlood) != 0 {
 		t.Error("not forgiven")
+	}
+}
+
+// TestGatePutsOut: whoever broke the protocol is put out for as long as it is kept away,
+// whatever handshakes it begins meanwhile; whoever was refused by Hello is not.
+func TestGatePutsOut(t *testing.T) {
+	clock := &testClock{time.Unix(1000, 0)}
+	g := newGate(clock.now)
+	out := func() bool {
+		until, why := g.putOut("x")
+		if until.IsZero() != (why == nil) || until.IsZero() != (g.allOut()["x"] == nil) {
+			t.Errorf("put out until %v because %v, in the list: %v", until, why, g.allOut()["x"])
+		}
+		return !until.IsZero()
+	}
+	for range 3 {
+		g.offence("x", nil)
+	}
+	if !g.keepsAway("x") || out() {
+		t.Error("put out for a Hello that was refused")
+	}
+	d := g.offence("x", errFlood)
+	if !out() {
+		t.Error("not put out for a flood")
+	}
+	clock.advance(d - time.Second)
+	if g.offence("x", nil); !out() {
+		t.Error("a Hello that was refused has ended it")
+	}
+	clock.advance(gateMost)
+	if out() || g.offence("x", nil) == 0 || out() {
+		t.Error("put out after the time was over")
+	}
+	g.offence("x", errFlood)
+	if g.forgive("x"); out() || g.keepsAway("x") {
+		t.Error("put out after the user's word")
 	}
 }
 
@@ -103,7 +139,7 @@ func TestGateIsBounded(t *testing.T) {
 	for i := range maxGated + 10 {
 		clock.advance(time.Millisecond)
 		for range 20 {
-			g.offence(id(i), false)
+			g.offence(id(i), nil)
 		}
 	}
 	if len(g.peers) != maxGated || g.keepsAway(id(9)) || !g.keepsAway(id(10)) || !g.keepsAway(id(maxGated+9)) {
@@ -115,7 +151,7 @@ func TestGateIsBounded(t *testing.T) {
 func TestGaterRefusesWhoDials(t *testing.T) {
 	g := newGate(time.Now)
 	for range 3 {
-		g.offence("x", false)
+		g.offence("x", nil)
 	}
 	c := gater{g}
 	if c.InterceptSecured(network.DirInbound, "x", nil) || !c.InterceptSecured(network.DirInbound, "y", nil) {
@@ -177,7 +213,7 @@ func TestStrangerIsKeptAway(t *testing.T) {
 			}
 			until(t, "two refusals keep it away", func() bool { return a.mesh.gate.keepsAway(x.id) }) // it is told before it is noted
 			for range 8 {
-				a.mesh.gate.offence(x.id, false) // so that it stays away during the test
+				a.mesh.gate.offence(x.id, nil) // so that it stays away during the test
 			}
 			// A stream on the connection that is there is not heard, and a new connection
 			// does not live.

@@ -265,7 +265,7 @@ func (m *mesh) refused(st network.Stream, err error) {
 	if !isOffence(err) {
 		return
 	}
-	m.gate.offence(st.Conn().RemotePeer(), false)
+	m.gate.offence(st.Conn().RemotePeer(), nil)
 	m.dismiss(st.Conn())
 }
 

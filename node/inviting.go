@@ -32,7 +32,7 @@ type InviteOptions struct {
 	Role string
 	// Spaces are those in which it counts; none: every one. Not of an admin.
 	Spaces []string
-	Label  string // a hint for the joiner's label
+	Label  string // of a joiner that has none; default: what it was called, else the end of its peer ID
 	// Expires is for how long the ticket can be used. Default 24 h, at most a year.
 	Expires time.Duration
 	// Valid is for how long the certificate is valid that it gives. Default: for ever.
@@ -220,10 +220,8 @@ func (n *Node) decideJoin(ctx context.Context, d protocols.JoinDemand) (protocol
 		if !keys.Usable(d.X25519) {
 			return none, protocols.Refuse(replication.CodeProtocol, "its X25519 key is of no use")
 		}
-		label := cleanText(d.Label, trust.MaxLabel)
-		if label == "" {
-			label = invite.Label
-		}
+		earlier, _ := st.Member(d.Key)
+		label := memberLabel(d.Key, cleanText(d.Label, trust.MaxLabel), invite.Label, earlier.Label)
 		c := trust.Certificate{
 			Network: m.network, Subject: d.Key, Generation: st.NextGeneration(d.Key), Label: label,
 			Grants: slices.Clone(invite.Grants), X25519: d.X25519, Invite: public,

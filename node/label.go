@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"vixp2p/replication"
 )
 
 // labelFile holds the label that the node of a data directory was given last, so
@@ -24,6 +27,19 @@ func labelOf(dir, given string, id peer.ID, log *slog.Logger) string {
 	}
 	if label := rememberedLabel(dir, log); label != "" {
 		return label
+	}
+	return shortID(id)
+}
+
+// memberLabel is what a certificate calls a node: the first label that there is, else
+// the end of the peer ID, under which the node runs too where nobody names it.
+func memberLabel(key replication.OriginKey, labels ...string) string {
+	if label := cmp.Or(labels...); label != "" {
+		return label
+	}
+	id, err := peerIDOf(key)
+	if err != nil {
+		return "" // no key of a node
 	}
 	return shortID(id)
 }

@@ -137,6 +137,68 @@ func TestFounderLabel(t *testing.T) {
 	wants(t, "a root key that others may read", err, nil, "chmod 600", "who may have read it", "new network")
 }
 
+// TestMemberLabel: a member that nobody named is called by the end of its peer ID, under
+// which its node runs too; one that is admitted again keeps what it was called.
+func TestMemberLabel(t *testing.T) {
+	t.Parallel()
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	labels := func() map[string]string {
+		t.Helper()
+		members, _, err := a.Members(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := map[string]string{}
+		for _, m := range members {
+			of[m.PeerID] = m.Label
+		}
+		return of
+	}
+	join := func(dir, label string) *Membership {
+		t.Helper()
+		in, err := a.Invite(deadline(t), InviteOptions{Label: label})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Join(deadline(t), JoinOptions{Ticket: in.Ticket, DataDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	nobody := t.TempDir()
+	m := join(nobody, "")
+	if b := openMember(t, nobody); labels()[m.PeerID] != b.Label() || b.Label() != shortID(b.id) {
+		t.Errorf("%q runs, and A calls it %q", b.Label(), labels()[m.PeerID])
+	}
+	named := t.TempDir()
+	m = join(named, "till")
+	if got := labels()[m.PeerID]; got != "till" {
+		t.Errorf("what the invite calls till is called %q", got)
+	}
+	if _, err := a.Revoke(deadline(t), "till", RevokeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	join(named, "")
+	if got := labels()[m.PeerID]; got != "till" {
+		t.Errorf("till, which has joined again, is called %q", got)
+	}
+
+	id, err := PrepareIdentity(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := a.Certify(deadline(t), CertifyOptions{Peer: id}); err != nil {
+			t.Fatal(err)
+		}
+		if got := labels()[id]; got == "" || !strings.HasSuffix(id, got) {
+			t.Errorf("one that was certified by hand is called %q", got)
+		}
+	}
+}
+
 func TestInitRefused(t *testing.T) {
 	t.Parallel()
 	dir, _ := initDir(t, "A")

@@ -89,6 +89,11 @@ func (m *mesh) establish(ctx context.Context, t target, hint peer.ID, by time.Ti
 	if m.book.heldAfter(id, before) {
 		return id, &RefusedError{Peer: id, Cause: errHeld}
 	}
+	if until, why := m.gate.putOut(id); !until.IsZero() { // it was not known who answers there
+		m.book.update(id, func(*peerRecord) {}) // status says why it is left alone
+		m.giveUp(id)
+		return id, &RefusedError{Peer: id, Cause: &putOutError{until: until, why: why}}
+	}
 	m.book.update(id, func(r *peerRecord) { r.handshakes, r.forgotten = r.handshakes+1, false })
 	defer m.book.change(id, func(r *peerRecord) { r.handshakes-- })
 	err = m.initiate(ctx, id, &t, before)
@@ -139,13 +144,19 @@ func (m *mesh) giveUp(id peer.ID) {
 func (m *mesh) busy(id peer.ID) (connected, held bool, until time.Time) {
 	connected, held, until = m.book.busy(id, m.now())
 	if key, err := protocols.OriginOf(id); err == nil && m.members != nil && m.members.revoked(key) != nil {
-		held, until = true, time.Time{} // until an admin admits it again
+		return connected, true, time.Time{} // until an admin admits it again
+	}
+	if out, _ := m.gate.putOut(id); !out.IsZero() && (!held || !until.IsZero()) && out.After(until) {
+		held, until = true, out
 	}
 	return connected, held, until
 }
 
 // unhold implements link.
 func (m *mesh) unhold(id peer.ID, before uint64) {
+	if until, why := m.gate.putOut(id); !until.IsZero() {
+		m.log.Info("a peer that was put out is let in before its time: this node's user connects to it", "peer", id.String(), "until", until.UTC(), "why", why)
+	}
 	m.gate.forgive(id) // this node's user wants it
 	m.book.change(id, func(r *peerRecord) {
 		r.held = r.held && r.heldAt > before

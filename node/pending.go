@@ -105,7 +105,7 @@ func (m *mesh) enter(c network.Conn) (leave func(), err error) {
 func (m *mesh) enterJoin(c network.Conn) (leave func(), err error) {
 	id, host := c.RemotePeer(), remoteHost(c)
 	if !m.gate.hello(id) {
-		m.gate.offence(id, false)
+		m.gate.offence(id, nil)
 		m.named("handshake refused", c, errTooManyHellos)
 		m.turnOut(c)
 		return nil, errTooManyHellos

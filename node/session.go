@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -182,6 +184,13 @@ func (m *mesh) watch(s *session) {
 		// Another attempt must not find the dead connection and use it.
 		_ = s.conn.Close() // it is given up
 	}
+	// Before the record says that the session has ended: the dialer goes by both.
+	if end.Code == replication.CodeProtocol && !end.FromPeer {
+		m.gate.offence(s.id, breach(end))
+		m.named("a peer broke the protocol", s.conn, end)
+	} else if !m.gate.keepsAway(s.id) { // else it has just been put out
+		m.gate.forgive(s.id)
+	}
 	var bad error
 	newest := false
 	m.book.change(s.id, func(r *peerRecord) {
@@ -219,12 +228,6 @@ func (m *mesh) watch(s *session) {
 	case m.now().Sub(s.since) < shortSession:
 		bad = end
 	}
-	if end.Code == replication.CodeProtocol && !end.FromPeer {
-		m.gate.offence(s.id, true)
-		m.named("a peer broke the protocol", s.conn, end)
-	} else if !m.gate.keepsAway(s.id) { // else it has just been put out
-		m.gate.forgive(s.id)
-	}
 	level := slog.LevelInfo
 	if !newest || end.Code == replication.CodeDuplicate || s.cutByRelay() || m.gate.noisy(s.id) {
 		level = slog.LevelDebug // of two sessions of a pair one goes on
@@ -236,6 +239,15 @@ func (m *mesh) watch(s *session) {
 	}
 	m.log.Log(m.dialer.ctx, level, "disconnected", "peer", s.id.String(), "label", s.info.Label, "reason", end.Error())
 	m.dialer.sessionEnded(s.endpoint, bad)
+}
+
+// breach says what a peer did with which it broke the protocol.
+func breach(end *replicator.EndError) error {
+	what := end.Detail
+	if end.Cause != nil {
+		what = end.Cause.Error()
+	}
+	return fmt.Errorf("it broke the protocol (%s)", cmp.Or(what, end.Code.String()))
 }
 
 // displacedWarning is after how many sessions in a row that went to another node

@@ -84,6 +84,9 @@ type PeerStatus struct {
 	Durability string
 	// LastError is why there is no session; empty with one.
 	LastError string
+	// PutOut is until when this node neither lets in nor dials the peer, because it
+	// broke the protocol; LastError says how. Zero: it is not put out.
+	PutOut time.Time
 	// Copies tells that this identity is used by turns from several copies of one
 	// data directory.
 	Copies bool
@@ -121,6 +124,9 @@ type SpaceStatus struct {
 	Logs            int
 	ForkedLogs      int
 	Keys, Conflicts uint64 // of the key-value view
+	// SetAside are operations that a cut took out of all these numbers, and that are
+	// kept for a while; Node.SetAside tells whose.
+	SetAside uint64
 	// FrontierDigest stands for the writes that are held, ViewDigest for what the
 	// key-value view shows: equal at two nodes exactly if these are.
 	FrontierDigest, ViewDigest string
@@ -150,10 +156,17 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		}
 		soon, cancel := context.WithTimeout(ctx, viewPatience)
 		defer cancel()
+		aside := map[replication.SpaceID]uint64{}
+		for _, l := range e.store.SetAside() {
+			aside[l.Space] += l.SetAside
+		}
 		for _, s := range n.names.list() {
-			if st.Spaces[spaceLabel(s)], err = spaceStatus(ctx, soon, e, s.ID); err != nil {
+			sp, err := spaceStatus(ctx, soon, e, s.ID)
+			if err != nil {
 				return err
 			}
+			sp.SetAside = aside[s.ID]
+			st.Spaces[spaceLabel(s)] = sp
 		}
 		if st.Membership = n.membershipStatus(); st.Membership != nil {
 			if st.Membership.Untaken, err = n.untaken(e); err != nil {
@@ -306,6 +319,9 @@ func (n *Node) peers(ctx context.Context, e *engine) ([]PeerStatus, error) {
 	for id, st := range all {
 		if known := n.addresses.addrs(id); !st.live() && len(known) > 0 {
 			st.Addr = readableTarget(known[0])
+		}
+		if until, why := n.mesh.gate.putOut(id); !st.live() && !until.IsZero() {
+			st.PutOut, st.LastError = until, (&putOutError{until: until, why: why}).Error()
 		}
 	}
 	for i := range list {

@@ -195,7 +195,7 @@ func (t *tail) read(ctx context.Context, e *engine) (int, error) {
 				return n, ctx.Err()
 			}
 			t.at.Arrival, t.at.Op = a.Number, i+1
-			if !t.yield(t.operation(a, &ops[i], i), nil) {
+			if !t.yield(operation(Cursor(t.at.String()), a.Origin, a.Block, &ops[i], i), nil) {
 				return n, errStopped
 			}
 		}
@@ -204,10 +204,11 @@ func (t *tail) read(ctx context.Context, e *engine) (int, error) {
 	return n, readErr
 }
 
-func (t *tail) operation(a *replication.Arrival, op *replication.Op, i uint64) Operation {
+// operation is the i-th operation of a block.
+func operation(at Cursor, origin replication.OriginKey, b *replication.Block, op *replication.Op, i uint64) Operation {
 	return Operation{
-		Cursor: Cursor(t.at.String()), Origin: originName(a.Origin),
-		Log: a.Block.Header.Log.String(), Seq: a.Block.Header.FirstSeq + i,
+		Cursor: at, Origin: originName(origin),
+		Log: b.Header.Log.String(), Seq: b.Header.FirstSeq + i,
 		Time: op.HLC.Time(), Kind: kindName(op), Key: string(op.Key), Payload: op.Payload,
 	}
 }

@@ -39,7 +39,7 @@ func (n *Node) trustChanged(before *trust.State) {
 	n.names.signal()
 	for _, x := range n.members.state.Load().Members() { // who was refused may be let in by now
 		if id, err := peerIDOf(x.Key); err == nil && x.Status(n.members.now()) == trust.StatusStanding {
-			n.mesh.gate.forgive(id)
+			n.mesh.gate.welcome(id)
 		}
 	}
 	if st := n.members.state.Load(); st.Revoked(n.members.self) && !before.Revoked(n.members.self) {

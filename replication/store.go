@@ -39,9 +39,10 @@ type Store interface {
 
 	// SetAside tells about the logs of which a cut set operations aside, also those of
 	// which nothing counts, ordered by id; ReadSetAside calls fn for each such block of
-	// a log, ascending: ErrUnknownLog.
+	// a log that begins after a seq, ascending: ErrUnknownLog. fn does not wait for
+	// anybody, since the store is not closed meanwhile.
 	SetAside() []LogInfo
-	ReadSetAside(log LogID, fn func(*Block) error) error
+	ReadSetAside(log LogID, after uint64, fn func(*Block) error) error
 
 	// Log tells about one log, also one of which nothing counts; Logs about all of
 	// a space of which something does, ordered by id; Spaces the spaces that have
@@ -214,6 +215,9 @@ type LogInfo struct {
 	Cut   *Position
 	// SetAside is how many of its operations are held and do not count.
 	SetAside uint64
+	// SetAsideSince is when the first of these were set aside; they are kept for
+	// SetAsideFor, and what a lower cut set aside later for longer. Zero without any.
+	SetAsideSince time.Time
 }
 
 // Entry is the log's place in the frontier.

@@ -121,6 +121,10 @@ func TestKeys(t *testing.T) {
 			if r := on("tail", "--json", "--from", note["cursor"].(string)).ok(t); len(r.objects(t)) != 1 {
 				t.Errorf("tail after the note prints %s", r.out)
 			}
+			if r := on("tail", "--set-aside").ok(t); r.out != "" { // in an open network there is none
+				t.Error(r.out)
+			}
+			on("tail", "--set-aside", "--from", "now").fails(t, 2, "no order of arrival")
 			if r := on("tail", "--json", "--count", "2").ok(t); len(r.objects(t)) != 2 || r.objects(t)[0]["cursor"] != ops[0]["cursor"] {
 				t.Errorf("tail --count 2 prints %s", r.out)
 			}

@@ -96,7 +96,7 @@ func printEvent(w io.Writer, ev localapi.Event) error {
 
 func (p *program) tailCommand() *cobra.Command {
 	var from string
-	var follow bool
+	var follow, aside bool
 	n := &count{}
 	cmd := &cobra.Command{
 		Use:   "tail",
@@ -105,18 +105,23 @@ func (p *program) tailCommand() *cobra.Command {
 here, from the first one: puts, deletes, and what append wrote.
 With --json each line has a cursor; --from goes on after it, without a gap. Bytes
 that are no text stand under key_base64, payload_base64 and kind_base64.
---follow goes on with what comes; Ctrl-C ends it.`,
+--follow goes on with what comes; Ctrl-C ends it.
+--set-aside prints what a revocation took out of view, log by log, instead: it is
+kept for 30 days.`,
 		Example: `  vix-node tail --id A
   vix-node tail --id A --json --follow --from "$CURSOR"`,
 		Args: exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if aside && (follow || from != "") {
+				return usagef("what is set aside has no order of arrival: leave --from and --follow out with --set-aside")
+			}
 			needs := needData
 			if follow {
 				needs = needNode
 			}
 			run := func() error {
 				return p.following(cmd, needs, n.value, follow, func(ctx context.Context, b localapi.Backend) error {
-					q := localapi.Tail{From: from, Follow: follow, Count: n.value}
+					q := localapi.Tail{From: from, Follow: follow, Count: n.value, SetAside: aside}
 					return b.Tail(ctx, p.flags.space, q, func(r localapi.Record) error {
 						if p.flags.json {
 							return p.print(r)
@@ -134,6 +139,7 @@ that are no text stand under key_base64, payload_base64 and kind_base64.
 	cmd.Flags().StringVar(&from, "from", "", "a `cursor` that an earlier tail printed, or now")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what comes")
 	cmd.Flags().Var(n, "count", "end after so many operations, 0 = no limit")
+	cmd.Flags().BoolVar(&aside, "set-aside", false, "print what a revocation took out of view")
 	return cmd
 }
 
@@ -142,6 +148,10 @@ func printRecord(w io.Writer, r localapi.Record) error {
 	if len(r.Key.Bytes()) > 0 {
 		key = "  " + keyText(r.Key)
 	}
-	_, err := fmt.Fprintf(w, "%s  %s  %s/%d  %s%s  %s\n", r.Time, short(r.Origin), short(r.Log), r.Seq, shown(r.Kind.String(), 0), key, shown(r.Payload.String(), 120))
+	kept := ""
+	if r.Until != nil {
+		kept = "  (kept until " + r.Until.String() + ")"
+	}
+	_, err := fmt.Fprintf(w, "%s  %s  %s/%d  %s%s  %s%s\n", r.Time, short(r.Origin), short(r.Log), r.Seq, shown(r.Kind.String(), 0), key, shown(r.Payload.String(), 120), kept)
 	return err
 }

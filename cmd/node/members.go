@@ -235,7 +235,9 @@ func (p *program) membersCommand() *cobra.Command {
 		Use:   "members",
 		Short: "List the members of the network",
 		Long: `List who is certified in the network, as far as this node has heard, and the invites
-that nobody has used. With --json a line each: members, then invites.`,
+that nobody has used. With --json a line each: members, then invites. Of writes that
+a revocation took out of view, and that are kept for 30 days, it says whose they are
+and how many; "tail --set-aside" prints them.`,
 		Example: "  vix-node members --id A",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -246,6 +248,11 @@ that nobody has used. With --json a line each: members, then invites.`,
 				}
 				for _, u := range list.Untaken {
 					p.note(untakenText(u))
+				}
+				for _, m := range list.Members {
+					for _, w := range m.SetAside {
+						p.note(setAsideText(&m, w))
+					}
 				}
 				if p.flags.json {
 					for _, m := range list.Members {
@@ -720,6 +727,20 @@ func untakenText(u localapi.Untaken) string {
 		return which + ": members do not take them, which are beyond the cut of its revocation"
 	}
 	return which + ": no member has said that it holds them, and this node was revoked; where members cut, perhaps before that, is not known here"
+}
+
+// setAsideText says what is kept of a member and does not count.
+func setAsideText(m *localapi.Member, w localapi.SetAside) string {
+	who := short(m.PeerID)
+	if m.Label != "" {
+		who = shown(m.Label, 24) + " (" + who + ")"
+	}
+	text := fmt.Sprintf("%s of %s in space %s, in %s, are out of view since %s, because they do not count, and kept until %s",
+		many(w.Ops, "operation", "operations"), who, shown(w.Space, 40), many(uint64(w.Logs), "log", "logs"), w.Since, w.Until)
+	if strings.HasPrefix(w.Space, "vix/") {
+		return text // the control logs hold no values
+	}
+	return text + ": `vix-node tail --set-aside --space " + shown(w.Space, 40) + "` prints them"
 }
 
 // noteUntaken says what a node that joined again loses from view when it runs, and how

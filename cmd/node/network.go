@@ -24,7 +24,8 @@ func (p *program) connectCommand() *cobra.Command {
 		Short: "Connect the running node to a peer",
 		Long: `Connect the running node to a peer at host:port, tcp://host:port,
 quic://host:port or a multiaddr, and return when both have said hello (at most
-10 s, or --timeout). The node keeps the connection from then on.`,
+10 s, or --timeout). The node keeps the connection from then on. A peer that it put
+out because it broke the protocol is let in again by that.`,
 		Example: "  vix-node connect --id A 127.0.0.1:9002",
 		Args:    exactly(1, "an address such as 127.0.0.1:9001"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,6 +44,7 @@ quic://host:port or a multiaddr, and return when both have said hello (at most
 					return p.print(c)
 				}
 				fmt.Fprintf(p.stdout, "connected to %s at %s\n", c.PeerID, c.Addr)
+				p.note(c.Note)
 				return nil
 			})
 		},

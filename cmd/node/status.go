@@ -142,6 +142,9 @@ func printSpaces(w io.Writer, st *localapi.Status) {
 			view = map[bool]string{true: "UNREADABLE", false: "WAITING"}[s.ViewDigest == ""]
 			notes = append(notes, "the keys of space "+shown(name, 40)+": "+shown(s.ViewError, 0))
 		}
+		if s.SetAside > 0 {
+			notes = append(notes, fmt.Sprintf("%s in space %s are out of view, because they do not count any more: `members` says whose", many(s.SetAside, "operation", "operations"), shown(name, 40)))
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shown(name, 40), grouped(s.Ops), size(s.Bytes),
 			grouped(s.Keys), grouped(s.Conflicts), logs, view, short(s.FrontierDigest))
 	}

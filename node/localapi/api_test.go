@@ -99,6 +99,12 @@ func TestClientIsABackend(t *testing.T) {
 	if err := c.Tail(ctx, "default", Tail{}, func(r Record) error { kinds = append(kinds, r.Kind.String()); return nil }); err != nil || fmt.Sprint(kinds) != "[put put put note]" {
 		t.Errorf("Tail = %v, %v", kinds, err)
 	}
+	var aside []Record
+	err = c.Tail(ctx, "default", Tail{SetAside: true}, func(r Record) error { aside = append(aside, r); return nil })
+	same(t, "what is set aside", aside, err, []Record{asideRecord})
+	if err := c.Tail(ctx, "default", Tail{SetAside: true, Follow: true}, nil); CodeOf(err) != CodeUsage {
+		t.Errorf("what is set aside, followed: %v", err)
+	}
 	if err := c.Tail(ctx, "default", Tail{From: "other"}, nil); CodeOf(err) != CodeReset {
 		t.Errorf("Tail(other) = %v", err)
 	}

@@ -222,6 +222,7 @@ func (c *Client) Watch(ctx context.Context, space string, w Watch, emit func(Eve
 func (c *Client) Tail(ctx context.Context, space string, t Tail, emit func(Record) error) error {
 	q := url.Values{"space": {space}, "from": {t.From}}
 	setFlag(q, "follow", t.Follow)
+	setFlag(q, "set_aside", t.SetAside)
 	setNumber(q, "count", t.Count)
 	return receive(ctx, c, http.MethodGet, "log", q, nil, emit)
 }

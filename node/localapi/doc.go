@@ -45,7 +45,7 @@
 //	GET    /v1/ping                                    {"ok","pong","peer_id","version"}
 //	GET    /v1/status                                  as `status --json`
 //	GET    /v1/peers                                   as `peers --json`, a line each
-//	POST   /v1/connect     {"addr"}                    {"peer_id","addr"}
+//	POST   /v1/connect     {"addr"}                    as `connect --json`
 //	POST   /v1/disconnect  {"peer"}                    {"peer_id"}
 //	POST   /v1/forget      {"peer"}                    {"peer_id"}
 //	GET    /v1/wait        [peers synced timeout_ms]   {"ok"} when it has come true
@@ -54,7 +54,7 @@
 //	DELETE /v1/kv          key [replicas timeout_ms]   {"log","seq","replicas"}
 //	GET    /v1/keys        [prefix conflicts]          entries, a line each
 //	GET    /v1/watch       [prefix from count]         events, a line each
-//	GET    /v1/log         [from follow count]         operations, a line each
+//	GET    /v1/log         [from follow count set_aside] operations, a line each; set_aside=1: those out of view
 //	POST   /v1/log         kind [replicas timeout_ms]  the body is the payload; {"log","seq","replicas"}
 //	POST   /v1/batch       [replicas timeout_ms]       lines {"op","key","value","kind","payload"}: one transaction
 //	POST   /v1/send        {"peer","text",...}         {"id","to","delivered","expires"} when the recipient has it

@@ -141,9 +141,21 @@ func (f *fake) Watch(ctx context.Context, space string, q Watch, emit func(Event
 	})
 }
 
+// asideTime is a time that JSON keeps, with milliseconds.
+var asideTime = Time{time.Date(2026, 1, 2, 3, 4, 5, 6000000, time.UTC)}
+
+// asideRecord is what the fake has set aside.
+var asideRecord = Record{
+	Version: Version{Origin: "p2", Log: "cd", Seq: 7, Time: asideTime}, Kind: KindOf([]byte(KindPut)),
+	Key: KeyOf([]byte("k")), Payload: PayloadOf([]byte("v")), Since: &asideTime, Until: &asideTime,
+}
+
 func (f *fake) Tail(ctx context.Context, _ string, q Tail, emit func(Record) error) error {
 	if q.From == "other" {
 		return Errorf(CodeReset, "another history")
+	}
+	if q.SetAside {
+		return emit(asideRecord)
 	}
 	for i := 0; q.Count == 0 || i < q.Count; {
 		f.mu.Lock()
@@ -213,7 +225,8 @@ func (f *fake) Messages(_ context.Context, in Inbox, emit func(Message) error) e
 }
 
 func (f *fake) Members(context.Context) (MemberList, error) {
-	return MemberList{Members: []Member{{PeerID: "p1", Label: "A", Roles: []string{"admin"}, State: "standing"}}, Invites: []OpenInvite{}}, nil
+	aside := []SetAside{{Space: DefaultSpace, Ops: 2, Logs: 1, Since: asideTime, Until: asideTime}}
+	return MemberList{Members: []Member{{PeerID: "p1", Label: "A", Roles: []string{"admin"}, State: "standing", SetAside: aside}}, Invites: []OpenInvite{}}, nil
 }
 
 func (f *fake) Invite(_ context.Context, in Invite) (Invited, error) {

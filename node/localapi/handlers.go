@@ -240,9 +240,12 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *query) error {
 
 func (s *Server) tail(w http.ResponseWriter, r *http.Request, q *query) error {
 	space := q.space()
-	t := Tail{From: q.text("from"), Follow: q.flag("follow"), Count: q.number("count")}
+	t := Tail{From: q.text("from"), Follow: q.flag("follow"), Count: q.number("count"), SetAside: q.flag("set_aside")}
 	if err := q.end(); err != nil {
 		return err
+	}
+	if t.SetAside && (t.From != "" || t.Follow) {
+		return Errorf(CodeUsage, "what is set aside has no order of arrival: leave from and follow out with set_aside")
 	}
 	return stream(s, w, r, func(emit func(Record) error) error {
 		return s.cfg.Backend.Tail(r.Context(), space, t, emit)

@@ -29,13 +29,23 @@ type Member struct {
 	PeerID string   `json:"peer_id"`
 	Label  string   `json:"label"`
 	Roles  []string `json:"roles"` // "writer", or "writer:SPACE" of one space alone
-	State  string   `json:"state"` // "standing", "expired", "not yet valid", "revoked"
+	State  string   `json:"state"` // "standing", "expired", "not yet valid", "revoked"; "no certificate": some of its writes are set aside
 	// Expires is of its last certificate: null is never. RoleEnds are of the roles that
 	// end before that.
 	Expires    *Time           `json:"expires"`
 	RoleEnds   map[string]Time `json:"role_ends,omitempty"`
 	Generation uint64          `json:"generation"`
 	Self       bool            `json:"self,omitempty"`
+	SetAside   []SetAside      `json:"set_aside,omitempty"` // by space
+}
+
+// SetAside are writes of a peer in one space that a cut took out of view.
+type SetAside struct {
+	Space string `json:"space"`
+	Ops   uint64 `json:"ops"`
+	Logs  int    `json:"logs"`
+	Since Time   `json:"since"`      // when the first of them were set aside
+	Until Time   `json:"kept_until"` // when these are removed
 }
 
 // OpenInvite is an invite that nobody has used.

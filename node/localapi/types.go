@@ -125,11 +125,15 @@ const (
 
 // Record is one operation of a tail. Key is empty where the operation has none.
 type Record struct {
-	Cursor string `json:"cursor"`
+	Cursor string `json:"cursor,omitempty"` // of what is set aside there is none
 	Version
 	Kind
 	Key
 	Payload
+	// Since is when an operation that is set aside was, Until how long it is kept at
+	// least; nil for one that counts.
+	Since *Time `json:"set_aside,omitempty"`
+	Until *Time `json:"kept_until,omitempty"`
 }
 
 // Finding is one thing that Verify found wrong. Log, Seq and File are empty
@@ -159,6 +163,9 @@ type Tail struct {
 	From   string
 	Follow bool // go on with what comes
 	Count  int  // end after so many; 0: no limit
+	// SetAside asks for what a cut took out of view, log by log, in the place of what
+	// counts; From and Follow are of no use then.
+	SetAside bool
 }
 
 // Wait is a condition on the node: it answers; and Peers > 0: so many peers are
@@ -203,6 +210,8 @@ type Write struct {
 type Connected struct {
 	PeerID string `json:"peer_id"`
 	Addr   string `json:"addr"`
+	// Note is a sentence about why the node had left the peer alone until now.
+	Note string `json:"note,omitempty"`
 }
 
 // Disconnected is the answer of Disconnect.
@@ -345,6 +354,9 @@ type Peer struct {
 	Copies     bool  `json:"copies,omitempty"`
 	SkewMillis int64 `json:"skew_ms,omitempty"` // by how much its clock is ahead
 	Relayed    bool  `json:"relayed,omitempty"` // the session goes through a relay
+	// PutOutUntil is until when the node neither lets in nor dials the peer, because it
+	// broke the protocol; LastError says how. nil: it does both.
+	PutOutUntil *Time `json:"put_out_until,omitempty"`
 }
 
 // Flow is pending and missing of one space.
@@ -407,6 +419,8 @@ type Space struct {
 	// Beyond the contract.
 	ForkedLogs int    `json:"forked_logs,omitempty"`
 	ViewError  string `json:"view_error,omitempty"` // why the view cannot be read
+	// SetAside are operations that a cut took out of view and that are kept still.
+	SetAside uint64 `json:"set_aside,omitempty"`
 }
 
 // Sync is how far the node is with what its peers have and it has not.

@@ -252,7 +252,7 @@ func (t *retreat) dropped(id replication.LogID, l logRecord) error {
 	}
 	c := chain{t: t, bound: bound, end: l.seq, links: map[replication.Hash]replication.Position{}}
 	// Set aside they are, but what was let count again.
-	err := t.store.ReadSetAside(id, c.visit)
+	err := t.store.ReadSetAside(id, 0, c.visit)
 	at, whole := c.start(l.hash)
 	if err == nil && !whole {
 		err = c.visitHeld(id)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vixp2p/replication"
 )
@@ -75,7 +76,7 @@ func (e *env) listen() *heard {
 // aside reads what was set aside of a log.
 func (e *env) aside(id replication.LogID) (blocks []*replication.Block) {
 	e.Helper()
-	if err := e.store.ReadSetAside(id, func(b *replication.Block) error {
+	if err := e.store.ReadSetAside(id, 0, func(b *replication.Block) error {
 		blocks = append(blocks, b)
 		return nil
 	}); err != nil {
@@ -286,7 +287,7 @@ func testNotAllowed(e *env) {
 	if _, ok := e.store.Log(fresh.Log); ok {
 		e.Error("a refused log is there")
 	}
-	e.wantErr("what was set aside of it", e.store.ReadSetAside(fresh.Log, nil), replication.ErrUnknownLog)
+	e.wantErr("what was set aside of it", e.store.ReadSetAside(fresh.Log, 0, nil), replication.ErrUnknownLog)
 	e.sound()
 }
 
@@ -417,7 +418,7 @@ func testCutEitherOrder(e *env) {
 		e.Fatalf("%d logs and %d", len(a), len(b))
 	}
 	for i := range a {
-		a[i].SetAside = 0
+		a[i].SetAside, a[i].SetAsideSince = 0, time.Time{}
 		if *a[i].Cut != *b[i].Cut {
 			e.Errorf("cuts %v and %v", a[i].Cut, b[i].Cut)
 		}
@@ -621,9 +622,23 @@ func testSetAsideFor(e *env) {
 	e.feed(other)
 	l := limits{w.Log: cutAt(w.Pos(2)), other.Log: cutAt(replication.Position{})}
 	e.restrict(l)
+	since := e.log(w.Log).SetAsideSince
+	if d := e.clock.Now().Sub(since); d < 0 || d >= time.Millisecond {
+		e.Errorf("set aside %s ago", d)
+	}
+	var later []uint64
+	if err := e.store.ReadSetAside(w.Log, 3, func(b *replication.Block) error {
+		later = append(later, b.Header.FirstSeq)
+		return nil
+	}); err != nil || !slices.Equal(later, []uint64{4, 5}) {
+		e.Errorf("set aside after 3: %d, %v", later, err)
+	}
 	e.clock.Advance(replication.SetAsideFor - 1)
 	e.restrict(l)
 	e.counts(w, 2, 3, replication.ErrRevoked)
+	if info := e.log(w.Log); !info.SetAsideSince.Equal(since) {
+		e.Errorf("set aside since %v, and since %v", since, info.SetAsideSince)
+	}
 	e.clock.Advance(1)
 	e.restrict(l)
 	e.counts(w, 2, 0, replication.ErrRevoked)

@@ -91,6 +91,9 @@ func (s *Store) infoLocked(l *logState) (info replication.LogInfo, ok bool) {
 	for i := range l.aside {
 		if b := &l.aside[i]; len(b.body) > 0 {
 			info.SetAside += b.last - b.first + 1
+			if since := time.UnixMilli(b.cut.UnixMilli()); info.SetAsideSince.IsZero() || since.Before(info.SetAsideSince) {
+				info.SetAsideSince = since
+			}
 		}
 	}
 	return info, limited || len(l.blocks) > 0 || len(l.aside) > 0
@@ -112,8 +115,9 @@ func (s *Store) SetAside() (list []replication.LogInfo) {
 	return list
 }
 
-// ReadSetAside calls fn for each block of a log that a cut set aside.
-func (s *Store) ReadSetAside(log replication.LogID, fn func(*replication.Block) error) error {
+// ReadSetAside calls fn for each block of a log that a cut set aside and that begins
+// after a seq.
+func (s *Store) ReadSetAside(log replication.LogID, after uint64, fn func(*replication.Block) error) error {
 	blocks, err := s.setAside(log)
 	if err != nil {
 		return err
@@ -125,6 +129,9 @@ func (s *Store) ReadSetAside(log replication.LogID, fn func(*replication.Block) 
 		}
 		if !b.HasBody() {
 			return nil
+		}
+		if b.Header.FirstSeq <= after {
+			continue
 		}
 		if err := fn(b); err != nil {
 			return err

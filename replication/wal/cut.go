@@ -401,8 +401,9 @@ func (s *Store) SetAside() []r.LogInfo {
 	return infos
 }
 
-// ReadSetAside calls fn for each block of a log that a cut set aside, ascending.
-func (s *Store) ReadSetAside(log r.LogID, fn func(*r.Block) error) error {
+// ReadSetAside calls fn for each block of a log that a cut set aside and that begins
+// after a seq, ascending.
+func (s *Store) ReadSetAside(log r.LogID, after uint64, fn func(*r.Block) error) error {
 	s.mu.RLock()
 	known := s.idx.logs[log]
 	var l logState
@@ -417,7 +418,7 @@ func (s *Store) ReadSetAside(log r.LogID, fn func(*r.Block) error) error {
 	}
 	at := l.tip.Seq
 	err := s.view(func(txn *badger.Txn) error {
-		return each(txn, cutPrefix(l.num), nil, func(key, value []byte) (bool, error) {
+		return each(txn, cutPrefix(l.num), cutKey(l.num, after+1), func(key, value []byte) (bool, error) {
 			if _, seq, _ := parseBlockKey(key); seq == cutTailSeq {
 				return false, nil
 			}

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"sort"
+	"time"
 
 	r "vixp2p/replication"
 )
@@ -25,11 +26,15 @@ type logState struct {
 }
 
 func (l *logState) info() r.LogInfo {
-	return r.LogInfo{
+	info := r.LogInfo{
 		Log: l.id, Space: l.space.id, Origin: l.origin, Epoch: l.epoch, Base: l.base,
 		Tip: l.tip, LastHLC: l.lastHLC, Blocks: l.blocks, Bytes: l.bytes,
 		Forked: l.flags&flagForked != 0, SetAside: l.setAside(),
 	}
+	if info.SetAside > 0 {
+		info.SetAsideSince = time.UnixMilli(l.cut.since)
+	}
+	return info
 }
 
 // spaceState is a space that has a log.
