@@ -77,6 +77,52 @@ func taken(t *testing.T, s *Store) {
 	waitFor(t, s, "all is staged", func(w waits) bool { return !w.any() })
 }
 
+// queueAppend has a batch of testSpace wait for the committer.
+func queueAppend(t *testing.T, s *Store, res r.Resolver) *appendReq {
+	t.Helper()
+	req, err := newAppend(r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}, Resolver: res})
+	if err == nil {
+		err = s.queue.pushLocal(t.Context(), req)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// runOf is the run of a store's log that follows a position.
+func runOf(t *testing.T, s *Store, log r.LogID, after r.Position) *r.VerifiedRun {
+	t.Helper()
+	l, _ := s.Log(log)
+	run, err := s.ReadRun(log, after, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.VerifyRun(r.RunSource{Network: testNetwork, Log: log, Origin: &l.Origin, Space: l.Space, From: after}, run.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// cloned opens a store that somebody else goes on with as well: log is what it writes,
+// theirs the run of what a copy of its directory wrote there.
+func cloned(t *testing.T, disk *slowDisk) (s *Store, log r.LogID, theirs *r.VerifiedRun) {
+	t.Helper()
+	dir, clone := t.TempDir(), t.TempDir()
+	s = openAt(t, dir, "a", sameFiles)
+	log = mustAppend(t, s, put("k", "1")).First.Log
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	takeImage(t, dir).write(t, clone)
+	c := openAt(t, clone, "a", sameFiles)
+	mustAppend(t, c, put("k", "2"))
+	s = disk.open(dir, sameFiles, func(o *Options) { o.eager = true })
+	l, _ := s.Log(log)
+	return s, log, runOf(t, c, log, l.Tip)
+}
+
 // big is a writer of n blocks of more than aheadBytes each.
 func big(seed uint64, n int) *logtest.Writer {
 	w := logtest.NewWriter(testNetwork, testSpace, seed)
@@ -285,28 +331,10 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 		}
 	})
 	t.Run("the epoch ends", func(t *testing.T) {
-		dir, clone := t.TempDir(), t.TempDir()
-		s := openAt(t, dir, "a", sameFiles)
-		old := mustAppend(t, s, put("k", "1")).First.Log
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		takeImage(t, dir).write(t, clone)
-		c := openAt(t, clone, "a", sameFiles)
-		mustAppend(t, c, put("k", "2"))
 		disk := newSlowDisk(t)
-		s = disk.open(dir, sameFiles, func(o *Options) { o.eager = true })
-		here, _ := s.Log(old)
-		run, err := c.ReadRun(old, here.Tip, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v, err := r.VerifyRun(r.RunSource{Network: testNetwork, Log: old, Origin: &here.Origin, Space: testSpace, From: here.Tip}, run.Data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, old, theirs := cloned(t, disk)
 		got := make(answers, 1)
-		got.ingest(s, 1, v)
+		got.ingest(s, 1, theirs)
 		<-disk.begun
 		appended := make(chan r.Appended, 1)
 		go func() {
@@ -326,7 +354,38 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 		}
 		mustBeWhole(t, s)
 	})
+	t.Run("the epoch ends after a batch was refused", func(t *testing.T) {
+		disk := newSlowDisk(t)
+		s, old, theirs := cloned(t, disk)
+		got := make(answers, 2)
+		got.ingest(s, 1, logtest.NewWriter(testNetwork, testSpace, 3).AddMany(1).Run(t, 0, 1))
+		<-disk.begun
+		if err := <-queueAppend(t, s, refuser{}).done; !errors.Is(err, r.ErrConflict) {
+			t.Fatal(err)
+		}
+		got.ingest(s, 2, theirs)
+		taken(t, s)
+		req := queueAppend(t, s, nil)
+		taken(t, s) // all three are staged in one transaction
+		disk.letAll()
+		for range 2 {
+			if res := <-got; res.Code != r.Committed {
+				t.Errorf("%+v", res)
+			}
+		}
+		if err := <-req.done; err != nil || req.at.First.Log == old || req.at.First.Seq != 1 {
+			t.Errorf("%v, %+v is the clone's", err, req.at)
+		}
+		mustBeWhole(t, s)
+	})
 }
+
+// refuser refuses every batch.
+type refuser struct{}
+
+func (refuser) Resolve(r.SpaceID, r.Dot, []r.Op, []r.Condition) error { return r.ErrConflict }
+func (refuser) Settle(r.SpaceID, r.LogID, uint64)                     {}
+func (refuser) Discard(r.SpaceID, r.LogID, uint64)                    {}
 
 // TestLimitsGoOnInAFlow: between the transactions of a Restrict one of other writes is
 // committed, and not one after the other for as long as they come.
