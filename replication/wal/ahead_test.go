@@ -387,6 +387,43 @@ func (refuser) Resolve(r.SpaceID, r.Dot, []r.Op, []r.Condition) error { return r
 func (refuser) Settle(r.SpaceID, r.LogID, uint64)                     {}
 func (refuser) Discard(r.SpaceID, r.LogID, uint64)                    {}
 
+// TestRunsGoOnInAFlow: a run that must be compared with what is on its way to the disk
+// does not wait for as long as its log is appended to.
+func TestRunsGoOnInAFlow(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+	first := queueAppend(t, s, nil)
+	<-disk.begun
+	disk.let <- nil
+	if err := <-first.done; err != nil {
+		t.Fatal(err)
+	}
+	again := runOf(t, s, first.at.First.Log, r.Position{})
+	reqs := []*appendReq{queueAppend(t, s, nil)}
+	<-disk.begun
+	got := make(answers, 1)
+	got.ingest(s, 1, again)
+	for range 3 {
+		reqs = append(reqs, queueAppend(t, s, nil))
+		waitFor(t, s, "the committer has seen the append", func(waits) bool { return len(s.queue.wake) == 0 })
+		disk.let <- nil
+		<-disk.begun
+	}
+	if w := s.queue.waiting(); w.runs {
+		t.Errorf("the run is overtaken without end: %+v", w)
+	}
+	disk.letAll()
+	if res := <-got; res.Code != r.Duplicate {
+		t.Errorf("%+v", res)
+	}
+	for _, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Error(err)
+		}
+	}
+	mustBeWhole(t, s)
+}
+
 // TestLimitsGoOnInAFlow: between the transactions of a Restrict one of other writes is
 // committed, and not one after the other for as long as they come.
 func TestLimitsGoOnInAFlow(t *testing.T) {
