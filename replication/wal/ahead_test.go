@@ -204,6 +204,35 @@ func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
 	mustBeWhole(t, s)
 }
 
+// TestAnswerDoesNotWaitForTheNext: what is durable is answered while the next
+// transaction is on its way, also if nothing can be staged on top of that.
+func TestAnswerDoesNotWaitForTheNext(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir())
+	w, other := big(3, 1), big(4, 2)
+	first, second := make(answers, 1), make(answers, 1)
+	first.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	second.ingest(s, 2, other.RunTail(t, 0, 1, 2))
+	taken(t, s)
+	disk.let <- nil
+	<-disk.begun
+	select {
+	case res := <-first:
+		if res.Code != r.Committed {
+			t.Errorf("%+v", res)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no answer before the next transaction is durable")
+	}
+	second.none(t, "before it is durable")
+	disk.letAll()
+	if res := <-second; res.Code != r.Committed || res.Tip != other.Pos(1) {
+		t.Errorf("%+v", res)
+	}
+	mustBeWhole(t, s)
+}
+
 // TestStagedOnWhatFails: what was staged on top of a transaction that the disk refuses
 // is refused too, and so is a repetition of it.
 func TestStagedOnWhatFails(t *testing.T) {

@@ -83,8 +83,8 @@ func (c *committer) gather() {
 }
 
 // serve commits what waits. While a large transaction is on its way to the disk the one
-// that follows is staged, if that will be large too; the disk is given one at a time, in their order, and
-// each is answered once it is durable.
+// that follows is staged, if that will be large too; the disk is given one at a time, in
+// their order, and each is answered once it is durable.
 func (c *committer) serve() {
 	c.restrict()
 	x := c.newRound(nil)
@@ -95,7 +95,7 @@ func (c *committer) serve() {
 		next := c.ahead(x)
 		c.land(x)
 		if next != nil {
-			c.depart(next, x.err)
+			c.depart(next, x)
 		}
 		c.answer(x, next)
 		if next == nil {

@@ -22,7 +22,7 @@ const (
 )
 
 // tx is one transaction while it is put together. Nothing of it is visible until
-// Store.commit applied it. Only the committer uses it.
+// Store.apply did so. Only the committer uses it, and one goroutine that writes it.
 type tx struct {
 	s    *Store
 	head head
