@@ -80,7 +80,12 @@ func taken(t *testing.T, s *Store) {
 // queueAppend has a batch of testSpace wait for the committer.
 func queueAppend(t *testing.T, s *Store, res r.Resolver) *appendReq {
 	t.Helper()
-	req, err := newAppend(r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}, Resolver: res})
+	return queueBatch(t, s, r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}, Resolver: res})
+}
+
+func queueBatch(t *testing.T, s *Store, b r.Batch) *appendReq {
+	t.Helper()
+	req, err := newAppend(b)
 	if err == nil {
 		err = s.queue.pushLocal(t.Context(), req)
 	}
@@ -451,6 +456,29 @@ func TestRunsGoOnInAFlow(t *testing.T) {
 		}
 	}
 	mustBeWhole(t, s)
+}
+
+// TestManySpacesAtOnce: of the appends that come while one transaction is on its way to
+// the disk, each in a space of its own, the next takes no more than fit.
+func TestManySpacesAtOnce(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+	got := make(answers, 1)
+	got.ingest(s, 1, big(3, 1).Run(t, 0, 1))
+	<-disk.begun
+	reqs := make([]*appendReq, 2600)
+	for i := range reqs {
+		space := testSpace
+		space[0], space[1] = byte(i), byte(i>>8)
+		reqs[i] = queueBatch(t, s, r.Batch{Space: space, Ops: []r.Op{put("k", strings.Repeat("x", 400))}})
+	}
+	waitFor(t, s, "the committer has seen them", func(waits) bool { return len(s.queue.wake) == 0 })
+	disk.letAll()
+	for i, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
 }
 
 // TestLimitsGoOnInAFlow: between the transactions of a Restrict one of other writes is
