@@ -77,6 +77,57 @@ func taken(t *testing.T, s *Store) {
 	waitFor(t, s, "all is staged", func(w waits) bool { return !w.any() })
 }
 
+// queueAppend has a batch of testSpace wait for the committer.
+func queueAppend(t *testing.T, s *Store, res r.Resolver) *appendReq {
+	t.Helper()
+	return queueBatch(t, s, r.Batch{Space: testSpace, Ops: []r.Op{put("k", "v")}, Resolver: res})
+}
+
+func queueBatch(t *testing.T, s *Store, b r.Batch) *appendReq {
+	t.Helper()
+	req, err := newAppend(b)
+	if err == nil {
+		err = s.queue.pushLocal(t.Context(), req)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// runOf is the run of a store's log that follows a position.
+func runOf(t *testing.T, s *Store, log r.LogID, after r.Position) *r.VerifiedRun {
+	t.Helper()
+	l, _ := s.Log(log)
+	run, err := s.ReadRun(log, after, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.VerifyRun(r.RunSource{Network: testNetwork, Log: log, Origin: &l.Origin, Space: l.Space, From: after}, run.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// cloned opens a store that somebody else goes on with as well: log is what it writes,
+// theirs the run of what a copy of its directory wrote there.
+func cloned(t *testing.T, disk *slowDisk) (s *Store, log r.LogID, theirs *r.VerifiedRun) {
+	t.Helper()
+	dir, clone := t.TempDir(), t.TempDir()
+	s = openAt(t, dir, "a", sameFiles)
+	log = mustAppend(t, s, put("k", "1")).First.Log
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	takeImage(t, dir).write(t, clone)
+	c := openAt(t, clone, "a", sameFiles)
+	mustAppend(t, c, put("k", "2"))
+	s = disk.open(dir, sameFiles, func(o *Options) { o.eager = true })
+	l, _ := s.Log(log)
+	return s, log, runOf(t, c, log, l.Tip)
+}
+
 // big is a writer of n blocks of more than aheadBytes each.
 func big(seed uint64, n int) *logtest.Writer {
 	w := logtest.NewWriter(testNetwork, testSpace, seed)
@@ -154,6 +205,35 @@ func TestNextTransactionIsStagedMeanwhile(t *testing.T) {
 	}
 	if l, _ := s.Log(w.Log); l.Tip != w.Pos(3) {
 		t.Errorf("%+v", l)
+	}
+	mustBeWhole(t, s)
+}
+
+// TestAnswerDoesNotWaitForTheNext: what is durable is answered while the next
+// transaction is on its way, also if nothing can be staged on top of that.
+func TestAnswerDoesNotWaitForTheNext(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir())
+	w, other := big(3, 1), big(4, 2)
+	first, second := make(answers, 1), make(answers, 1)
+	first.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	second.ingest(s, 2, other.RunTail(t, 0, 1, 2))
+	taken(t, s)
+	disk.let <- nil
+	<-disk.begun
+	select {
+	case res := <-first:
+		if res.Code != r.Committed {
+			t.Errorf("%+v", res)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no answer before the next transaction is durable")
+	}
+	second.none(t, "before it is durable")
+	disk.letAll()
+	if res := <-second; res.Code != r.Committed || res.Tip != other.Pos(1) {
+		t.Errorf("%+v", res)
 	}
 	mustBeWhole(t, s)
 }
@@ -285,28 +365,10 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 		}
 	})
 	t.Run("the epoch ends", func(t *testing.T) {
-		dir, clone := t.TempDir(), t.TempDir()
-		s := openAt(t, dir, "a", sameFiles)
-		old := mustAppend(t, s, put("k", "1")).First.Log
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		takeImage(t, dir).write(t, clone)
-		c := openAt(t, clone, "a", sameFiles)
-		mustAppend(t, c, put("k", "2"))
 		disk := newSlowDisk(t)
-		s = disk.open(dir, sameFiles, func(o *Options) { o.eager = true })
-		here, _ := s.Log(old)
-		run, err := c.ReadRun(old, here.Tip, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v, err := r.VerifyRun(r.RunSource{Network: testNetwork, Log: old, Origin: &here.Origin, Space: testSpace, From: here.Tip}, run.Data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, old, theirs := cloned(t, disk)
 		got := make(answers, 1)
-		got.ingest(s, 1, v)
+		got.ingest(s, 1, theirs)
 		<-disk.begun
 		appended := make(chan r.Appended, 1)
 		go func() {
@@ -326,6 +388,128 @@ func TestBesideWhatIsOnItsWay(t *testing.T) {
 		}
 		mustBeWhole(t, s)
 	})
+	t.Run("the epoch ends after a batch was refused", func(t *testing.T) {
+		disk := newSlowDisk(t)
+		s, old, theirs := cloned(t, disk)
+		got := make(answers, 2)
+		got.ingest(s, 1, logtest.NewWriter(testNetwork, testSpace, 3).AddMany(1).Run(t, 0, 1))
+		<-disk.begun
+		if err := <-queueAppend(t, s, refuser{}).done; !errors.Is(err, r.ErrConflict) {
+			t.Fatal(err)
+		}
+		got.ingest(s, 2, theirs)
+		taken(t, s)
+		req := queueAppend(t, s, nil)
+		taken(t, s) // all three are staged in one transaction
+		disk.letAll()
+		for range 2 {
+			if res := <-got; res.Code != r.Committed {
+				t.Errorf("%+v", res)
+			}
+		}
+		if err := <-req.done; err != nil || req.at.First.Log == old || req.at.First.Seq != 1 {
+			t.Errorf("%v, %+v is the clone's", err, req.at)
+		}
+		mustBeWhole(t, s)
+	})
+}
+
+// refuser refuses every batch.
+type refuser struct{}
+
+func (refuser) Resolve(r.SpaceID, r.Dot, []r.Op, []r.Condition) error { return r.ErrConflict }
+func (refuser) Settle(r.SpaceID, r.LogID, uint64)                     {}
+func (refuser) Discard(r.SpaceID, r.LogID, uint64)                    {}
+
+// TestRunsGoOnInAFlow: a run that must be compared with what is on its way to the disk
+// does not wait for as long as its log is appended to.
+func TestRunsGoOnInAFlow(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+	first := queueAppend(t, s, nil)
+	<-disk.begun
+	disk.let <- nil
+	if err := <-first.done; err != nil {
+		t.Fatal(err)
+	}
+	again := runOf(t, s, first.at.First.Log, r.Position{})
+	reqs := []*appendReq{queueAppend(t, s, nil)}
+	<-disk.begun
+	got := make(answers, 1)
+	got.ingest(s, 1, again)
+	for range 3 {
+		reqs = append(reqs, queueAppend(t, s, nil))
+		waitFor(t, s, "the committer has seen the append", func(waits) bool { return len(s.queue.wake) == 0 })
+		disk.let <- nil
+		<-disk.begun
+	}
+	if w := s.queue.waiting(); w.runs {
+		t.Errorf("the run is overtaken without end: %+v", w)
+	}
+	disk.letAll()
+	if res := <-got; res.Code != r.Duplicate {
+		t.Errorf("%+v", res)
+	}
+	for _, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Error(err)
+		}
+	}
+	mustBeWhole(t, s)
+}
+
+// TestAppendsBesideRunsShareABlock: where the next transaction has no room for the runs
+// that wait, appends that come one by one have one block and not one each.
+func TestAppendsBesideRunsShareABlock(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir())
+	w := big(3, 40)
+	got := make(answers, 40)
+	got.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	for k := 1; k < 40; k++ {
+		got.ingest(s, 1, w.Run(t, k, k+1))
+	}
+	waitFor(t, s, "the next one is full", func(w waits) bool { return len(s.queue.wake) == 0 && w.bytes < 18*aheadBytes })
+	reqs := make([]*appendReq, 32)
+	for i := range reqs {
+		reqs[i] = queueAppend(t, s, nil)
+		waitFor(t, s, "the committer has seen it", func(waits) bool { return len(s.queue.wake) == 0 })
+	}
+	disk.let <- nil
+	<-disk.begun
+	disk.let <- nil
+	for _, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, _ := s.Log(reqs[0].at.First.Log); l.Blocks != 1 {
+		t.Errorf("%d blocks", l.Blocks)
+	}
+}
+
+// TestManySpacesAtOnce: of the appends that come while one transaction is on its way to
+// the disk, each in a space of its own, the next takes no more than fit.
+func TestManySpacesAtOnce(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir(), func(o *Options) { o.eager = true })
+	got := make(answers, 1)
+	got.ingest(s, 1, big(3, 1).Run(t, 0, 1))
+	<-disk.begun
+	reqs := make([]*appendReq, 2600)
+	for i := range reqs {
+		space := testSpace
+		space[0], space[1] = byte(i), byte(i>>8)
+		reqs[i] = queueBatch(t, s, r.Batch{Space: space, Ops: []r.Op{put("k", strings.Repeat("x", 400))}})
+	}
+	waitFor(t, s, "the committer has seen them", func(waits) bool { return len(s.queue.wake) == 0 })
+	disk.letAll()
+	for i, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
 }
 
 // TestLimitsGoOnInAFlow: between the transactions of a Restrict one of other writes is

@@ -128,8 +128,6 @@ func (b *localBatch) begin(c *committer, t *tx) {
 
 // end empties what the transaction left, so that nothing of it is kept alive.
 func (b *localBatch) end() {
-	clear(b.open)
-	clear(b.order)
 	clear(b.taken)
 	clear(b.placed)
 	if cap(b.ops) > maxKeptOps {
@@ -161,7 +159,7 @@ func (c *committer) stageLocals(b *localBatch, maxBytes int) {
 	for _, req := range taken {
 		room += len(req.batch.Ops)
 	}
-	if cap(b.ops) < room && before == 0 {
+	if cap(b.ops) < room {
 		b.ops = make([]r.Op, 0, room)
 	}
 	for _, req := range taken {
@@ -172,6 +170,11 @@ func (c *committer) stageLocals(b *localBatch, maxBytes int) {
 	for _, bb := range b.order {
 		b.build(bb)
 	}
+	// No block stays open: a run that is staged before the next call may be of a clone
+	// of this node, and go on with a log of its own or end the epoch.
+	clear(b.open)
+	clear(b.order)
+	b.order = b.order[:0]
 }
 
 // place gives a batch its readings and its place. A batch that has grown beyond

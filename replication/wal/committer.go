@@ -19,7 +19,7 @@ type committer struct {
 	spare *round
 	// took is what the disk took for the last transaction.
 	took time.Duration
-	// runsFirst: the last transaction had no room for a run that waits.
+	// runsFirst: the last transaction took no run although one waits.
 	runsFirst bool
 	// waiting are logs that grew and have blocks set aside.
 	waiting     []r.LogID
@@ -83,8 +83,8 @@ func (c *committer) gather() {
 }
 
 // serve commits what waits. While a large transaction is on its way to the disk the one
-// that follows is staged, if that will be large too; the disk is given one at a time, in their order, and
-// each is answered once it is durable.
+// that follows is staged, if that will be large too; the disk is given one at a time, in
+// their order, and each is answered once it is durable.
 func (c *committer) serve() {
 	c.restrict()
 	x := c.newRound(nil)
@@ -95,7 +95,7 @@ func (c *committer) serve() {
 		next := c.ahead(x)
 		c.land(x)
 		if next != nil {
-			c.depart(next, x.err)
+			c.depart(next, x)
 		}
 		c.answer(x, next)
 		if next == nil {
@@ -121,10 +121,13 @@ func (c *committer) stage(x *round, hurry func() bool) {
 		locals()
 	}
 	c.stageRuns(x, hurry)
-	if c.runsFirst {
+	shut := len(x.runs) == 0 && c.s.queue.waiting().runs
+	// A run that must be compared with what is on its way to the disk would wait for as
+	// long as appends to the same log go on: they wait, once, for the run.
+	if c.runsFirst && !(shut && x.tx.under != nil) {
 		locals()
 	}
-	c.runsFirst = !c.runsFirst && len(x.runs) == 0 && c.s.queue.waiting().runs
+	c.runsFirst = shut
 }
 
 // stageControls adds those whose answer is the commit's.

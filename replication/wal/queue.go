@@ -181,13 +181,13 @@ func (q *queue) takeRestrict() *restrictReq {
 	return req
 }
 
-// takeLocals appends batches up to about max bytes to taken, at least one if there is
-// one.
+// takeLocals appends batches up to about max bytes to taken, and at most one for each
+// localRecords of that; at least one if there is one.
 func (q *queue) takeLocals(maxBytes int, taken []*appendReq) []*appendReq {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, size := 0, 0
-	for n < min(len(q.locals), maxTxLocals) && (n == 0 || size+q.locals[n].size <= maxBytes) {
+	for n < min(len(q.locals), maxTxLocals, maxBytes/localRecords) && (n == 0 || size+q.locals[n].size <= maxBytes) {
 		size += q.locals[n].size
 		n++
 	}

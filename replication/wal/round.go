@@ -62,18 +62,22 @@ func (x *round) done() bool {
 }
 
 // firm tells whether another transaction may be staged on top of this one while it is
-// on its way to the disk: it adds blocks to logs, whose new state is in it, and nothing
-// that what follows would have to read from the database.
-func (x *round) firm() bool {
+// on its way to the disk: it is large enough for that, adds blocks to logs, whose new
+// state is in it, and nothing that what follows would have to read from the database.
+func (c *committer) firm(x *round) bool {
 	t := x.tx
-	return len(x.controls) == 0 && len(t.others) == 0 && len(t.deletes) == 0 && t.identity == nil
+	return (t.raw >= aheadBytes || c.s.opt.eager) &&
+		len(x.controls) == 0 && len(t.others) == 0 && len(t.deletes) == 0 && t.identity == nil
 }
 
-// depart hands a round over to the disk; nothing else may be on its way there. err is
-// that of the round which it follows.
-func (c *committer) depart(x *round, err error) {
+// depart hands a round over to the disk; nothing else may be on its way there. prev is
+// the round that it was staged on, which has landed, or nil.
+func (c *committer) depart(x, prev *round) {
 	x.tx.under = nil
-	if x.err = err; err != nil || x.tx.empty() {
+	if prev != nil {
+		x.err = prev.err
+	}
+	if x.err != nil || x.tx.empty() {
 		return
 	}
 	c.s.cursors.ride(x.tx)
@@ -85,8 +89,8 @@ func (c *committer) depart(x *round, err error) {
 		x.err = c.s.write(x.tx)
 		x.took = time.Since(start)
 	}
-	if !x.firm() || x.tx.raw < aheadBytes && !c.s.opt.eager {
-		write()
+	if prev == nil && !c.firm(x) {
+		write() // there is nothing to do meanwhile
 		return
 	}
 	x.landed = make(chan struct{})
@@ -100,25 +104,38 @@ func (c *committer) depart(x *round, err error) {
 // enough waits for that; nil if nothing was staged. What must see x in the database,
 // and what must not be overtaken without end, waits until nothing is on its way.
 func (c *committer) ahead(x *round) (next *round) {
-	if x.landed == nil {
+	if x.landed == nil || !c.firm(x) {
 		return nil
 	}
-	for {
-		if w := c.s.queue.waiting(); !w.others && c.restricting == nil && len(c.waiting) == 0 && (w.bytes >= aheadBytes || c.s.opt.eager && w.any()) {
+	for full := false; ; {
+		if !full && c.worthAhead() {
 			if next == nil {
 				next = c.newRound(x)
 			}
 			c.stage(next, x.done)
+			full = c.s.queue.waiting().bytes >= aheadBytes
 		}
 		select {
 		case <-x.landed:
-			if next != nil && c.s.queue.waiting().bytes < aheadBytes {
+			switch {
+			case next == nil:
+			case c.s.queue.waiting().bytes < aheadBytes:
 				c.stage(next, nil) // too little for another one
+			default:
+				c.stage(next, x.done) // appends that came meanwhile, in one block
 			}
 			return next
 		case <-c.s.queue.wake:
 		}
 	}
+}
+
+// worthAhead tells whether what waits is enough for a transaction of its own, and
+// nothing waits that must not be overtaken.
+func (c *committer) worthAhead() bool {
+	w := c.s.queue.waiting()
+	return !w.others && c.restricting == nil && len(c.waiting) == 0 &&
+		(w.bytes >= aheadBytes || c.s.opt.eager && w.any())
 }
 
 // land ends what the disk was given: after it a round is durable and visible, or its

@@ -22,8 +22,8 @@ type Store struct {
 	self r.OriginKey
 	info r.StoreInfo
 	db   *badger.DB
-	// valueSync is Badger's switch of that name; nil if there is none. Only the
-	// committer, and Open before it runs, writes it.
+	// valueSync is Badger's switch of that name; nil if there is none. Only write
+	// changes it.
 	valueSync *bool
 	dblog     *badgerLog
 	lock      io.Closer
@@ -34,7 +34,7 @@ type Store struct {
 	closing   chan struct{} // closed when Close begins
 	stopped   chan struct{} // closed when the committer has ended
 
-	failure atomic.Pointer[error] // set once, by the committer
+	failure atomic.Pointer[error] // set once, by write
 
 	mu       sync.RWMutex // guards idx, newest, headHash, identity, limits; the committer alone writes
 	idx      *index

@@ -22,7 +22,7 @@ const (
 )
 
 // tx is one transaction while it is put together. Nothing of it is visible until
-// Store.commit applied it. Only the committer uses it.
+// Store.apply did so. Only the committer uses it, and one goroutine that writes it.
 type tx struct {
 	s    *Store
 	head head
@@ -113,6 +113,7 @@ func (t *tx) change(l *logState) *logState {
 	}
 	c := *l
 	t.logs[l.id] = &c
+	t.lsm += logCost
 	return &c
 }
 
@@ -121,8 +122,12 @@ func (t *tx) create(id r.LogID, g *r.Genesis) *logState {
 	t.head.logs++
 	l := &logState{id: id, num: t.head.logs, space: &spaceState{id: g.Space}, origin: g.Origin, epoch: g.Epoch, base: 1}
 	t.logs[id] = l
+	t.lsm += logCost
 	return l
 }
+
+// logCost is Badger's measure of a log's record, which finish stages.
+const logCost = 1 + 32 + logLen + logCut + crcLen + 12
 
 // set stages a write. Key and value belong to the transaction from now on.
 func (t *tx) set(key, value []byte) {
@@ -181,9 +186,12 @@ func (t *tx) hasOther(key []byte) bool {
 	return ok
 }
 
-// roomForLocals is how many bytes of local appends may be staged beside what is staged:
-// a batch costs its bytes, and where it is the only one of its space the records of a
-// log and of an arrival, for which half of what is left is kept.
+// localRecords is what a batch that is the only one of its space costs besides its
+// bytes: header, signature and keys of a block, and the records of its log and arrival.
+const localRecords = 1 << 10
+
+// roomForLocals is how many bytes of local appends may be staged beside what is staged,
+// and one batch for each localRecords of that: for them half of what is left is kept.
 func (t *tx) roomForLocals() int {
 	const least = 128 << 10
 	if t.raw == 0 {
