@@ -140,6 +140,22 @@ func TestTwoNodesConverge(t *testing.T) {
 	}
 }
 
+// timedOut lets calls run out of their time, each with more than the one before, until
+// one has had enough to hear all that its error is to tell.
+func timedOut(t *testing.T, call func(context.Context) error, tells func(error) bool) (err error) {
+	t.Helper()
+	for d := 50 * time.Millisecond; d < patience; d *= 2 {
+		ctx, cancel := contextWithTimeout(t, d)
+		err = call(ctx)
+		cancel()
+		if err == nil || tells(err) {
+			return err
+		}
+	}
+	t.Fatalf("it is not told what there is to tell: %v", err)
+	return err
+}
+
 func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
 }
