@@ -191,12 +191,11 @@ func TestChain(t *testing.T) {
 // outlives both, and the names of spaces too.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	dirs := map[string]string{"A": t.TempDir(), "B": t.TempDir()}
-	a, err := Open(t.Context(), Config{Label: "A", DataDir: dirs["A"], Logger: testLog(t, "A")})
+	dirs, at := map[string]string{"A": t.TempDir(), "B": t.TempDir()}, steadyAddr(t)
+	a, err := Open(t.Context(), Config{Label: "A", DataDir: dirs["A"], Listen: []string{at}, Logger: testLog(t, "A")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := hostPort(t, a)
 	id := a.ID()
 	if _, err := a.Space("notes").Put(deadline(t), "n", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -298,9 +297,8 @@ func TestDisconnect(t *testing.T) {
 // starts anew.
 func TestDisconnectEndsWithARestart(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	a := open(t, Config{Label: "A", DataDir: dir})
-	address := hostPort(t, a)
+	dir, address := t.TempDir(), steadyAddr(t)
+	a := open(t, Config{Label: "A", DataDir: dir, Listen: []string{address}})
 	b := open(t, Config{Label: "B"})
 	b.mesh.pause = 100 * time.Millisecond
 	if _, _, err := b.Connect(deadline(t), address); err != nil {

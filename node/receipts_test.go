@@ -13,9 +13,8 @@ import (
 // it fsyncs, and counts.
 func TestRelaxedPeerCountsForNoReplica(t *testing.T) {
 	t.Parallel()
-	dirA, dirB := t.TempDir(), t.TempDir()
-	a := open(t, Config{Label: "A", DataDir: dirA})
-	address := hostPort(t, a)
+	dirA, dirB, address := t.TempDir(), t.TempDir(), steadyAddr(t)
+	a := open(t, Config{Label: "A", DataDir: dirA, Listen: []string{address}})
 	b := open(t, Config{Label: "B", DataDir: dirB, Durability: Relaxed, Connect: []string{address}})
 	w := put(t, a, "k", "v")
 	converge(t, 1, a, b)
