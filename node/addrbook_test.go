@@ -50,7 +50,7 @@ func connected(t *testing.T, a, b *Node) {
 // whoever dialled the first time.
 func TestRememberedPeers(t *testing.T) {
 	t.Parallel()
-	a := open(t, Config{Label: "A"})
+	a := open(t, Config{Label: "A", NoConnect: true}) // or it could begin a session over B's connection first
 	dir := t.TempDir()
 	b := open(t, Config{Label: "B", DataDir: dir, Connect: []string{hostPort(t, a)}})
 	connected(t, a, b)

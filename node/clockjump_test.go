@@ -14,8 +14,8 @@ import (
 func TestOwnClockJumps(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64
-	b := open(t, Config{Label: "B", NoConnect: true})
-	dir, listen := b.cfg.DataDir, []string{hostPort(t, b)}
+	dir, listen := t.TempDir(), []string{steadyAddr(t)}
+	b := open(t, Config{Label: "B", NoConnect: true, DataDir: dir, Listen: listen})
 	a := open(t, Config{Label: "A", Connect: listen, Now: func() time.Time {
 		return time.Now().Add(time.Duration(ahead.Load()))
 	}})

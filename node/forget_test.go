@@ -42,6 +42,14 @@ func TestForgetTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	converge(t, 1, a, b)
+	acked := func() {
+		t.Helper()
+		until(t, "B has acknowledged it all", func() bool {
+			sum, err := a.Totals(t.Context())
+			return err == nil && sum.PendingOps == 0
+		})
+	}
+	acked()
 	dead := b.ID()
 	restart := func(n *Node, cfg Config) *Node {
 		t.Helper()
@@ -92,10 +100,7 @@ func TestForgetTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	converge(t, 1, a, b)
-	until(t, "B has acknowledged it all", func() bool {
-		sum, err := a.Totals(t.Context())
-		return err == nil && sum.PendingOps == 0
-	})
+	acked()
 	pending(0, 1)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)

@@ -93,7 +93,8 @@ func (m *mesh) initiate(ctx context.Context, id peer.ID, dialled *target, before
 	opening, cancel := context.WithTimeout(ctx, m.timeout)
 	st, release, err := m.service.Open(opening, id, protocols.SyncProtocol)
 	cancel()
-	if err != nil && ctx.Err() == nil && m.host.Network().Connectedness(id) == network.NotConnected {
+	// A connection that has ended is known to libp2p a moment later than to who uses it.
+	if err != nil && ctx.Err() == nil && pickConn(m.host.Network().ConnsToPeer(id)) == nil {
 		return &RefusedError{Peer: id, Cause: errClosedAtOnce}
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,7 +152,7 @@ func TestConnectFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%v; want one line with %q", err, c.says)
 			}
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > twiceAsked {
 				t.Errorf("it took %s", took)
 			}
 		})
@@ -190,12 +191,11 @@ func TestChain(t *testing.T) {
 // outlives both, and the names of spaces too.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	dirs := map[string]string{"A": t.TempDir(), "B": t.TempDir()}
-	a, err := Open(t.Context(), Config{Label: "A", DataDir: dirs["A"], Logger: testLog(t, "A")})
+	dirs, at := map[string]string{"A": t.TempDir(), "B": t.TempDir()}, steadyAddr(t)
+	a, err := Open(t.Context(), Config{Label: "A", DataDir: dirs["A"], Listen: []string{at}, Logger: testLog(t, "A")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := hostPort(t, a)
 	id := a.ID()
 	if _, err := a.Space("notes").Put(deadline(t), "n", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -297,9 +297,8 @@ func TestDisconnect(t *testing.T) {
 // starts anew.
 func TestDisconnectEndsWithARestart(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	a := open(t, Config{Label: "A", DataDir: dir})
-	address := hostPort(t, a)
+	dir, address := t.TempDir(), steadyAddr(t)
+	a := open(t, Config{Label: "A", DataDir: dir, Listen: []string{address}})
 	b := open(t, Config{Label: "B"})
 	b.mesh.pause = 100 * time.Millisecond
 	if _, _, err := b.Connect(deadline(t), address); err != nil {
@@ -376,9 +375,10 @@ func TestOtherNetworkIsRefused(t *testing.T) {
 	until(t, "both logs show the refusal", func() bool {
 		return logA.has(b.ID(), "other network") && logB.has(a.ID(), "other network")
 	})
-	if st := peerState(t, b, a.ID()); st.State != Disconnected || !strings.Contains(st.LastError, "other network") {
-		t.Errorf("status of B: %+v", st)
-	}
+	until(t, "B's status shows it too", func() bool { // it may just be trying again
+		st := peerState(t, b, a.ID())
+		return st.State == Disconnected && strings.Contains(st.LastError, "other network")
+	})
 	if _, err := b.Space("").Get(deadline(t), "k"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a write crossed the networks: %v", err)
 	}
@@ -394,6 +394,7 @@ func TestMaxPeers(t *testing.T) {
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
 	}
+	connected(t, a, b) // B has its session a moment before A
 	if _, _, err := c.Connect(deadline(t), hostPort(t, a)); err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("one peer too many: %v", err)
 	}
@@ -446,11 +447,11 @@ func TestWaitReplicatedTellsHowFar(t *testing.T) {
 	if err := w.WaitReplicated(deadline(t), 1); err != nil || w.Replicas() != 1 {
 		t.Fatalf("%d replicas, %v", w.Replicas(), err)
 	}
-	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
-	defer cancel()
-	err := w.WaitReplicated(ctx, 2)
 	var short *ReplicaError
-	if !errors.As(err, &short) || !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() || short.Connected != 1 {
+	err := timedOut(t, func(ctx context.Context) error { return w.WaitReplicated(ctx, 2) }, func(err error) bool {
+		return errors.As(err, &short) && len(short.Acked) > 0
+	})
+	if !errors.Is(err, ErrReplicas) || len(short.Acked) != 1 || short.Acked[0] != b.ID() || short.Connected != 1 {
 		t.Errorf("asked for one more than there are: %v, %+v", err, short)
 	}
 	o := offline(t)

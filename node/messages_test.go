@@ -190,15 +190,15 @@ func TestUndelivered(t *testing.T) {
 	a := lone(t, "A", nil)
 	b := lone(t, "B", func(c *Config) { c.NoMessages = true })
 	joined(t, a, b)
-	s, err := a.Send(deadline(t), b.ID(), []byte("x"), SendOptions{Lifetime: 300 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	var u *UndeliveredError
-	if err := s.Wait(short); !errors.As(err, &u) || u.Expired || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no peer that takes messages is connected") {
+	if err := sendText(t, a, b.ID(), "of a day").Wait(short); !errors.As(err, &u) || u.Expired || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no peer that takes messages is connected") {
 		t.Errorf("before it expires: %v", err)
+	}
+	s, err := a.Send(deadline(t), b.ID(), []byte("x"), SendOptions{Lifetime: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := s.Wait(deadline(t)); !errors.As(err, &u) || !u.Expired || !strings.Contains(err.Error(), "its lifetime ended") {
 		t.Errorf("after it expired: %v", err)

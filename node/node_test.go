@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"testing"
 	"time"
 )
@@ -48,6 +50,28 @@ func addr(t *testing.T, n *Node, prefix string) string {
 		}
 	}
 	t.Fatalf("%s listens on %v, not on %s", n.Label(), n.Addrs(), prefix)
+	return ""
+}
+
+// steadyAddr is a free address on loopback for a node that comes back there: its port is
+// below those that the system picks by itself, so that nobody gets it meanwhile.
+func steadyAddr(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		at := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		tcp, err := net.Listen("tcp", at)
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenPacket("udp", at)
+		_ = tcp.Close()
+		if err != nil {
+			continue
+		}
+		_ = udp.Close()
+		return at
+	}
+	t.Fatal("no free port on loopback")
 	return ""
 }
 
@@ -138,6 +162,22 @@ func TestTwoNodesConverge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// timedOut lets calls run out of their time, each with more than the one before, until
+// one has had enough to hear all that its error is to tell.
+func timedOut(t *testing.T, call func(context.Context) error, tells func(error) bool) (err error) {
+	t.Helper()
+	for d := 50 * time.Millisecond; d < patience; d *= 2 {
+		ctx, cancel := contextWithTimeout(t, d)
+		err = call(ctx)
+		cancel()
+		if err == nil || tells(err) {
+			return err
+		}
+	}
+	t.Fatalf("it is not told what there is to tell: %v", err)
+	return err
 }
 
 func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {

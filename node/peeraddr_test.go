@@ -39,6 +39,7 @@ func TestAddressOfAPeer(t *testing.T) {
 	if _, _, err := b.Connect(deadline(t), hostPort(t, a)); err != nil {
 		t.Fatal(err)
 	}
+	connected(t, a, b)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -91,7 +92,7 @@ func TestRemoteHost(t *testing.T) {
 // are given, a peer that means it has its session on the first try.
 func TestHonestPeerGetsThrough(t *testing.T) {
 	t.Parallel()
-	a := open(t, Config{Label: "A", MaxPeers: 8})
+	a := open(t, Config{Label: "A", MaxPeers: 8, HelloTimeout: time.Minute}) // so that none of them ends before all are there
 	for nr := range 4 {
 		s := strangerHost(t)
 		if err := s.Connect(deadline(t), peer.AddrInfo{ID: a.id, Addrs: a.host.Addrs()}); err != nil {

@@ -73,10 +73,9 @@ func place(t *testing.T, n *Node) (addr string) {
 // arrives; the relay's end and its return are survived.
 func TestRelay(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, here := t.TempDir(), steadyAddr(t)
 	limits := RelayLimits{Data: MinRelayData}
-	relay := openRelay(t, RelayConfig{DataDir: dir, Limits: limits})
-	here := at(t, relay)
+	relay := openRelay(t, RelayConfig{DataDir: dir, Limits: limits, Listen: []string{here}})
 	// Without a transport in common they cannot reach each other otherwise.
 	a := open(t, Config{Label: "A", Open: true, Listen: []string{"127.0.0.1:0"}, Relays: []string{here}, NoTCP: true})
 	b := open(t, Config{Label: "B", Connect: []string{place(t, a)}, NoQUIC: true})

@@ -13,9 +13,8 @@ import (
 // it fsyncs, and counts.
 func TestRelaxedPeerCountsForNoReplica(t *testing.T) {
 	t.Parallel()
-	dirA, dirB := t.TempDir(), t.TempDir()
-	a := open(t, Config{Label: "A", DataDir: dirA})
-	address := hostPort(t, a)
+	dirA, dirB, address := t.TempDir(), t.TempDir(), steadyAddr(t)
+	a := open(t, Config{Label: "A", DataDir: dirA, Listen: []string{address}})
 	b := open(t, Config{Label: "B", DataDir: dirB, Durability: Relaxed, Connect: []string{address}})
 	w := put(t, a, "k", "v")
 	converge(t, 1, a, b)
@@ -70,13 +69,14 @@ func TestWaitForSyncedPeersAtOneMoment(t *testing.T) {
 	if err := a.Wait(deadline(t), WaitOptions{Peers: 1, Synced: true}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if err := a.Wait(ctx, WaitOptions{Peers: 2, Synced: true}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 of 2 peers") {
+	err := timedOut(t, func(ctx context.Context) error { return a.Wait(ctx, WaitOptions{Peers: 2, Synced: true}) }, func(err error) bool {
+		return strings.Contains(err.Error(), "1 of 2 peers")
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with one peer: %v", err)
 	}
 	done := make(chan error, 1)
-	ctx = deadline(t)
+	ctx := deadline(t)
 	go func() { done <- a.Wait(ctx, WaitOptions{Peers: 2, Synced: true}) }()
 	c := open(t, Config{Label: "C", Connect: []string{hostPort(t, a)}})
 	if err := <-done; err != nil {

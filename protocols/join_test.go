@@ -344,7 +344,7 @@ func TestJoinOverLibp2p(t *testing.T) {
 		client := NewService(a, discard())
 		defer client.Close()
 		for label, want := range want {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			st, release, err := client.Open(ctx, b.ID(), JoinProtocol)
 			cancel()
 			if err != nil {

@@ -59,7 +59,7 @@ func streamConfig(s network.Stream) HelloConfig {
 // open opens a stream, whose test ends it.
 func open(t *testing.T, s *Service, to host.Host) network.Stream {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	st, release, err := s.Open(ctx, to.ID(), SyncProtocol)
 	if err != nil {
@@ -198,11 +198,11 @@ func TestServiceClose(t *testing.T) {
 	if len(server.streams) != 0 {
 		t.Errorf("%d streams left", len(server.streams))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if again, _, err := client.Open(ctx, b.ID(), SyncProtocol); err == nil {
 		// libp2p may answer a known protocol before it asks.
-		_ = again.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = again.SetDeadline(time.Now().Add(time.Minute))
 		_, err = again.Write([]byte{1})
 		if err == nil {
 			_, err = again.Read(make([]byte, 1))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for what must come.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // result is what a command did.
 type result struct {
@@ -56,6 +57,11 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
+	return commandFor(ctx, env, args...)
+}
+
+// commandFor is a command that is ended with ctx.
+func commandFor(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(plainEnv(os.Environ()), env...)
 	cmd.WaitDelay = time.Second
@@ -164,10 +170,10 @@ type proc struct {
 	done   chan struct{}
 }
 
-// background starts a command that is ended with the test.
+// background starts a command that is ended with the test, however long that takes.
 func background(t *testing.T, env []string, args ...string) *proc {
 	t.Helper()
-	p := &proc{t: t, cmd: command(t, env, args...), lines: make(chan string, 10000), done: make(chan struct{})}
+	p := &proc{t: t, cmd: commandFor(context.Background(), env, args...), lines: make(chan string, 10000), done: make(chan struct{})}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -280,6 +286,20 @@ func (n *running) ready(line string) {
 func (n *running) vix(args ...string) result {
 	n.t.Helper()
 	return vix(n.t, append(args, "--data-dir", n.dir)...)
+}
+
+// runsOut runs a command whose time is up before it succeeds, each time with more of it,
+// until it has had enough to hear all that it is to say: exit 1, and these words.
+func (n *running) runsOut(args []string, words ...string) (r result) {
+	n.t.Helper()
+	for limit := 300 * time.Millisecond; limit < patience; limit *= 2 {
+		r = n.vix(append(slices.Clone(args), "--timeout", limit.String())...)
+		if r.code != 1 || !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(r.err, w) }) {
+			break
+		}
+	}
+	r.fails(n.t, 1, words...)
+	return r
 }
 
 // stop ends the node cleanly.

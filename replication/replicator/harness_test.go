@@ -193,7 +193,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 func noGoroutines(t testing.TB) {
 	t.Helper()
 	var left []string
-	for try := 0; try < 200; try++ {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		buf := make([]byte, 1<<20)
 		left = left[:0]
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {

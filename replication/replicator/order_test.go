@@ -40,7 +40,7 @@ func TestSessionsHearBeforeTheMesh(t *testing.T) {
 		if list := p.box.takeAdvances(); len(list) != 1 {
 			t.Errorf("a session has heard %+v", list)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("sessions hear of a write after the mesh")
 	}
 	r.mesh.mu.Unlock()

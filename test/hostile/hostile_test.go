@@ -45,7 +45,7 @@ const (
 	leastShare = 0.5
 	shareVar   = "VIX_HOSTILE_SHARE"
 	// longest is how long an attack may take to be worth its name.
-	longest = time.Minute
+	longest = proc.Patience
 )
 
 // TestHostilePeers: whatever a peer does, the node stays up and within its memory,
@@ -187,9 +187,9 @@ func named(log string, parts ...string) bool {
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(proc.Patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10 s", what)
+			t.Fatalf("%s: not within %s", what, proc.Patience)
 		}
 	}
 }

@@ -65,8 +65,9 @@ func TestRenewal(t *testing.T) {
 	long(t)
 	t.Parallel()
 	a := found(t, "A").Start()
-	b := join(t, a, "B", "--valid", "6s").Start()
-	c := join(t, a, "C", "--valid", "6s").Start()
+	// Long enough for all that comes before B's is renewed.
+	b := join(t, a, "B", "--valid", "15s").Start()
+	c := join(t, a, "C", "--valid", "15s").Start()
 	a.OK("put", "k", "1")
 	eventually(t, "B has it", has(b, "k", "1"))
 	first := statusOf(t, b).Membership.Expires

@@ -7,11 +7,13 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +27,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
 	"vixp2p/node"
+	"vixp2p/test/internal/proc"
 )
 
 // patience is far beyond what a busy machine needs.
@@ -44,7 +47,7 @@ type station struct {
 	label string
 	dir   string
 	key   crypto.PrivKey
-	addr  string // multiaddr with its port, from the first start on
+	addr  string // multiaddr with its port
 	seen  *tape
 	host  host.Host
 }
@@ -111,7 +114,7 @@ func newStation(t *testing.T, label string) *station {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &station{t: t, label: label, dir: t.TempDir(), key: key, addr: "/ip4/127.0.0.1/tcp/0", seen: &tape{}}
+	s := &station{t: t, label: label, dir: t.TempDir(), key: key, addr: fmt.Sprint("/ip4/127.0.0.1/tcp/", proc.Port(t)), seen: &tape{}}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -123,7 +126,7 @@ func (s *station) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.host, s.addr = h, h.Addrs()[0].String()
+	s.host = h
 	s.Node, err = node.Open(s.t.Context(), node.Config{
 		DataDir: s.dir, Label: s.label, Host: tapped{h, s.seen}, NoDiscovery: true,
 		Logger: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", s.label),
@@ -228,6 +231,9 @@ func onDisk(t *testing.T, dir string, text []byte) bool {
 			return err
 		}
 		raw, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) { // of a running node
+			return nil
+		}
 		found = found || bytes.Contains(raw, text)
 		return err
 	})
@@ -279,17 +285,34 @@ func idBytes(id string) []byte {
 	return raw
 }
 
+// toldOf waits until a sender is told something of a message that has not arrived.
+func toldOf(t *testing.T, sent *node.Sent, enough func(*node.UndeliveredError) bool) *node.UndeliveredError {
+	t.Helper()
+	ctx := within(t)
+	for {
+		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		err := sent.Wait(short)
+		cancel()
+		switch u, ok := asUndelivered(err); {
+		case !ok:
+			t.Fatalf("it arrived, or worse: %v", err)
+		case enough(u):
+			return u
+		case ctx.Err() != nil:
+			t.Fatalf("the sender is told %q", u.Why)
+		}
+	}
+}
+
 func TestHopIsDownForAWhile(t *testing.T) {
 	a, b, c, d := line(t)
 	c.stop()
 	text := []byte("later")
 	sent := send(t, a, d.ID(), text, node.SendOptions{})
 	holds(t, b, "B does not carry it", func(m *node.MessageStatus) bool { return m.Transit == 1 })
-	short, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
-	defer cancel()
-	err := sent.Wait(short)
-	if u, ok := asUndelivered(err); !ok || len(u.Holders) != 1 || u.Holders[0] != b.ID() || u.Expired {
-		t.Errorf("what A is told: %v", err)
+	u := toldOf(t, sent, func(u *node.UndeliveredError) bool { return len(u.Holders) > 0 }) // B's answer follows
+	if len(u.Holders) != 1 || u.Holders[0] != b.ID() || u.Expired {
+		t.Errorf("what A is told: %v", u)
 	}
 	// B is restarted while it carries the message, and A is gone.
 	b.stop()
@@ -317,22 +340,9 @@ func TestTTLIsUsedUp(t *testing.T) {
 	a, b, _, d := line(t)
 	sent := send(t, a, d.ID(), []byte("too far"), node.SendOptions{TTL: 2})
 	holds(t, b, "B does not tell", func(m *node.MessageStatus) bool { return m.Counters.Spent == 1 })
-	ctx := within(t)
-	for {
-		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-		err := sent.Wait(short)
-		cancel()
-		u, ok := asUndelivered(err)
-		if !ok {
-			t.Fatalf("it arrived, or worse: %v", err)
-		}
-		if bytes.Contains([]byte(u.Why), []byte("its TTL of 2 is used up at B ("+b.ID()+")")) {
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("A is told %q", u.Why)
-		}
-	}
+	toldOf(t, sent, func(u *node.UndeliveredError) bool {
+		return strings.Contains(u.Why, "its TTL of 2 is used up at B ("+b.ID()+")")
+	})
 	if list := inbox(t, d); len(list) != 0 {
 		t.Errorf("D has %+v", list)
 	}
