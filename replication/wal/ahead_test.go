@@ -458,6 +458,37 @@ func TestRunsGoOnInAFlow(t *testing.T) {
 	mustBeWhole(t, s)
 }
 
+// TestAppendsBesideRunsShareABlock: where the next transaction has no room for the runs
+// that wait, appends that come one by one share a block.
+func TestAppendsBesideRunsShareABlock(t *testing.T) {
+	disk := newSlowDisk(t)
+	s := disk.open(t.TempDir())
+	w := big(3, 40)
+	got := make(answers, 40)
+	got.ingest(s, 1, w.Run(t, 0, 1))
+	<-disk.begun
+	for k := 1; k < 40; k++ {
+		got.ingest(s, 1, w.Run(t, k, k+1))
+	}
+	waitFor(t, s, "the next one is full", func(w waits) bool { return len(s.queue.wake) == 0 && w.bytes < 18*aheadBytes })
+	reqs := make([]*appendReq, 32)
+	for i := range reqs {
+		reqs[i] = queueAppend(t, s, nil)
+		waitFor(t, s, "the committer has seen it", func(waits) bool { return len(s.queue.wake) == 0 })
+	}
+	disk.let <- nil
+	<-disk.begun
+	disk.let <- nil
+	for _, req := range reqs {
+		if err := <-req.done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, _ := s.Log(reqs[0].at.First.Log); l.Blocks > 2 { // the first one found it full
+		t.Errorf("%d blocks", l.Blocks)
+	}
+}
+
 // TestManySpacesAtOnce: of the appends that come while one transaction is on its way to
 // the disk, each in a space of its own, the next takes no more than fit.
 func TestManySpacesAtOnce(t *testing.T) {

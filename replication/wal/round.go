@@ -107,17 +107,23 @@ func (c *committer) ahead(x *round) (next *round) {
 	if x.landed == nil || !c.firm(x) {
 		return nil
 	}
-	for {
-		if c.worthAhead() {
+	for full := false; ; {
+		if !full && c.worthAhead() {
 			if next == nil {
 				next = c.newRound(x)
 			}
+			before := next.tx.raw
 			c.stage(next, x.done)
+			full = next.tx.raw-before < aheadBytes && c.s.queue.waiting().bytes >= aheadBytes
 		}
 		select {
 		case <-x.landed:
-			if next != nil && c.s.queue.waiting().bytes < aheadBytes {
+			switch {
+			case next == nil:
+			case c.s.queue.waiting().bytes < aheadBytes:
 				c.stage(next, nil) // too little for another one
+			case full:
+				c.stage(next, x.done) // appends that came since, in one block
 			}
 			return next
 		case <-c.s.queue.wake:
