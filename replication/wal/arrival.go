@@ -54,9 +54,12 @@ func (t *tx) indexArrival(l *logState, firstSeq uint64, size int) {
 
 // arrivalsOf is the newest arrival number of a space and its open entry.
 func (t *tx) arrivalsOf(space r.SpaceID) (newest uint64, open openEntry) {
-	for x := t; x != nil; x = x.under {
-		if newest, ok := x.spaces[space]; ok {
-			return newest, x.open[space]
+	if newest, ok := t.spaces[space]; ok {
+		return newest, t.open[space]
+	}
+	if t.under != nil {
+		if newest, ok := t.under.spaces[space]; ok {
+			return newest, t.under.open[space]
 		}
 	}
 	if sp := t.s.idx.spaces[space]; sp != nil {

@@ -21,8 +21,8 @@ type committer struct {
 	took time.Duration
 	// runsFirst: the last transaction took no run although one waits.
 	runsFirst bool
-	// waiting are logs that grew and have blocks set aside.
-	waiting     []r.LogID
+	// rejoin are logs that grew and have blocks set aside.
+	rejoin      []r.LogID
 	limiter     r.Limiter              // of the last Restrict
 	genesis     map[r.LogID]*r.Genesis // of all logs, from the first Restrict on
 	grants      map[string][]byte      // those in genesis, each once
@@ -99,10 +99,10 @@ func (c *committer) serve() {
 		}
 		c.answer(x, next)
 		if next == nil {
-			for _, id := range c.waiting {
+			for _, id := range c.rejoin {
 				c.takeBack(id)
 			}
-			c.waiting = c.waiting[:0]
+			c.rejoin = c.rejoin[:0]
 		}
 		c.end(x)
 		x = next
@@ -110,8 +110,8 @@ func (c *committer) serve() {
 }
 
 // stage adds what waits to a round: appends and runs in turns the first. It stops at
-// the next run where hurry, which may be nil, tells so.
-func (c *committer) stage(x *round, hurry func() bool) {
+// the next run where stop, which may be nil, tells so.
+func (c *committer) stage(x *round, stop func() bool) {
 	locals := func() {
 		if room := x.tx.roomForLocals(); room > 0 {
 			c.stageLocals(&x.locals, room)
@@ -120,7 +120,7 @@ func (c *committer) stage(x *round, hurry func() bool) {
 	if !c.runsFirst {
 		locals()
 	}
-	c.stageRuns(x, hurry)
+	c.stageRuns(x, stop)
 	shut := len(x.runs) == 0 && c.s.queue.waiting().runs
 	// A run that must be compared with what is on its way to the disk would wait for as
 	// long as appends to the same log go on: they wait, once, for the run.

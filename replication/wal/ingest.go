@@ -40,11 +40,11 @@ type runAnswer struct {
 	res r.IngestResult
 }
 
-// stageRuns fills the transaction with runs, fairly among the sources, until hurry,
+// stageRuns fills the transaction with runs, fairly among the sources, until stop,
 // which may be nil, tells that it is waited for.
-func (c *committer) stageRuns(x *round, hurry func() bool) {
+func (c *committer) stageRuns(x *round, stop func() bool) {
 	t := x.tx
-	for hurry == nil || len(x.runs) == 0 || !hurry() {
+	for stop == nil || len(x.runs) == 0 || !stop() {
 		req := c.s.queue.takeRun(func(req *ingestReq) bool {
 			return t.joins(req.run) && (t.raw == 0 || t.raw+req.size <= maxTx && t.lsm+runCost(req.run) <= maxTxLSM)
 		})
@@ -209,7 +209,7 @@ func (c *committer) stageBlocks(t *tx, l *logState, blocks []*r.Block, req *inge
 	c.observe(l.origin, l.lastHLC)
 	t.advance(l, prev, uint64(size), req.source)
 	if l.flags&flagAside != 0 {
-		c.waiting = append(c.waiting, l.id)
+		c.rejoin = append(c.rejoin, l.id)
 	}
 	return r.IngestResult{Code: r.Committed}
 }

@@ -171,7 +171,7 @@ func (c *committer) beginRestrict(req *restrictReq) {
 			x.returns = append(x.returns, id)
 		}
 		if l.flags&flagAside != 0 {
-			c.waiting = append(c.waiting, id)
+			c.rejoin = append(c.rejoin, id)
 		}
 	}
 	for _, ids := range [][]r.LogID{x.retreats, x.returns, x.expired} {
@@ -194,8 +194,11 @@ func (c *committer) limitOfRun(t *tx, run *r.VerifiedRun) r.LogLimit {
 	if g := run.Genesis(); g != nil && c.limiter != nil {
 		return c.limiter(g)
 	}
-	for ; t != nil; t = t.under {
-		if b, ok := t.began[run.Log]; ok {
+	if b, ok := t.began[run.Log]; ok {
+		return b.limit
+	}
+	if t.under != nil {
+		if b, ok := t.under.began[run.Log]; ok {
 			return b.limit
 		}
 	}

@@ -112,8 +112,9 @@ func (c *committer) ahead(x *round) (next *round) {
 			if next == nil {
 				next = c.newRound(x)
 			}
+			before := next.tx.raw
 			c.stage(next, x.done)
-			full = c.s.queue.waiting().bytes >= aheadBytes
+			full = next.tx.raw-before < aheadBytes && c.s.queue.waiting().bytes >= aheadBytes
 		}
 		select {
 		case <-x.landed:
@@ -121,8 +122,8 @@ func (c *committer) ahead(x *round) (next *round) {
 			case next == nil:
 			case c.s.queue.waiting().bytes < aheadBytes:
 				c.stage(next, nil) // too little for another one
-			default:
-				c.stage(next, x.done) // appends that came meanwhile, in one block
+			case full:
+				c.stage(next, x.done) // appends that came since, in one block
 			}
 			return next
 		case <-c.s.queue.wake:
@@ -134,7 +135,7 @@ func (c *committer) ahead(x *round) (next *round) {
 // nothing waits that must not be overtaken.
 func (c *committer) worthAhead() bool {
 	w := c.s.queue.waiting()
-	return !w.others && c.restricting == nil && len(c.waiting) == 0 &&
+	return !w.others && c.restricting == nil && len(c.rejoin) == 0 &&
 		(w.bytes >= aheadBytes || c.s.opt.eager && w.any())
 }
 
