@@ -88,7 +88,7 @@ func TestCoveredBlocksAreForgotten(t *testing.T) {
 	}
 	err := s.control(context.Background(), func(tx *tx) error {
 		tx.change(tx.log(id)).flags |= flagAside
-		s.committer.waiting = append(s.committer.waiting, id)
+		s.committer.rejoin = append(s.committer.rejoin, id)
 		return nil
 	})
 	if err != nil {
