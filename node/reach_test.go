@@ -218,11 +218,14 @@ func TestMovesToNewConnection(t *testing.T) {
 	put(t, a, "k", "v")
 	converge(t, 1, a, b)
 	until(t, "the relay is free", func() bool { return relay.Status().Circuits == 0 })
-	moved := func() int { return log.count("level=INFO", `msg="session moved"`, statusOf(t, b).Peers[0].Addr) }
-	// A relayed connection that breaks meanwhile, as on a busy machine, is told as such.
-	until(t, "the log tells of it", func() bool { return moved() > 0 || log.has("the connection broke") })
-	if !log.has("the connection broke") && (moved() != 1 || log.has("level=INFO", "msg=disconnected")) {
-		t.Error("the log does not tell in one line that the session has moved")
+	// A relayed connection that breaks meanwhile, as on a busy machine, is told as such. If
+	// A is quicker to end the relayed session than B to begin the other, B is just connected.
+	begun := func() int {
+		return log.count("level=INFO", `msg="session moved"`) + log.count("level=INFO", "msg=connected")
+	}
+	until(t, "the log tells of both sessions", func() bool { return begun() >= 2 })
+	if n := begun(); !log.has("the connection broke") && (n != 2 || log.has("level=INFO", "msg=disconnected")) {
+		t.Errorf("the log does not tell in one line that the session has moved: %d lines in all", n)
 	}
 }
 

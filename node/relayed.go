@@ -88,25 +88,45 @@ func (m *mesh) moveIfRelayed(s *session) {
 	if s.endpoint == "" || !relayed(s.conn) {
 		return
 	}
-	if best := pickConn(m.host.Network().ConnsToPeer(s.id)); best == nil || relayed(best) {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || s.moving {
+	best := m.directTo(s.id)
+	if best == nil || m.closed || s.moving {
 		return
 	}
 	s.moving = true
-	m.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(m.dialer.ctx, 2*m.timeout)
-		defer cancel()
-		if err := m.initiate(ctx, s.id, s.dialled, anyHold); err != nil && ctx.Err() == nil {
+	m.wg.Go(func() { m.move(s, best) })
+}
+
+// directTo is a connection to a peer that is not relayed; nil: there is none.
+func (m *mesh) directTo(id peer.ID) network.Conn {
+	if best := pickConn(m.host.Network().ConnsToPeer(id)); best != nil && !relayed(best) {
+		return best
+	}
+	return nil
+}
+
+// move begins another session in place of a relayed one, by way of a direct connection.
+// Of several that a peer dials at one time it gives all but one up: if this was one of
+// those, the next is used, of which nothing was heard meanwhile.
+func (m *mesh) move(s *session, by network.Conn) {
+	ctx, cancel := context.WithTimeout(m.dialer.ctx, 2*m.timeout)
+	defer cancel()
+	for {
+		err := m.initiate(ctx, s.id, s.dialled, anyHold)
+		if err != nil && ctx.Err() == nil {
 			m.log.Debug("a session stays with its relay", "peer", s.id.String(), "err", err)
 		}
 		m.mu.Lock()
-		defer m.mu.Unlock()
-		s.moving = false
-	})
+		next := m.directTo(s.id)
+		if err == nil || ctx.Err() != nil || next == nil || next == by || !s.alive() {
+			s.moving = false
+			m.mu.Unlock()
+			return
+		}
+		m.mu.Unlock()
+		by = next
+	}
 }
 
 // wishDirect lets hole punching begin for a session that came through a relay.
