@@ -39,7 +39,8 @@ func (d *dialer) connect(ctx context.Context, t target) (peer.ID, error) {
 			if err := d.await(ctx, t, a, by); err != nil {
 				return "", err
 			}
-			if errors.Is(a.err, errHeld) && !d.link.heldAfter(a.id, before) {
+			var out *putOutError
+			if errors.Is(a.err, errHeld) && (a.before < before || errors.As(a.err, &out)) && !d.link.heldAfter(a.id, before) {
 				// The attempt was another's, from before this user asked, or it was not
 				// known yet who answers there.
 				d.link.unhold(a.id, before)
