@@ -40,7 +40,7 @@ func (n *Node) openEngine(key ed25519.PrivateKey) (*engine, error) {
 	var err error
 	opt := wal.Options{
 		Dir: filepath.Join(n.cfg.DataDir, logDir), Network: n.network, Key: key,
-		Relaxed: n.cfg.Durability == Relaxed, Logger: n.log, Now: n.cfg.Now,
+		Relaxed: n.cfg.Durability == Relaxed, Compress: true, Logger: n.log, Now: n.cfg.Now,
 		ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, OnDamage: func(d *replication.DamageError) { n.damaged(d) },
 	}
 	if n.members != nil {

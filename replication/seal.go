@@ -52,6 +52,13 @@ func (h *Header) SetBody(raw []byte, seal Seal) (body []byte) {
 	return body
 }
 
+// SetPacked is SetBody of a body that a codec packed, and that is rawLen bytes long
+// unpacked; it is not sealed.
+func (h *Header) SetPacked(rawLen int, codec Codec, body []byte) {
+	h.RawLen, h.Codec = uint64(rawLen), codec
+	h.BodyLen, h.BodyHash = uint64(len(body)), sha256.Sum256(body)
+}
+
 // NoKeyError: a content key that is not here, yet. It is errors.Is(err, ErrNoKey).
 type NoKeyError struct {
 	Space SpaceID

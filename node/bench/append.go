@@ -27,7 +27,7 @@ func offline(c *node.Config) { c.Offline = true }
 func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) {
 	return func(ctx context.Context, s *scene) ([][]turn, error) {
 		// Short turns: a shared disk changes within a second.
-		perWriter := max(10, 200/writers)
+		perWriter := max(pick(s.stage, 40, 10), 200/writers)
 		return withRaw(s, func(raw *rawdisk.File) ([][]turn, error) {
 			dir, err := s.sub()
 			if err != nil {
@@ -47,14 +47,14 @@ func measureAppend(writers int) func(context.Context, *scene) ([][]turn, error) 
 // appends is operations per second of so many concurrent writers.
 func appends(space *node.Space, writers, perWriter, size int) measure {
 	return func(ctx context.Context) (float64, error) {
-		payload := make([]byte, size)
+		var wrote atomic.Int64
 		var failed atomic.Pointer[error]
 		var wg sync.WaitGroup
 		start := time.Now()
 		for range writers {
 			wg.Go(func() {
 				for range perWriter {
-					if _, err := space.Append(ctx, "bench", payload); err != nil {
+					if _, err := space.Append(ctx, "bench", payload(int(wrote.Add(1)), size)); err != nil {
 						failed.Store(&err)
 						return
 					}

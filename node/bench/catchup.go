@@ -52,7 +52,7 @@ func (s *stage) prepare(ctx context.Context, w workload) (*prepared, error) {
 	}
 	ops := make([]replication.Op, w.perBlock)
 	for i := range ops {
-		ops[i] = replication.Op{Kind: replication.KindApp, Name: "bench", Payload: make([]byte, w.big)}
+		ops[i] = replication.Op{Kind: replication.KindApp, Name: "bench", Payload: payload(i, w.big)}
 	}
 	var at replication.Appended
 	for n := 0; n < w.ops && err == nil; n += w.perBlock {
@@ -251,11 +251,10 @@ func (s *scene) viewLag(ctx context.Context, from *node.Node, ops uint64) (t tur
 // fillKeys puts ops keys in batches.
 func fillKeys(ctx context.Context, n *node.Node, ops int) error {
 	const batch = 1000
-	value := make([]byte, payloadBytes)
 	for from := 0; from < ops; from += batch {
 		_, err := n.Space("default").Batch(ctx, func(b *node.Batch) error {
 			for i := from; i < min(from+batch, ops); i++ {
-				b.Put("key/"+strconv.Itoa(i), value)
+				b.Put("key/"+strconv.Itoa(i), payload(i, payloadBytes))
 			}
 			return nil
 		})

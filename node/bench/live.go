@@ -97,7 +97,7 @@ func (p *pair) live(ctx context.Context, n int) ([]time.Duration, error) {
 			return nil, err
 		}
 	}
-	op := replication.Op{Kind: replication.KindApp, Name: "bench", Payload: make([]byte, payloadBytes)}
+	op := replication.Op{Kind: replication.KindApp, Name: "bench", Payload: payload(0, payloadBytes)}
 	took := make([]time.Duration, 0, n)
 	for range n {
 		start := time.Now()

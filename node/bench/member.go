@@ -167,7 +167,7 @@ func openMember(dir string, key ed25519.PrivateKey, relaxed bool) (*member, erro
 }
 
 func openStore(dir string, key ed25519.PrivateKey, relaxed bool) (*wal.Store, error) {
-	return wal.Open(wal.Options{Dir: dir, Network: benchNetwork, Key: key, Relaxed: relaxed})
+	return wal.Open(wal.Options{Dir: dir, Network: benchNetwork, Key: key, Relaxed: relaxed, Compress: true})
 }
 
 func (m *member) close() error {

@@ -23,13 +23,12 @@ func viewKey(i int) []byte { return fmt.Appendf(nil, "user/%019d", i) }
 // put before of its key, as the view would have it.
 func fillPuts(ctx context.Context, store *wal.Store, ops, keys int) error {
 	const batch = 1000
-	value := make([]byte, payloadBytes)
 	var log replication.LogID
 	for from := 0; from < ops; from += batch {
 		list := make([]replication.Op, batch)
 		for k := range list {
 			i := from + k
-			list[k] = replication.Op{Kind: replication.KindPut, Key: viewKey(i % keys), Payload: value}
+			list[k] = replication.Op{Kind: replication.KindPut, Key: viewKey(i % keys), Payload: payload(i, payloadBytes)}
 			if i >= keys {
 				list[k].Supersedes = []replication.Dot{{Log: log, Seq: uint64(i-keys) + 1}}
 			}

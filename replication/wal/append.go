@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	r "vixp2p/replication"
+	"vixp2p/replication/compress"
 )
 
 // Append makes one batch durable as one transaction.
@@ -359,7 +360,7 @@ func (b *localBatch) build(bb *blockBuilder) {
 		FirstHLC: bb.ops[0].HLC, LastHLC: bb.ops[len(bb.ops)-1].HLC, Genesis: bb.gen,
 	}
 	encoded := r.AppendBody(b.body[:0], l.id, bb.ops)
-	body := h.SetBody(encoded, bb.seal)
+	body := b.c.setBody(h, l.space.id, encoded, bb.seal)
 	raw := r.AppendHeader(b.header[:0], h)
 	hash := r.Hash(sha256.Sum256(raw))
 	sig := r.SignBlock(s.opt.Key, hash)
@@ -378,6 +379,24 @@ func (b *localBatch) build(bb *blockBuilder) {
 	}
 	clear(bb.ops) // the room for them is used again
 	bb.gen, bb.ops, bb.bound, bb.in = nil, nil, 0, nil
+}
+
+// setBody fills in what the header says of the body and returns that as it is stored.
+func (c *committer) setBody(h *r.Header, space r.SpaceID, raw []byte, seal r.Seal) []byte {
+	if seal != nil || !c.s.opt.Compress {
+		return h.SetBody(raw, seal)
+	}
+	if c.packers == nil {
+		c.packers = map[r.SpaceID]*compress.Packer{}
+	}
+	p := c.packers[space]
+	if p == nil {
+		p = &compress.Packer{}
+		c.packers[space] = p
+	}
+	body, codec := p.Pack(raw)
+	h.SetPacked(len(raw), codec, body)
+	return body
 }
 
 // advance notes that a staged log has grown since prev.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	r "vixp2p/replication"
+	"vixp2p/replication/compress"
 )
 
 // committer is the one goroutine that writes. Its fields are its own.
@@ -27,6 +28,8 @@ type committer struct {
 	genesis     map[r.LogID]*r.Genesis // of all logs, from the first Restrict on
 	grants      map[string][]byte      // those in genesis, each once
 	restricting *restriction           // under way, or nil
+	// packers are of the spaces that this node has written in since the open.
+	packers map[r.SpaceID]*compress.Packer
 }
 
 // run serves the queue until it is closed and empty.

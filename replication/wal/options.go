@@ -29,6 +29,9 @@ type Options struct {
 	// Sealer is asked, when a block of this node begins, how its body is sealed; an
 	// error refuses the append. (None: bodies are stored as they are.)
 	Sealer r.Sealer
+	// Compress packs the bodies of blocks of this node with zstd where that saves an
+	// eighth at least, which every member unpacks; those that are sealed are not packed.
+	Compress bool
 	// Relaxed leaves out the fsync of each commit: a crash of the machine may
 	// then lose acknowledged writes (G1).
 	Relaxed bool
