@@ -234,6 +234,42 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	})
 }
 
+// A peer whose disk takes nothing holds up its own session alone: it is sent a window
+// and stays connected, and the others have everything at once.
+func TestSlowDiskHoldsUpItsOwnSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, slow := newNode(t, "A"), newNode(t, "B"), newNode(t, "S")
+		disk := &gated{Store: slow.store.(*memlog.Store), gate: make(chan struct{})}
+		if err := slow.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		slow.start(disk)
+		let := sync.OnceFunc(func() { close(disk.gate) })
+		t.Cleanup(let)
+		connect(a, b)
+		ca, cs := newConns()
+		ca.account, cs.account = a.r.Budget().Open(), slow.r.Budget().Open()
+		p := a.attach(slow, ca)
+		slow.attach(a, cs)
+		synctest.Wait()
+		start := time.Now()
+		for range 60 {
+			a.append(1000, 250)
+		}
+		arrives(t, a, b)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the other peer had to wait for %s", took)
+		}
+		time.Sleep(time.Minute)
+		st, ok := p.Status(t.Context())
+		if held := cs.account.InUse(); !ok || !st.Connected || st.Stale || held == 0 || held > replication.DefaultWindowBytes || st.QueuedBytes > 2<<20+2*run {
+			t.Errorf("after a minute: %v, %d bytes wait for the slow disk, %d for the way there: %+v", ok, held, st.QueuedBytes, st)
+		}
+		let()
+		arrives(t, a, slow)
+	})
+}
+
 // A connection that can no longer be written may still say why.
 func TestReasonIsReadAfterAFailedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

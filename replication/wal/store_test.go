@@ -223,6 +223,50 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestFullQueueWaits: an append that finds no room in the queue waits for it as long as
+// its context allows. One that gave up is not written, and who waits on gets its turn.
+func TestFullQueueWaits(t *testing.T) {
+	for name, c := range map[string]struct{ fill, payload int }{
+		"many":  {maxLocals, 1},
+		"large": {maxLocalBytes >> 20, 1<<20 - 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := newSlowDisk(t)
+			s := disk.open(t.TempDir())
+			batch := r.Batch{Space: testSpace, Ops: []r.Op{put("k", strings.Repeat("v", c.payload))}}
+			queueAppend(t, s, nil) // small, so that nothing is staged beside it
+			<-disk.begun           // the committer waits for the disk
+			for range c.fill {
+				queueBatch(t, s, batch)
+			}
+			ended := make(chan error, 1)
+			late := func(ctx context.Context) { _, err := s.Append(ctx, batch); ended <- err }
+			ctx, cancel := context.WithCancel(t.Context())
+			go late(ctx)
+			waitFor(t, s, "an append that waits for room", func(waits) bool {
+				s.queue.mu.Lock()
+				defer s.queue.mu.Unlock()
+				return s.queue.room != nil
+			})
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("an append that gave up: %v", err)
+			}
+			if w := s.queue.waiting(); w.locals != c.fill || w.bytes > maxLocalBytes {
+				t.Errorf("%d batches of %d bytes wait", w.locals, w.bytes)
+			}
+			go late(t.Context())
+			disk.letAll()
+			if err := <-ended; err != nil {
+				t.Errorf("an append that waited for room: %v", err)
+			}
+			if l := s.Logs(testSpace)[0]; l.Tip.Seq != uint64(c.fill)+2 {
+				t.Errorf("%d operations are here, not %d", l.Tip.Seq, c.fill+2)
+			}
+		})
+	}
+}
+
 // TestFairness: a source with much does not hold up one with little.
 func TestFairness(t *testing.T) {
 	q := newQueue()
