@@ -340,7 +340,7 @@ func TestTTLIsUsedUp(t *testing.T) {
 	a, b, _, d := line(t)
 	sent := send(t, a, d.ID(), []byte("too far"), node.SendOptions{TTL: 2})
 	holds(t, b, "B does not tell", func(m *node.MessageStatus) bool { return m.Counters.Spent == 1 })
-	toldOf(t, sent, func(u *node.UndeliveredError) bool {
+	_ = toldOf(t, sent, func(u *node.UndeliveredError) bool {
 		return strings.Contains(u.Why, "its TTL of 2 is used up at B ("+b.ID()+")")
 	})
 	if list := inbox(t, d); len(list) != 0 {
