@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -25,7 +27,11 @@ func TestSetAsideIsTold(t *testing.T) {
 	until(t, "X knows everybody", func() bool { return x.membershipStatus().Members == 3 })
 	closeNow(t, x)
 	b := openMember(t, of)
-	large := strings.Repeat("v", tailBytes/2)
+	noise := make([]byte, tailBytes*2/3)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	large := base64.StdEncoding.EncodeToString(noise) // hardly packs
 	for _, key := range []string{"1", "2", "3"} { // more than is read at a time
 		put(t, b, key, large)
 	}
