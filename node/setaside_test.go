@@ -32,7 +32,7 @@ func TestSetAsideIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := base64.StdEncoding.EncodeToString(noise) // hardly packs
-	for _, key := range []string{"1", "2", "3"} { // more than is read at a time
+	for _, key := range []string{"1", "2", "3"} {     // more than is read at a time
 		put(t, b, key, large)
 	}
 	until(t, "B may write in the encrypted space", func() bool {
