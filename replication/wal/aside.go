@@ -75,19 +75,19 @@ func (a *asideScan) add(key, value []byte) bool {
 	return true
 }
 
-// takeBack joins what waits after a log's tip.
-func (c *committer) takeBack(id r.LogID) {
+// takeBack joins what waits after a log's tip. After an error the blocks still wait.
+func (c *committer) takeBack(id r.LogID) error {
 	for {
 		t := c.s.newTx()
 		if err := c.stageAside(t, id); err != nil {
 			c.s.opt.Logger.Error("blocks that were set aside cannot be read", "log", id, "error", err)
-			return
+			return err
 		}
 		if t.empty() {
-			return
+			return nil
 		}
 		if err := c.s.commit(t); err != nil {
-			return // told by the commit; the blocks still wait
+			return err
 		}
 		c.s.subs.publish(t.advances)
 	}

@@ -103,7 +103,7 @@ func (c *committer) serve() {
 		c.answer(x, next)
 		if next == nil {
 			for _, id := range c.rejoin {
-				c.takeBack(id)
+				_ = c.takeBack(id) // told in the log
 			}
 			c.rejoin = c.rejoin[:0]
 		}

@@ -167,7 +167,8 @@ func TestCutSurvivesRepair(t *testing.T) {
 	}
 }
 
-// TestRestrictWaits: what waits aside because of damage does not join beyond a cut.
+// TestRestrictWaits: what waits aside because of damage does not join beyond a cut,
+// and has joined when Restrict returns that lets it.
 func TestRestrictWaits(t *testing.T) {
 	w := logtest.NewWriter(testNetwork, testSpace, 1)
 	for i := range 8 {
@@ -185,19 +186,48 @@ func TestRestrictWaits(t *testing.T) {
 	s = openAt(t, dir, "a")
 	mustRestrict(t, s, cutLog(w.Log, w.Pos(5)))
 	ingest(s, w.Run(t, 2, 3))
-	settle := func(want r.Position) {
-		t.Helper()
-		if err := s.SetMeta(context.Background(), "wait for", []byte("the committer")); err != nil {
-			t.Fatal(err)
-		}
-		if l, _ := s.Log(w.Log); l.Tip != want {
-			t.Errorf("the log ends at %d, want %d", l.Tip.Seq, want.Seq)
-		}
-		mustBeRepaired(t, s)
+	if err := s.SetMeta(context.Background(), "wait for", []byte("the committer")); err != nil {
+		t.Fatal(err)
 	}
-	settle(w.Pos(5))
+	mustEndAt(t, s, w, 5)
 	mustRestrict(t, s, nil)
-	settle(w.Pos(8))
+	mustEndAt(t, s, w, 8)
+}
+
+// TestRestrictTakesBackAll: also what damage set aside behind blocks that a cut did,
+// where these take several transactions to come back.
+func TestRestrictTakesBackAll(t *testing.T) {
+	const blocks, cut = 14, 12
+	w := logtest.NewWriter(testNetwork, testSpace, 1)
+	for i := range blocks {
+		w.Add(put("k", fmt.Sprintf("text of seq %d.", i+1)+strings.Repeat("x", 900<<10)))
+	}
+	dir := fastDir(t)
+	s := openAt(t, dir, "a")
+	for i := range blocks {
+		ingest(s, w.Run(t, i, i+1))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damageEverywhere(t, dir, []byte("text of seq 2."))
+	s = openAt(t, dir, "a")
+	mustRestrict(t, s, cutLog(w.Log, w.Pos(cut)))
+	ingest(s, w.Run(t, 1, 2))
+	mustRestrict(t, s, cutLog(w.Log, w.Pos(cut))) // comes after what the run let join
+	mustEndAt(t, s, w, cut)
+	mustRestrict(t, s, cutLog(w.Log, w.Pos(3)))
+	mustEndAt(t, s, w, 3)
+	mustRestrict(t, s, nil)
+	mustEndAt(t, s, w, blocks)
+}
+
+func mustEndAt(t *testing.T, s *Store, w *logtest.Writer, seq int) {
+	t.Helper()
+	if l, _ := s.Log(w.Log); l.Tip != w.Pos(seq) {
+		t.Errorf("the log ends at %d, want %d", l.Tip.Seq, seq)
+	}
+	mustBeRepaired(t, s)
 }
 
 // cutChildEnv makes the child cut and lift instead of append.

@@ -15,8 +15,9 @@ import (
 
 // Restrict says how far logs count and sets aside, or takes back, what that needs,
 // some transactions one after another; appends and runs commit between them. The
-// limits themselves are in force for both from the first one on. An error tells
-// that not all of it was done: what is left is done by the next call.
+// limits themselves are in force for both from the first one on. Of what waits aside
+// because of damage it takes back what now follows a log's tip. An error tells that
+// not all of it was done: what is left is done by the next call.
 //
 // The first call with a Limiter reads the first block of each log; what it needs of
 // them stays in memory, some 250 bytes a log and each grant once, so that a call
@@ -67,7 +68,8 @@ type restriction struct {
 	retreats []r.LogID
 	returns  []r.LogID
 	expired  []r.LogID
-	err      error // the first one of a log that could not be read
+	rejoin   []r.LogID // have blocks set aside because of damage, which the limits may have kept there
+	err      error     // the first one of a log that could not be read
 }
 
 // restrict carries on with a Restrict, one transaction at a time.
@@ -92,6 +94,9 @@ func (c *committer) restrict() {
 		x.expired, err = c.stageEach(x, t, x.expired, c.stageExpired)
 	case len(x.returns) > 0:
 		x.returns, err = c.stageEach(x, t, x.returns, c.stageReturn)
+	case len(x.rejoin) > 0: // after what returns, which they may follow
+		x.fail(c.takeBack(x.rejoin[0]))
+		x.rejoin = x.rejoin[1:]
 	default:
 		done, err = true, x.err
 	}
@@ -171,10 +176,10 @@ func (c *committer) beginRestrict(req *restrictReq) {
 			x.returns = append(x.returns, id)
 		}
 		if l.flags&flagAside != 0 {
-			c.rejoin = append(c.rejoin, id)
+			x.rejoin = append(x.rejoin, id)
 		}
 	}
-	for _, ids := range [][]r.LogID{x.retreats, x.returns, x.expired} {
+	for _, ids := range [][]r.LogID{x.retreats, x.returns, x.expired, x.rejoin} {
 		slices.SortFunc(ids, r.LogID.Compare)
 	}
 }
