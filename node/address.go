@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -71,6 +73,9 @@ func parseTarget(s string) (target, error) {
 	}
 	if host == "" || port == 0 {
 		return t, fmt.Errorf("address %q names no %s to connect to: use host:port, for example 127.0.0.1:9001", s, map[bool]string{true: "host", false: "port"}[host == ""])
+	}
+	if !isHost(host) {
+		return t, fmt.Errorf("address %q: %q is neither a host name nor an IP address: use host:port, for example 127.0.0.1:9001", s, host)
 	}
 	t.Host, t.Port = host, port
 	t.Key = endpointKey(t.Schemes[0], host, port)
@@ -160,11 +165,17 @@ func partsOf(addr ma.Multiaddr) (scheme, host, port, why string) {
 		code := c.Protocol().Code
 		switch code {
 		case ma.P_IP6ZONE:
+			if !isZone(c.Value()) {
+				return bad("%q is not the name of an interface", c.Value())
+			}
 			continue
 		case ma.P_IP4, ma.P_IP6:
 			host = c.Value()
 		case ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
 			host, code = c.Value(), ma.P_IP4 // has the place of an IP address
+			if !isHost(host) {
+				return bad("%q is not a host name", host)
+			}
 		case ma.P_TCP, ma.P_UDP:
 			port = c.Value()
 		case ma.P_QUIC_V1:
@@ -226,6 +237,24 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 		return "", 0, fmt.Errorf("address %q: %q is not a port number from 0 to 65535", s, p)
 	}
 	return host, uint16(n), nil
+}
+
+// isHost tells whether text is an IP address or can be a host name. Names of local
+// networks need not be ASCII (RFC 6762, appendix F).
+func isHost(s string) bool {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return isZone(ip.Zone())
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r == utf8.RuneError || !unicode.In(r, unicode.L, unicode.M, unicode.N) && !strings.ContainsRune("-_.", r)
+	})
+}
+
+// isZone tells whether text can be the name of an interface.
+func isZone(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r == utf8.RuneError || r == '/' || unicode.IsSpace(r) || !unicode.IsGraphic(r)
+	})
 }
 
 // multiaddrOf is the multiaddr of an IP address and port.
