@@ -147,6 +147,7 @@ func (d *dialer) kick() {
 // offer adds a target to keep a session with. One that is known, connected or
 // backing off is counted as such.
 func (d *dialer) offer(f found) {
+	forgiven := f.heard && d.guard.heard(d.now(), f.Key) // before learn wakes the dialer
 	known, room := d.learn(f)
 	switch {
 	case !room:
@@ -155,7 +156,7 @@ func (d *dialer) offer(f found) {
 			level = slog.LevelWarn
 		}
 		d.log.Log(d.ctx, level, "too many addresses to dial: this one is left out", "endpoint", endpointText(f.Key), "source", f.from, "limit", maxTargets)
-	case f.heard && d.guard.heard(d.now(), f.Key):
+	case forgiven:
 	case !known:
 	case d.now().Before(d.guard.next(f.Key)):
 		d.guard.begin(d.now(), f.Key, f.kind()) // counts, and cannot admit
