@@ -165,12 +165,10 @@ func (v *View) Rebuild(ctx context.Context) error {
 	v.askRebuild(rebuild{generation: before})
 	for {
 		v.mu.RLock()
-		begun, changed, closed, failed := v.generation != before, v.changed, v.closed, v.failed
+		begun, changed, failed := v.generation != before, v.changed, v.failed
 		done := begun && v.d != nil
 		v.mu.RUnlock()
 		switch {
-		case closed:
-			return replication.ErrClosed
 		case begun && failed != nil:
 			return failed
 		case done:
@@ -183,6 +181,8 @@ func (v *View) Rebuild(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-v.closing:
+			return replication.ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}

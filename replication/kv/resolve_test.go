@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,6 +230,39 @@ func TestStagedIsInvisible(t *testing.T) {
 	v.Discard(testSpace, log, 2)
 	v.Settle(testSpace, log, 1)
 	wantValue(t, v, "k", "v")
+}
+
+// TestCloseEndsAdmit: who waits for room in the overlay of a view that is closed hears
+// of that, as the view makes none any more.
+func TestCloseEndsAdmit(t *testing.T) {
+	s := newStore(t, 1)
+	var full atomic.Bool
+	v := openViewWith(t, Options{
+		Dir: tempDir(t), Store: s, OverlayBytes: 1000, retryMin: time.Millisecond,
+		FreeBytes: func(string) (uint64, error) {
+			if full.Load() {
+				return 0, nil
+			}
+			return math.MaxUint64, nil
+		},
+	})
+	full.Store(true)
+	for i := 0; v.overlaySize() < 1000; i++ {
+		write(t, s, v, put(fmt.Sprint(i), "x"))
+	}
+	done := make(chan error, 1)
+	go func() { done <- v.Admit(testContext(t), testSpace) }()
+	for waits := false; !waits; runtime.Gosched() {
+		v.mu.RLock()
+		waits = v.hurry > 0
+		v.mu.RUnlock()
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, replication.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
 }
 
 // TestAdmitWaits: a full overlay holds writers up until the view catches up.

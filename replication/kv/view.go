@@ -63,7 +63,9 @@ type View struct {
 	// hurry counts the calls that wait for the apply goroutine.
 	hurry  int
 	closed bool
-	ops    uint64 // operations applied since Open
+	// closing is closed by Close: who waits for anything else ends then.
+	closing chan struct{}
+	ops     uint64 // operations applied since Open
 }
 
 // spaceState is how far one space is. View.mu guards it, but a and ahead belong
@@ -111,7 +113,7 @@ func Open(o Options) (*View, error) {
 	v := &View{
 		opt: o, store: o.Store, log: o.Logger, home: home{o.Dir}, rank: ranker{o.Store.Log},
 		overlay: newOverlay(o.OverlayBytes),
-		wake:    make(chan struct{}, 1), changed: make(chan struct{}),
+		wake:    make(chan struct{}, 1), changed: make(chan struct{}), closing: make(chan struct{}),
 		spaces: map[replication.SpaceID]*spaceState{},
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -312,6 +314,8 @@ func (v *View) hurried(ctx context.Context, change <-chan struct{}) error {
 	select {
 	case <-change:
 		return nil
+	case <-v.closing:
+		return replication.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -449,7 +453,7 @@ func (v *View) Close() error {
 		return replication.ErrClosed
 	}
 	v.closed = true
-	v.tellLocked()
+	close(v.closing)
 	v.mu.Unlock()
 	v.unsubscribe()
 	v.stop()

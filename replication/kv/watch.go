@@ -160,6 +160,8 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 		}
 		select {
 		case <-changed:
+		case <-w.v.closing:
+			return Event{}, replication.ErrClosed
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		}

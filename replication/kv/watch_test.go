@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,5 +172,34 @@ func TestWatchWaits(t *testing.T) {
 	write(t, s, v, put("a", "1"))
 	if e := <-got; string(e.Key) != "a" {
 		t.Errorf("event %+v", e)
+	}
+}
+
+// TestCloseEndsWatchers: a Next that waits when its view is closed, or that is about to,
+// hears of that: what follows is told by another view.
+func TestCloseEndsWatchers(t *testing.T) {
+	s := newStore(t, 1)
+	for range 20 {
+		v := openView(t, s, tempDir(t))
+		ctx := testContext(t)
+		var begun, done sync.WaitGroup
+		for range 50 {
+			w := watch(t, v, "", replication.Cursor{})
+			begun.Add(1)
+			done.Go(func() {
+				begun.Done()
+				if _, err := w.Next(ctx); !errors.Is(err, replication.ErrClosed) {
+					t.Errorf("after Close: %v", err)
+				}
+			})
+		}
+		begun.Wait()
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		done.Wait()
+		if t.Failed() {
+			return
+		}
 	}
 }
