@@ -27,6 +27,13 @@ type flyingRun struct {
 	replication.CommitRun
 	release func()                  // gives back the run's memory
 	result  *replication.CommitDone // nil: not answered yet
+	awaited []*landing              // those that wait for its answer
+}
+
+// landing is the answers to some runs, which somebody waits for.
+type landing struct {
+	left int
+	all  chan struct{} // closed when none is left
 }
 
 func (f *flights) depart(e replication.CommitRun, release func()) *flyingRun {
@@ -72,11 +79,34 @@ func (f *flights) land(run *flyingRun, result replication.CommitDone, tell func(
 	fl := f.logs[run.Log]
 	for len(fl.runs) > 0 && fl.runs[0].result != nil {
 		tell(*fl.runs[0].result)
+		for _, l := range fl.runs[0].awaited {
+			if l.left--; l.left == 0 {
+				close(l.all)
+			}
+		}
 		fl.runs = fl.runs[1:]
 	}
 	if len(fl.runs) == 0 {
 		delete(f.logs, run.Log)
 	}
+}
+
+// landed returns a channel that is closed once the session has been told of all runs
+// that are under way now.
+func (f *flights) landed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := &landing{all: make(chan struct{})}
+	for _, fl := range f.logs {
+		for _, run := range fl.runs {
+			run.awaited = append(run.awaited, l)
+			l.left++
+		}
+	}
+	if l.left == 0 {
+		close(l.all)
+	}
+	return l.all
 }
 
 // smallRun is a run, in bytes, that the actor verifies itself if it is the only one:

@@ -157,6 +157,40 @@ func TestCloseSaysBye(t *testing.T) {
 	})
 }
 
+// TestCloseAcknowledges: who closes a node because a write has arrived does not leave the
+// writer without a receipt for it.
+func TestCloseAcknowledges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		gate := &gated{Store: b.store.(*memlog.Store), gate: make(chan struct{}, 10)}
+		if err := b.r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.start(gate)
+		connect(a, b)
+		synctest.Wait()
+		at := a.append(1, 10)
+		got := a.replicated(t.Context(), at, 1)
+		synctest.Wait() // the run is on its way to B's disk
+		closed := make(chan error, 1)
+		go func() { closed <- b.r.Close(context.Background()) }()
+		synctest.Wait()
+		gate.gate <- struct{}{}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		select {
+		case err := <-got:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("A has no receipt")
+		}
+	})
+}
+
 func TestCloseTellsOfAStoreThatDoesNotAnswer(t *testing.T) {
 	a := newNode(t, "A")
 	gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 1)}

@@ -137,6 +137,23 @@ func (p *Peer) Close(code replication.Code, detail string) {
 	p.post(item{event: replication.Stop{Code: code, Detail: detail}})
 }
 
+// ackPatience is how long a session that ends well waits for the store, so that the
+// peer hears that what it sent is durable.
+const ackPatience = time.Second
+
+// leave is Close once the runs under way are answered, or that took too long.
+func (p *Peer) leave(ctx context.Context, code replication.Code, detail string) {
+	timer := time.NewTimer(ackPatience)
+	defer timer.Stop()
+	select {
+	case <-p.inflight.landed():
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-p.done:
+	}
+	p.Close(code, detail)
+}
+
 // Pull asks the peer for about maxOps operations or maxBytes bytes of what it has
 // of a space for this node, 0 meaning no limit of that kind, and the zero space
 // all shared ones (design 6.5). It returns when the answer is complete; the last

@@ -356,8 +356,8 @@ func (r *Replicator) Peers() []*Peer {
 	return slices.Clone(r.peers)
 }
 
-// Close says Bye to every peer, ends all sessions and waits until nothing runs
-// any more. When ctx ends it stops being polite: connections are closed at once.
+// Close acknowledges what peers have sent, if the store has it within a second, says
+// Bye to them, ends all sessions and waits until nothing runs any more. When ctx ends it stops being polite: connections are closed at once.
 // The error tells of runs that the store has not answered by then.
 func (r *Replicator) Close(ctx context.Context) error {
 	r.mu.Lock()
@@ -365,9 +365,11 @@ func (r *Replicator) Close(ctx context.Context) error {
 	r.closed = true
 	peers := slices.Clone(r.peers)
 	r.mu.Unlock()
+	var leaving sync.WaitGroup
 	for _, p := range peers {
-		p.Close(replication.CodeShutdown, "")
+		leaving.Go(func() { p.leave(ctx, replication.CodeShutdown, "") })
 	}
+	leaving.Wait()
 	cut := make(chan struct{})
 	polite := context.AfterFunc(ctx, func() {
 		defer close(cut)
