@@ -469,7 +469,7 @@ func TestMembershipSurvives(t *testing.T) {
 		text []byte
 		says []string
 	}{
-		"damaged":        {[]byte("-----BEGIN"), []string{path, "restore", "join again"}},
+		"damaged":        {[]byte("-----BEGIN"), []string{path, "restore", "writes it again", "join again"}},
 		"half":           {good[:len(good)/2], []string{path, "restore", "join again"}},
 		"another node's": {theirs, []string{path, "another node's"}},
 	} {
