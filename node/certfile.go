@@ -46,11 +46,11 @@ func readCertificate(path string) (*trust.Chain, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != certificatePEM {
-		return nil, fmt.Errorf("the certificate %s cannot be read: restore the file from a copy, or remove it and join again with a new invite", path)
+		return nil, fmt.Errorf("the certificate %s cannot be read: restore the file from a copy, or remove it, and the node writes it again where its logs hold it; where they do not, join again with a new invite", path)
 	}
 	chain, err := trust.DecodeChain(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate %s cannot be read (%w): restore the file from a copy, or remove it and join again with a new invite", path, err)
+		return nil, fmt.Errorf("the certificate %s cannot be read (%w): restore the file from a copy, or remove it, and the node writes it again where its logs hold it; where they do not, join again with a new invite", path, err)
 	}
 	return chain, nil
 }

@@ -94,7 +94,7 @@ func (e *DialError) Error() string {
 	case errors.Is(e.Cause, ErrSelf):
 		return fmt.Sprintf("%s is this node itself, or one that runs from a copy of its data directory and so has its identity: name another node's address", at)
 	case isOther:
-		return fmt.Sprintf("%s is peer %s, not %s: correct the peer ID of the address", at, mismatch.Actual, mismatch.Expected)
+		return fmt.Sprintf("%s is peer %s, not %s: correct the address, or the peer ID in it", at, mismatch.Actual, mismatch.Expected)
 	case isRefused(e.Cause):
 		return fmt.Sprintf("nothing listens at %s (connection refused): start the node there, or correct the port", at)
 	case errors.Is(e.Cause, syscall.EHOSTUNREACH), errors.Is(e.Cause, syscall.ENETUNREACH), cannotSend(e.Cause):

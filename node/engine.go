@@ -70,6 +70,9 @@ func (e *engine) openRest(n *Node) (err error) {
 	if err := n.names.load(e.store); err != nil {
 		return err
 	}
+	if n.members != nil {
+		n.learnDeclared() // the store does not list a space of which it holds nothing
+	}
 	e.view, err = kv.Open(kv.Options{Dir: filepath.Join(n.cfg.DataDir, viewDir), Store: e.store, Opener: e.opener, Logger: n.log,
 		BootID: wal.BootID(), ReserveBytes: n.cfg.ReserveBytes, FreeBytes: n.cfg.freeBytes, CacheBytes: viewCache,
 	})

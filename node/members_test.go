@@ -469,7 +469,7 @@ func TestMembershipSurvives(t *testing.T) {
 		text []byte
 		says []string
 	}{
-		"damaged":        {[]byte("-----BEGIN"), []string{path, "restore", "join again"}},
+		"damaged":        {[]byte("-----BEGIN"), []string{path, "restore", "writes it again", "join again"}},
 		"half":           {good[:len(good)/2], []string{path, "restore", "join again"}},
 		"another node's": {theirs, []string{path, "another node's"}},
 	} {
@@ -620,6 +620,36 @@ func TestUsedTicket(t *testing.T) {
 		if m.Label == "B" && !slices.Equal(m.Roles, []string{RoleReader}) {
 			t.Errorf("B is %v", m.Roles)
 		}
+	}
+}
+
+// A space in which nobody has written yet is there after a restart too, by its name, and
+// so is what a member then writes in it.
+func TestEmptySpaceAfterRestart(t *testing.T) {
+	dir, _ := initDir(t, "A")
+	a := openMember(t, dir)
+	if _, err := a.CreateSpace(deadline(t), "notes", false); err != nil {
+		t.Fatal(err)
+	}
+	cfg := member(joinDir(t, a, "W", InviteOptions{}))
+	closeNow(t, a)
+	a = openMember(t, dir)
+	if _, shown := statusOf(t, a).Spaces["notes"]; !shown || !slices.Contains(a.Spaces(), "notes") {
+		t.Errorf("after a restart: %q", a.Spaces())
+	}
+	cfg.Connect = a.Addrs()[:1]
+	w := open(t, cfg)
+	var write *Write
+	until(t, "W has heard of the space", func() (done bool) {
+		var err error
+		write, err = w.Space("notes").Put(deadline(t), "k", []byte("v"))
+		return err == nil
+	})
+	if err := write.WaitReplicated(deadline(t), 1); err != nil {
+		t.Fatal(err)
+	}
+	if st := statusOf(t, a); st.Spaces["notes"].Ops != 1 {
+		t.Errorf("with an operation: %v", st.Spaces)
 	}
 }
 

@@ -24,19 +24,27 @@ func (n *Node) controlSpace() replication.SpaceID {
 	return n.members.control
 }
 
+// learnDeclared takes the names of the data spaces that this node carries by what its
+// control logs say, and returns them, but for those that are too many.
+func (n *Node) learnDeclared() (taken []replication.SpaceInfo) {
+	for _, s := range n.members.spaces() {
+		if s.ID != n.members.control && n.names.learn(s) {
+			taken = append(taken, s)
+		}
+	}
+	n.names.signal()
+	return taken
+}
+
 // trustChanged takes up a new trust state: spaces that this node carries now, and
 // sessions whose peers have other rights than before. It is called while the
 // state is being changed, and must not wait.
 func (n *Node) trustChanged(before *trust.State) {
-	for _, s := range n.members.spaces() {
-		if s.ID == n.members.control || !n.names.learn(s) {
-			continue
-		}
+	for _, s := range n.learnDeclared() {
 		if e := n.engines.get(); e != nil && e.replicator != nil {
 			e.replicator.AddSpace(s)
 		}
 	}
-	n.names.signal()
 	for _, x := range n.members.state.Load().Members() { // who was refused may be let in by now
 		if id, err := peerIDOf(x.Key); err == nil && x.Status(n.members.now()) == trust.StatusStanding {
 			n.mesh.gate.welcome(id)

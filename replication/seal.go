@@ -87,6 +87,6 @@ func (e *NoKeyError) Is(t error) bool { return t == ErrNoKey }
 type NotReaderError struct{ Space SpaceID }
 
 func (e *NotReaderError) Error() string {
-	return fmt.Sprintf("the space %s is encrypted and this node may not read it, only store and forward it: ask an admin for the role reader", e.Space)
+	return fmt.Sprintf("the space %s is encrypted and this node may not read it, only store and forward it: ask an admin for the role reader, or to admit this node again if it was revoked", e.Space)
 }
 func (e *NotReaderError) Is(t error) bool { return t == ErrNotReader }

@@ -26,6 +26,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{on("send", "B", "x", "--lifetime", "999999999"), 2, `--lifetime takes at most 7 days, not "999999999"`},
 		{on("send", "B", "x", "--lifetime", "700000"), 2, `--lifetime takes at most 7 days, not "700000"`},
 		{on("send", "B", "x", "--lifetime", "8d"), 2, `--lifetime takes at most 7 days, not "8d"`},
+		{on("put", "k", "v", "--space", ""), 2, `--space takes the name of a space, and got none: leave it out for "default"`},
 		{on("get", "k", "--timeout", "1e30"), 2, "--timeout takes a number of seconds"},
 		{on("get", "k", "--timeout", "99999999999"), 2, "--timeout takes at most 10 years"},
 		{vix(t, "registry", "--ttl", "100000000000"), 2, "--ttl takes at most 10 years"},

@@ -66,6 +66,10 @@ type program struct {
 // tidyPatience is how long a second interrupt waits for that.
 const tidyPatience = 15 * time.Second
 
+// oneStop is how long after the first signal another one says the same: `timeout`, and
+// wrappers that pass a terminal's Ctrl-C on, signal twice in one breath.
+const oneStop = 250 * time.Millisecond
+
 // main runs one command line and returns its exit code. The first interrupt,
 // SIGTERM or SIGHUP ends the command cleanly, another interrupt or SIGTERM at once.
 func (p *program) main(args []string) int {
@@ -90,19 +94,25 @@ func (p *program) main(args []string) int {
 		case <-done:
 			return
 		}
-		select {
-		case <-signals:
-			if p.tidies.Load() {
-				select {
-				case <-done:
-					return
-				case <-time.After(tidyPatience):
-				}
+		for first := time.Now(); ; {
+			select {
+			case <-signals:
+			case <-done:
+				return
 			}
-			fmt.Fprintln(p.stderr, "vix-node: stopped at once; the next start checks what was under way")
-			os.Exit(exitFailed)
-		case <-done:
+			if time.Since(first) >= oneStop {
+				break
+			}
 		}
+		if p.tidies.Load() {
+			select {
+			case <-done:
+				return
+			case <-time.After(tidyPatience):
+			}
+		}
+		fmt.Fprintln(p.stderr, "vix-node: stopped at once; the next start checks what was under way")
+		os.Exit(exitFailed)
 	}()
 	// A command whose output nobody reads any more ends by itself, with its directory
 	// closed, and is not killed.

@@ -251,7 +251,7 @@ and how many; "tail --set-aside" prints them.`,
 				}
 				for _, m := range list.Members {
 					for _, w := range m.SetAside {
-						p.note(setAsideText(&m, w))
+						p.note(setAsideText(p.nodeFlag(), &m, w))
 					}
 				}
 				if p.flags.json {
@@ -729,8 +729,9 @@ func untakenText(u localapi.Untaken) string {
 	return which + ": no member has said that it holds them, and this node was revoked; where members cut, perhaps before that, is not known here"
 }
 
-// setAsideText says what is kept of a member and does not count.
-func setAsideText(m *localapi.Member, w localapi.SetAside) string {
+// setAsideText says what is kept of a member and does not count. nodeFlag names
+// this node.
+func setAsideText(nodeFlag string, m *localapi.Member, w localapi.SetAside) string {
 	who := short(m.PeerID)
 	if m.Label != "" {
 		who = shown(m.Label, 24) + " (" + who + ")"
@@ -740,7 +741,7 @@ func setAsideText(m *localapi.Member, w localapi.SetAside) string {
 	if strings.HasPrefix(w.Space, "vix/") {
 		return text // the control logs hold no values
 	}
-	return text + ": `vix-node tail --set-aside --space " + shown(w.Space, 40) + "` prints them"
+	return text + ": `vix-node tail " + nodeFlag + " --set-aside --space " + shown(w.Space, 40) + "` prints them"
 }
 
 // noteUntaken says what a node that joined again loses from view when it runs, and how

@@ -84,14 +84,14 @@ func TestSetAsideText(t *testing.T) {
 	since := localapi.Time{Time: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)}
 	m := localapi.Member{PeerID: "12D3KooWSf9zkp1crKJo3YahUUaYtYkabxYDSBJ184CwtQLyomxG", Label: "laptop"}
 	w := localapi.SetAside{Space: "notes", Ops: 2, Logs: 1, Since: since, Until: localapi.Time{Time: since.AddDate(0, 0, 30)}}
-	text := setAsideText(&m, w)
-	for _, word := range []string{"2 operations of laptop (…tQLyomxG) in space notes, in 1 log", "since 2026-11-29T", "kept until 2026-12-29T", "tail --set-aside --space notes"} {
+	text := setAsideText("--id A", &m, w)
+	for _, word := range []string{"2 operations of laptop (…tQLyomxG) in space notes, in 1 log", "since 2026-11-29T", "kept until 2026-12-29T", "`vix-node tail --id A --set-aside --space notes`"} {
 		if !strings.Contains(text, word) {
 			t.Errorf("no %q in %q", word, text)
 		}
 	}
 	w.Space = "vix/control"
-	if text := setAsideText(&m, w); strings.Contains(text, "tail") {
+	if text := setAsideText("--id A", &m, w); strings.Contains(text, "tail") {
 		t.Error(text)
 	}
 }

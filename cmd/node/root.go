@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vixp2p/node"
+	"vixp2p/node/localapi"
 )
 
 // globalFlags are those that every command takes.
@@ -161,6 +162,10 @@ func refuseIdle(cmd *cobra.Command) error {
 func (p *program) prepare(cmd *cobra.Command, _ []string) error {
 	if err := refuseIdle(cmd); err != nil {
 		return err
+	}
+	if cmd.Flags().Changed("space") && p.flags.space == "" {
+		// The default space would be a guess, and one that is never encrypted.
+		return usagef("--space takes the name of a space, and got none: leave it out for %q", localapi.DefaultSpace)
 	}
 	if err := p.applyEnv(cmd); err != nil {
 		return err
