@@ -38,7 +38,7 @@ func (b backend) Status(ctx context.Context) (localapi.Status, error) {
 		out.Spaces[name] = localapi.Space{
 			Ops: s.Ops, Bytes: s.Bytes, Keys: s.Keys, Conflicts: s.Conflicts, Logs: s.Logs,
 			FrontierDigest: s.FrontierDigest, ViewDigest: s.ViewDigest,
-			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError, SetAside: s.SetAside,
+			ForkedLogs: s.ForkedLogs, ViewError: s.ViewError, Sealed: s.Sealed, SetAside: s.SetAside,
 		}
 	}
 	out.Sync, out.Discovery = apiSync(st.Sync), apiDiscovery(&st.Discovery)

@@ -135,6 +135,9 @@ type SpaceStatus struct {
 	// ViewError is why the view of this space cannot be read, or does not go on until
 	// a content key has arrived.
 	ViewError string
+	// Sealed tells that this node stores and forwards an encrypted space and has no
+	// role to read it, as a relay; ViewError says so too.
+	Sealed bool
 }
 
 // Status tells about the node, its peers and its spaces.
@@ -297,6 +300,7 @@ func spaceStatus(ctx, soon context.Context, e *engine, id replication.SpaceID) (
 			return st, err
 		}
 		st.ViewError = err.Error() // the rest is still worth telling
+		st.Sealed = errors.Is(err, replication.ErrNotReader)
 		return st, nil
 	}
 	if err := e.view.Stats(id).Err; errors.Is(err, replication.ErrNoKey) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 )
 
 // Encrypted spaces (design 9.6). A store seals the bodies that this node writes
@@ -62,6 +63,8 @@ func (h *Header) SetPacked(rawLen int, codec Codec, body []byte) {
 // NoKeyError: a content key that is not here, yet. It is errors.Is(err, ErrNoKey).
 type NoKeyError struct {
 	Space SpaceID
+	// Name is the space's for people, where it is known.
+	Name string
 	// KeyID is the key that is missing; zero where none is known.
 	KeyID [keyIDBytes]byte
 	// Log and Seq are where a block was met that cannot be read; zero where a write
@@ -78,15 +81,26 @@ func (e *NoKeyError) Error() string {
 	if e.Seq != 0 {
 		what += fmt.Sprintf(", under which log %s is sealed at seq %d", e.Log.Short(), e.Seq)
 	}
-	return fmt.Sprintf("the space %s is encrypted and %s: it goes on by itself when the statement of an admin with the key has arrived; connect to a member, and see that an admin's node runs", e.Space, what)
+	return fmt.Sprintf("the space %s is encrypted and %s: it goes on by itself when the statement of an admin with the key has arrived; connect to a member, and see that an admin's node runs", spaceText(e.Name, e.Space), what)
 }
 func (e *NoKeyError) Is(t error) bool { return t == ErrNoKey }
 
 // NotReaderError: this node keeps and forwards the blocks of an encrypted space and
 // may not read them. It is errors.Is(err, ErrNotReader).
-type NotReaderError struct{ Space SpaceID }
+type NotReaderError struct {
+	Space SpaceID
+	Name  string // for people, where it is known
+}
 
 func (e *NotReaderError) Error() string {
-	return fmt.Sprintf("the space %s is encrypted and this node may not read it, only store and forward it: ask an admin for the role reader, or to admit this node again if it was revoked", e.Space)
+	return fmt.Sprintf("the space %s is encrypted and this node may not read it, only store and forward it: ask an admin for the role reader, or to admit this node again if it was revoked", spaceText(e.Name, e.Space))
 }
 func (e *NotReaderError) Is(t error) bool { return t == ErrNotReader }
+
+// spaceText names a space in an error.
+func spaceText(name string, id SpaceID) string {
+	if name == "" {
+		return id.String()
+	}
+	return strconv.Quote(name)
+}

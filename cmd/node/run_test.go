@@ -306,7 +306,7 @@ func TestStatusForPeople(t *testing.T) {
 		Network: "open", NetworkName: "dev", DataDir: "/data/A", Durability: "relaxed", Recovered: "the witness is ahead",
 		Listen: []string{"/ip4/127.0.0.1/tcp/9001", "/ip4/127.0.0.1/udp/9001/quic-v1"},
 		Spaces: map[string]localapi.Space{"default": {Ops: 63666, Bytes: 12_900_000, Keys: 63666, Logs: 2, ForkedLogs: 1, ViewDigest: "1bb80db4ff", FrontierDigest: "87449895ff"},
-			"diary": {Logs: 1, ViewError: "a relay cannot read it", FrontierDigest: "aa"}, "notes": {Keys: 1, ViewError: "no key yet", ViewDigest: "bb", FrontierDigest: "cc"}},
+			"diary": {Logs: 1, ViewError: "a relay cannot read it", FrontierDigest: "aa"}, "letters": {Logs: 1, Sealed: true, ViewError: "not said", FrontierDigest: "dd"}, "notes": {Keys: 1, ViewError: "no key yet", ViewDigest: "bb", FrontierDigest: "cc"}},
 		Peers: []localapi.Peer{
 			{PeerID: "12D3KooWBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB", Label: "B", State: "Connected", Direction: "out", Addr: "tcp://127.0.0.1:9002", RTTMillis: 0.42,
 				PendingOps: 1200, PendingBytes: 34_000, MissingOps: 7, LastAck: &acked, Settled: true, Durability: "strict",
@@ -339,9 +339,11 @@ RECOVERED   the witness is ahead
 SPACE    OPS     BYTES     KEYS    CONFLICTS  LOGS          VIEW        FRONTIER
 default  63,666  12.3 MiB  63,666  0          2 (1 FORKED)  1bb80db4    87449895
 diary    0       0 B       0       0          1             UNREADABLE  aa
+letters  0       0 B       0       0          1             sealed      dd
 notes    0       0 B       1       0          0             WAITING     cc
 
 the keys of space diary: a relay cannot read it
+space letters is encrypted: this node stores and forwards it, and has no role to read it
 the keys of space notes: no key yet
 
 PEER       LABEL  STATE                 ADDRESS               RTT     PENDING           MISSING  LAST ACK

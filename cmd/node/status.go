@@ -138,7 +138,11 @@ func printSpaces(w io.Writer, st *localapi.Status) {
 			logs += fmt.Sprintf(" (%d FORKED)", s.ForkedLogs)
 		}
 		view := short(s.ViewDigest)
-		if s.ViewError != "" {
+		switch {
+		case s.Sealed: // as it should be for a relay
+			view = "sealed"
+			notes = append(notes, "space "+shown(name, 40)+" is encrypted: this node stores and forwards it, and has no role to read it")
+		case s.ViewError != "":
 			view = map[bool]string{true: "UNREADABLE", false: "WAITING"}[s.ViewDigest == ""]
 			notes = append(notes, "the keys of space "+shown(name, 40)+": "+shown(s.ViewError, 0))
 		}

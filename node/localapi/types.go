@@ -419,6 +419,7 @@ type Space struct {
 	// Beyond the contract.
 	ForkedLogs int    `json:"forked_logs,omitempty"`
 	ViewError  string `json:"view_error,omitempty"` // why the view cannot be read
+	Sealed     bool   `json:"sealed,omitempty"`     // no role of this node lets it read the space
 	// SetAside are operations that a cut took out of view and that are kept still.
 	SetAside uint64 `json:"set_aside,omitempty"`
 }

@@ -45,6 +45,7 @@ type holdings struct {
 
 // spaceKeys are the keys of one encrypted space.
 type spaceKeys struct {
+	name   string
 	reader bool
 	// newest is what writers use; zero where there is no key.
 	newest sealed.KeyID
@@ -81,7 +82,7 @@ func (r *Ring) Update(state *trust.State, now time.Time) (changed bool) {
 			next.open[sp.ID] = true
 			continue
 		}
-		k := &spaceKeys{reader: known && mayRead(state, &self, sp.ID, now), held: map[sealed.KeyID]*sealed.Key{}}
+		k := &spaceKeys{name: sp.Name, reader: known && mayRead(state, &self, sp.ID, now), held: map[sealed.KeyID]*sealed.Key{}}
 		if before != nil && before.spaces[sp.ID] != nil {
 			maps.Copy(k.held, before.spaces[sp.ID].held)
 		}
@@ -128,7 +129,7 @@ func (r *Ring) SealFor(space replication.SpaceID) (replication.Seal, error) {
 	}
 	key := k.held[k.newest]
 	if key == nil {
-		return nil, &replication.NoKeyError{Space: space, KeyID: k.newest}
+		return nil, &replication.NoKeyError{Space: space, Name: k.name, KeyID: k.newest}
 	}
 	return key.Seal, nil
 }
@@ -142,13 +143,13 @@ func (r *Ring) OpenFor(space replication.SpaceID) (replication.Open, error) {
 	case !k.reader && !r.now.Load().known:
 		return nil, &UnknownError{Space: space}
 	case !k.reader:
-		return nil, &replication.NotReaderError{Space: space}
+		return nil, &replication.NotReaderError{Space: space, Name: k.name}
 	}
 	return func(h *replication.Header, body []byte) ([]byte, error) {
 		if key := k.held[sealed.KeyID(h.KeyID)]; key != nil {
 			return key.Open(h, body)
 		}
-		return nil, &replication.NoKeyError{Space: space, KeyID: [32]byte(h.KeyID), Log: h.Log, Seq: h.FirstSeq}
+		return nil, &replication.NoKeyError{Space: space, Name: k.name, KeyID: [32]byte(h.KeyID), Log: h.Log, Seq: h.FirstSeq}
 	}, nil
 }
 
