@@ -100,6 +100,12 @@ func (e *mdnsEar) of(instance string) int {
 	return e.heard[instance]
 }
 
+func (e *mdnsEar) says(instance string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.texts[instance]
+}
+
 func (e *mdnsEar) why() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -157,7 +163,7 @@ func TestMDNS(t *testing.T) {
 	if a.of("a") != 0 || b.of("b") != 0 {
 		t.Error("it hears itself")
 	}
-	if got := fmt.Sprint(a.texts["b"]); got != "[dnsaddr=b]" {
+	if got := fmt.Sprint(a.says("b")); got != "[dnsaddr=b]" {
 		t.Errorf("a heard %s", got)
 	}
 

@@ -304,7 +304,7 @@ func TestDisconnectEndsWithARestart(t *testing.T) {
 	if _, _, err := b.Connect(deadline(t), address); err != nil {
 		t.Fatal(err)
 	}
-	connected(t, a, b)
+	connected(t, a, b) // A has its end of the session a moment after B
 	if _, err := a.Disconnect(deadline(t), b.ID()); err != nil {
 		t.Fatal(err)
 	}

@@ -51,8 +51,12 @@ func TestRegistryCommand(t *testing.T) {
 	if r := c.vix("get", "k").ok(t); r.out != "v" {
 		t.Errorf("%+v", r)
 	}
-	st := b.vix("status", "--json").ok(t).object(t)
-	reg, _ := st["discovery"].(map[string]any)["registry"].(map[string]any)
+	var reg map[string]any
+	// The registry lists b before b has its answer.
+	for deadline := time.Now().Add(patience); reg["last_success"] == nil && time.Now().Before(deadline); {
+		st := b.vix("status", "--json").ok(t).object(t)
+		reg, _ = st["discovery"].(map[string]any)["registry"].(map[string]any)
+	}
 	if reg["url"] != url || reg["announced"] != true || reg["last_error"] != "" || reg["last_success"] == nil {
 		t.Errorf("status tells %v", reg)
 	}

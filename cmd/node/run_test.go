@@ -77,6 +77,7 @@ func TestMaxPeers(t *testing.T) {
 	a := runNode(t, "", "--max-peers", "1")
 	b, c := runNode(t, ""), runNode(t, "")
 	b.vix("connect", a.addr).ok(t)
+	a.vix("wait", "--peers", "1").ok(t) // a has its end of the session a moment after b
 	c.vix("connect", a.addr).fails(t, 1, "the peer says: busy (it has its 1 session already)")
 	a.vix("status").ok(t)
 	a.vix("connect", c.addr).fails(t, 1, "this node has its 1 session (--max-peers 1)")

@@ -306,7 +306,7 @@ func TestOwnWritesThatAreCut(t *testing.T) {
 	s := newStore(t, 1)
 	v := openViewWith(t, Options{Dir: tempDir(t), Store: s, BootID: "boot", pace: time.Hour})
 	at := write(t, s, v, put("a", "1"))
-	settled(t, s, v)
+	rests(t, s, v)
 	write(t, s, v, put("a", "2"), put("b", "2")) // in the overlay: the view rests
 	restrict(t, s, limits{at.First.Log: cutAt(at.Pos)})
 	wantValue(t, v, "a", "1")

@@ -182,7 +182,7 @@ func TestViewRests(t *testing.T) {
 	s := newStore(t, 1)
 	v := openViewWith(t, Options{Dir: tempDir(t), Store: s, BootID: "boot", pace: time.Hour})
 	write(t, s, v, put("k", "first"))
-	settled(t, s, v)
+	rests(t, s, v)
 	before := v.Applied(testSpace)
 	for i := range 500 {
 		want := fmt.Sprint(i)
