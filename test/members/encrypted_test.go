@@ -26,7 +26,10 @@ func TestEncryptedSpace(t *testing.T) {
 	a.OK(append([]string{"put", "k", first}, in...)...)
 	a.OK("put", "k", public)
 	eventually(t, "B reads it", has(b, "k", first, in...))
-	says(t, "a read by the relay", relay.Run(append([]string{"get", "k"}, in...)...), "reader")
+	says(t, "a read by the relay", relay.Run(append([]string{"get", "k"}, in...)...), `"diary"`, "reader")
+	if st := relay.OK("status"); !strings.Contains(st, "sealed") || strings.Contains(st, "UNREADABLE") {
+		t.Errorf("the relay's status is %s", st)
+	}
 	says(t, "a write by the relay", relay.Run(append([]string{"put", "k", "v"}, in...)...), "writer")
 	relay.Synced(1)
 
