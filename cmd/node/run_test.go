@@ -36,7 +36,7 @@ func TestRunPrintsReadyAndStats(t *testing.T) {
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "ready ") || !statsForm.MatchString(lines[1]) {
 		t.Errorf("run --quiet prints %q", lines)
 	}
-	r = vix(t, "run", "--data-dir", t.TempDir(), "--run=0.2", "--tui=on", "--stats-every=20ms", "--log-level=none").ok(t)
+	r = vix(t, "run", "--data-dir", t.TempDir(), "--run=1.5", "--tui=on", "--stats-every=20ms", "--log-level=none").ok(t)
 	if !strings.Contains(r.out, eraseLine+"[vix p2p] ") || !statsForm.MatchString(lastLine(r.out)) {
 		t.Errorf("run --tui on prints %q", r.out)
 	}
