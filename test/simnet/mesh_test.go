@@ -2,6 +2,7 @@ package simnet_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -69,8 +70,11 @@ func meshCarriesOnce(t *testing.T, dir string) {
 	for i, x := range nodes {
 		before[i] = x.Counters().Replication.BytesIn
 	}
+	random := rand.NewChaCha8([32]byte{}) // what packs would be less than what else is said
 	for i := range blocks {
-		if _, err := nodes[n/2].Space("").Put(t.Context(), fmt.Sprint("key/", i), make([]byte, 4000)); err != nil {
+		value := make([]byte, 4000)
+		_, _ = random.Read(value)
+		if _, err := nodes[n/2].Space("").Put(t.Context(), fmt.Sprint("key/", i), value); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(200 * time.Millisecond)
