@@ -62,13 +62,18 @@ func (s *PeerStatus) add(sp SpaceStatus) {
 
 // ask runs fn on the actor; false if the session ended or ctx did.
 func (p *Peer) ask(ctx context.Context, fn func()) bool {
-	asked := make(chan struct{})
-	if !p.post(item{call: func() { defer close(asked); fn() }}) {
+	asked, lives := make(chan struct{}), false
+	if !p.post(item{call: func() {
+		defer close(asked)
+		if lives = p.end == nil; lives { // else what it knows is of before
+			fn()
+		}
+	}}) {
 		return false
 	}
 	select {
 	case <-asked:
-		return true
+		return lives
 	case <-ctx.Done():
 		return false
 	}

@@ -94,3 +94,27 @@ func TestTotals(t *testing.T) {
 		check("another B has nothing", 22+19, 0, true)
 	})
 }
+
+// TestTotalsWhileASessionEnds: a session that has ended, and still says goodbye, does not
+// know of newer writes; they are pending all the same.
+func TestTotalsWhileASessionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, "A"), newNode(t, "B")
+		pa, _, c := connect(a, b)
+		a.append(1, 10)
+		arrives(t, a, b)
+		synctest.Wait()
+		c.stall(true)
+		for range 5 { // more than the path takes
+			a.append(1000, 500)
+		}
+		synctest.Wait()
+		pa.Close(replication.CodeDisconnect, "")
+		synctest.Wait()
+		a.append(1, 10)
+		sum, err := a.r.Totals(t.Context())
+		if err != nil || sum.PendingOps != 5001 {
+			t.Errorf("%+v, %v", sum, err)
+		}
+	})
+}
