@@ -225,6 +225,29 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestLastNameIsRemembered: what a peer called a space just before the node closes is
+// known after a restart without it.
+func TestLastNameIsRemembered(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	n := open(t, Config{DataDir: dir, Offline: true})
+	if _, err := n.Space("notes").Put(deadline(t), "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	// As if a peer had told it, and the name were still to be saved.
+	id := n.Space("notes").id
+	if err := n.engines.get().store.SetMeta(deadline(t), metaSpace+id.String(), nil); err != nil {
+		t.Fatal(err)
+	}
+	n.names.mu.Lock()
+	n.names.names[id] = spaceName{name: "notes"}
+	n.names.mu.Unlock()
+	closeNow(t, n)
+	if got := open(t, Config{DataDir: dir, Offline: true}).Spaces(); !slices.Contains(got, "notes") {
+		t.Errorf("after a restart the spaces are %v", got)
+	}
+}
+
 // TestCrossedDials: two nodes that dial each other at one moment end with exactly
 // one session, and it works, every time (design 7.3).
 func TestCrossedDials(t *testing.T) {

@@ -276,6 +276,7 @@ func (n *Node) Close() error {
 			n.metrics.close()
 		}
 		n.saveAddresses()
+		n.saveLastNames()
 		errs = append(errs, n.engines.close()) // says goodbye
 		if n.mesh != nil {
 			n.mesh.service.Close()
@@ -302,6 +303,19 @@ func (n *Node) saveAddresses() {
 	}
 	if err := n.addresses.save(); err != nil {
 		n.log.Warn("peers are not remembered for the next start", "err", err)
+	}
+}
+
+// saveLastNames makes durable what a peer called a space a moment before. Where that
+// fails, as in a store that takes no write, it is told again in the next session.
+func (n *Node) saveLastNames() {
+	if len(n.names.unsaved()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), byeTime)
+	defer cancel()
+	if err := n.saveNames(ctx); err != nil {
+		n.log.Debug("the names of spaces are not remembered", "err", err)
 	}
 }
 
@@ -350,18 +364,21 @@ func (n *Node) nameLoop() {
 			return
 		case <-n.names.fresh:
 		}
-		err := n.do(n.ctx, func(e *engine) error {
-			for _, id := range n.names.unsaved() {
-				if err := n.names.save(n.ctx, e.store, id); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil && n.ctx.Err() == nil {
+		if err := n.saveNames(n.ctx); err != nil && n.ctx.Err() == nil {
 			n.log.Warn("the names of spaces are not remembered yet", "err", err)
 		}
 	}
+}
+
+func (n *Node) saveNames(ctx context.Context) error {
+	return n.do(ctx, func(e *engine) error {
+		for _, id := range n.names.unsaved() {
+			if err := n.names.save(ctx, e.store, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // identityOf is the key of the data directory, or of the caller's own host.
