@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"vixp2p/replication"
-	"vixp2p/replication/memlog"
 	"vixp2p/replication/replicator"
 )
 
@@ -162,11 +161,7 @@ func TestCloseSaysBye(t *testing.T) {
 func TestCloseAcknowledges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newNode(t, "A"), newNode(t, "B")
-		gate := &gated{Store: b.store.(*memlog.Store), gate: make(chan struct{}, 10)}
-		if err := b.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		b.start(gate)
+		gate := b.gated(10)
 		connect(a, b)
 		synctest.Wait()
 		at := a.append(1, 10)
@@ -193,11 +188,7 @@ func TestCloseAcknowledges(t *testing.T) {
 
 func TestCloseTellsOfAStoreThatDoesNotAnswer(t *testing.T) {
 	a := newNode(t, "A")
-	gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 1)}
-	if err := a.r.Close(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	a.start(gate)
+	gate := a.gated(1)
 	s := play(a, "S")
 	s.settle()
 	s.say(newOrigin(9).push("x"))

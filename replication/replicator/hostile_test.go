@@ -127,11 +127,7 @@ func TestPipelinedRunsOfAnUnknownLog(t *testing.T) {
 func TestAnswersKeepTheOrderOfTheRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, "A")
-		gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 2)}
-		if err := a.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		a.start(gate)
+		gate := a.gated(2)
 		s := play(a, "S")
 		s.settle()
 		o := newOrigin(9)
@@ -167,11 +163,7 @@ func TestAnswersKeepTheOrderOfTheRuns(t *testing.T) {
 func TestMemoryIsHeldAsLongAsItIsNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newNode(t, "A")
-		gate := &gated{Store: a.store.(*memlog.Store), gate: make(chan struct{}, 2)}
-		if err := a.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		a.start(gate)
+		gate := a.gated(2)
 		s := play(a, "S")
 		s.settle()
 		holds := func(what string, n int) {
@@ -240,11 +232,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 func TestSlowDiskHoldsUpItsOwnSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, slow := newNode(t, "A"), newNode(t, "B"), newNode(t, "S")
-		disk := &gated{Store: slow.store.(*memlog.Store), gate: make(chan struct{})}
-		if err := slow.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		slow.start(disk)
+		disk := slow.gated(0)
 		let := sync.OnceFunc(func() { close(disk.gate) })
 		t.Cleanup(let)
 		connect(a, b)

@@ -58,14 +58,22 @@ func (g *gated) Ingest(source uint64, run *replication.VerifiedRun, done func(re
 	}()
 }
 
+// gated starts the node again with a gate before its store, which holds every run back
+// for a token; so many can be given in advance.
+func (n *node) gated(tokens int) *gated {
+	n.t.Helper()
+	g := &gated{Store: n.store.(*memlog.Store), gate: make(chan struct{}, tokens)}
+	if err := n.r.Close(context.Background()); err != nil {
+		n.t.Fatal(err)
+	}
+	n.start(g)
+	return g
+}
+
 func TestReceiptOnlyAfterThePeersCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newNode(t, "A"), newNode(t, "B")
-		gate := &gated{Store: b.store.(*memlog.Store), gate: make(chan struct{}, 10)}
-		if err := b.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		b.start(gate)
+		gate := b.gated(10)
 		connect(a, b)
 		synctest.Wait()
 		at := a.append(1, 10)
@@ -158,11 +166,7 @@ func TestNewInstanceVoidsReceipts(t *testing.T) {
 		b.close()
 		b.disk, b.seed = &memlog.Disk{}, 99
 		b.open()
-		gate := &gated{Store: b.store.(*memlog.Store), gate: make(chan struct{}, 100)}
-		if err := b.r.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		b.start(gate)
+		gate := b.gated(100)
 		connect(a, b)
 		synctest.Wait()
 		connect(a, c)

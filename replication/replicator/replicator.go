@@ -357,8 +357,9 @@ func (r *Replicator) Peers() []*Peer {
 }
 
 // Close acknowledges what peers have sent, if the store has it within a second, says
-// Bye to them, ends all sessions and waits until nothing runs any more. When ctx ends it stops being polite: connections are closed at once.
-// The error tells of runs that the store has not answered by then.
+// Bye to them, ends all sessions and waits until nothing runs any more. When ctx ends
+// it stops being polite: connections are closed at once. The error tells of runs that
+// the store has not answered by then.
 func (r *Replicator) Close(ctx context.Context) error {
 	r.mu.Lock()
 	first := !r.closed

@@ -95,7 +95,7 @@ func (c *committer) restrict() {
 	case len(x.returns) > 0:
 		x.returns, err = c.stageEach(x, t, x.returns, c.stageReturn)
 	case len(x.rejoin) > 0: // after what returns, which they may follow
-		x.fail(c.takeBack(x.rejoin[0]))
+		x.fail(c.s.damaged(x.rejoin[0], 0, c.takeBack(x.rejoin[0])))
 		x.rejoin = x.rejoin[1:]
 	default:
 		done, err = true, x.err
