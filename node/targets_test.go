@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,6 +339,32 @@ func TestForgiven(t *testing.T) {
 		time.Sleep(time.Second)
 		d.networkChanged()
 		dials("the network has changed", 7)
+	})
+}
+
+// TestHeardWhileTheDialerLooks: the dialer is woken once the backoff is cleared, so that
+// it does not look before that and then sleep on.
+func TestHeardWhileTheDialerLooks(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeLink, d *dialer) {
+		var letLook atomic.Bool
+		d.now = func() time.Time {
+			if letLook.CompareAndSwap(true, false) {
+				synctest.Wait() // a dialer that was woken looks now
+			}
+			return time.Now()
+		}
+		d.start()
+		x := named(t, fromLAN, "10.0.0.1:1", "B")
+		x.heard = true
+		d.offer(x)
+		time.Sleep(14*time.Second + heardPause) // it was dialled at 0, 2, 6 and 14 s
+		synctest.Wait()
+		letLook.Store(true)
+		d.offer(x)
+		synctest.Wait()
+		if n := f.count(x.Key); n != 5 {
+			t.Errorf("%d dials, want 5", n)
+		}
 	})
 }
 
